@@ -1,0 +1,18 @@
+"""What the evaluator needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from functions.env import EnvSettings
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatorSettings(EnvSettings):
+    """Tables and parameters of the evaluator."""
+
+    stage: str
+    audit_table: str
+    control_table: str
+    switches_path: str
+    timeout_seconds: int

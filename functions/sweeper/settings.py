@@ -1,0 +1,22 @@
+"""What the sweeper needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from functions.env import EnvSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SweeperSettings(EnvSettings):
+    """Tables, queues and parameters of the sweeper. `time_scale` multiplies every wait (1.0 but on the local stage)."""
+
+    stage: str
+    recovery_table: str
+    audit_table: str
+    control_table: str
+    retries_queue_url: str
+    replays_queue_url: str
+    switches_path: str
+    timeout_seconds: int
+    time_scale: float
