@@ -15,7 +15,6 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from functions.core.failure import MalformedEnvelope
 
@@ -24,8 +23,6 @@ GZIP_OVER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 4_000_000  # decoded; architecture §5
 MAX_INLINE_BYTES = 1_000_000  # of the encoded message; SQS takes 1 MiB with its attributes
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # tenant and source ids
-
-_NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Event:
     body: bytes
     repeat_window_seconds: int = 0
     held: bool = False
-    fields: Mapping[str, str] = field(default=_NO_FIELDS)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def event_id(self) -> str:
@@ -124,7 +121,7 @@ class Event:
             received_at_ms=_whole_number(raw, "received_at_ms"),
             repeat_window_seconds=_whole_number(raw, "repeat_window_seconds"),
             held=held,
-            fields=MappingProxyType(dict(fields)),
+            fields=dict(fields),
             body=_unpack(raw),
         )
 

@@ -1,0 +1,251 @@
+"""What an event calls for: a classification and ordered actions with their final parameters.
+
+A decision is stored in the write that claims its event, before any side effect, and never made again. Its stored form leaves the
+action ids out: they follow from tenant, event, epoch and content, so that they cannot drift from what they name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from functions.core.event import digest
+from functions.core.failure import MalformedDecision
+
+DAY_SECONDS = 86_400
+REPLY_EXPIRES_SECONDS = 15 * 60
+REPLAYED_REPLY_EXPIRES_SECONDS = 30 * 60
+DEFAULT_EXPIRES_SECONDS = 7 * DAY_SECONDS
+
+
+class DecidedBy(StrEnum):
+    """Who or what classified an event."""
+
+    LLM = "llm"
+    RULES = "rules"
+    DEFAULT = "default"
+    HUMAN = "human"
+
+
+class Repeat(StrEnum):
+    """How an action may be repeated (architecture §6): what a second call of it does."""
+
+    IDEMPOTENT = "idempotent"
+    SETTING = "setting"
+    KEYED = "keyed"
+    LOOKUP = "lookup"
+    BLIND = "blind"
+
+
+class Mode(StrEnum):
+    """How far automation goes, from the freest to the strictest."""
+
+    LIVE = "live"
+    ROUTE_ONLY = "route_only"
+    MANUAL = "manual"
+    SHADOW = "shadow"
+    HOLD = "hold"
+
+    @property
+    def strictness(self) -> int:
+        """0 for `live`, growing."""
+        return list(Mode).index(self)
+
+
+def stricter(one: Mode, other: Mode) -> Mode:
+    """The mode that allows less."""
+    return max(one, other, key=lambda mode: mode.strictness)
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What an event is about. `version` names the model and prompt, or the rules, that said so."""
+
+    label: str
+    confidence: float
+    decided_by: DecidedBy
+    version: str
+    reason_codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRef:
+    """A text of the message catalog. `params` hold nothing personal: a decision is stored where no payload is."""
+
+    id: str
+    version: int
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One side effect on one integration.
+
+    `name` is unique within its decision; `requires` and `instead_of` name others of it. An action with `instead_of` runs only
+    when the gate suppresses that one. `action_id` is also the provider's idempotency key.
+    `recipient` is the pseudonym of the person a customer-visible action reaches.
+    """
+
+    name: str
+    kind: str
+    integration: str
+    repeat: Repeat
+    target: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    message: MessageRef | None = None
+    requires: tuple[str, ...] = ()
+    instead_of: str = ""
+    customer_visible: bool = False
+    recipient: str = ""
+    expires_seconds: int = DEFAULT_EXPIRES_SECONDS
+    priority: int = 5
+    action_id: str = ""
+
+    @property
+    def content_version(self) -> str:
+        """What of the action's content counts for its id: the message and its version, else the parameters."""
+        if self.message is not None:
+            return f"{self.message.id}@{self.message.version}"
+        return json.dumps(dict(self.params), separators=(",", ":"), sort_keys=True)
+
+    def bound(self, tenant: str, event_id: str, epoch_ms: int) -> Action:
+        """This action with the id it has for that event."""
+        return replace(
+            self,
+            action_id=digest(tenant, event_id, str(epoch_ms), self.kind, self.target, self.content_version),
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """Short keys, defaults left out; read back by `from_data`. The id is left out: `bound` makes it again."""
+        data: dict[str, Any] = {
+            "n": self.name,
+            "k": self.kind,
+            "i": self.integration,
+            "r": self.repeat.value,
+            "t": self.target,
+        }
+        if self.params:
+            data["p"] = dict(self.params)
+        if self.message is not None:
+            data["m"] = [self.message.id, self.message.version, dict(self.message.params)]
+        if self.requires:
+            data["q"] = list(self.requires)
+        if self.instead_of:
+            data["o"] = self.instead_of
+        if self.customer_visible:
+            data["c"] = 1
+        if self.recipient:
+            data["w"] = self.recipient
+        if self.expires_seconds != DEFAULT_EXPIRES_SECONDS:
+            data["x"] = self.expires_seconds
+        if self.priority != 5:
+            data["y"] = self.priority
+        return data
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Action:
+        """Read `to_data` back. Raises `MalformedDecision`."""
+        try:
+            message = data.get("m")
+            return Action(
+                name=str(data["n"]),
+                kind=str(data["k"]),
+                integration=str(data["i"]),
+                repeat=Repeat(data["r"]),
+                target=str(data["t"]),
+                params=dict(data.get("p", {})),
+                message=None if message is None else MessageRef(str(message[0]), int(message[1]), dict(message[2])),
+                requires=tuple(data.get("q", ())),
+                instead_of=str(data.get("o", "")),
+                customer_visible=bool(data.get("c", 0)),
+                recipient=str(data.get("w", "")),
+                expires_seconds=int(data.get("x", DEFAULT_EXPIRES_SECONDS)),
+                priority=int(data.get("y", 5)),
+            )
+        except (KeyError, ValueError, TypeError, IndexError) as exc:
+            raise MalformedDecision(f"a stored action cannot be read: {exc!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A classification and its ordered actions. `decided_at_ms` is when; `mode` what was in force then."""
+
+    flow: str
+    mode: Mode
+    classification: Classification
+    actions: tuple[Action, ...]
+    decided_at_ms: int
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for action in self.actions:
+            if action.name in seen:
+                raise ValueError(f"two actions are named {action.name!r}")
+            for needed in action.requires:
+                if needed not in seen:
+                    raise ValueError(f"{action.name!r} requires {needed!r}, which does not come before it")
+            if action.instead_of and action.instead_of not in seen:
+                raise ValueError(f"{action.name!r} stands in for {action.instead_of!r}, which does not come before it")
+            seen.add(action.name)
+
+    def bound(self, tenant: str, event_id: str, epoch_ms: int) -> Decision:
+        """This decision with the action ids it has for that event. Raises ValueError if two actions are the same effect."""
+        actions = tuple(action.bound(tenant, event_id, epoch_ms) for action in self.actions)
+        if len({action.action_id for action in actions}) != len(actions):
+            raise ValueError("two actions of one decision are the same effect")
+        return replace(self, actions=actions)
+
+    def action(self, name: str) -> Action:
+        """The action of that name. Raises KeyError."""
+        for action in self.actions:
+            if action.name == name:
+                return action
+        raise KeyError(name)
+
+    def stand_in(self, name: str) -> Action | None:
+        """What runs instead when the action of that name is suppressed."""
+        return next((action for action in self.actions if action.instead_of == name), None)
+
+    def to_json(self) -> str:
+        """Compact JSON, read back by `from_json`."""
+        said = self.classification
+        return json.dumps(
+            {
+                "v": self.version,
+                "f": self.flow,
+                "m": self.mode.value,
+                "at": self.decided_at_ms,
+                "c": [said.label, said.confidence, said.decided_by.value, said.version, list(said.reason_codes)],
+                "a": [action.to_data() for action in self.actions],
+            },
+            separators=(",", ":"),
+            sort_keys=True,
+        )
+
+    @staticmethod
+    def from_json(text: str) -> Decision:
+        """Read `to_json` back. Raises `MalformedDecision`."""
+        try:
+            raw = json.loads(text)
+            label, confidence, decided_by, version, reason_codes = raw["c"]
+            return Decision(
+                flow=str(raw["f"]),
+                mode=Mode(raw["m"]),
+                classification=Classification(
+                    str(label), float(confidence), DecidedBy(decided_by), str(version), tuple(reason_codes)
+                ),
+                actions=tuple(Action.from_data(item) for item in raw["a"]),
+                decided_at_ms=int(raw["at"]),
+                version=int(raw["v"]),
+            )
+        except (KeyError, ValueError, TypeError, RecursionError) as exc:
+            raise MalformedDecision(f"a stored decision cannot be read: {exc!r}") from exc
+
+
+def names(actions: Sequence[Action]) -> tuple[str, ...]:
+    """The names of the actions, in order."""
+    return tuple(action.name for action in actions)

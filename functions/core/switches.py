@@ -1,0 +1,173 @@
+"""The operator's switches: how parameters are read, narrowed, and what holds when they cannot be known (architecture §9).
+
+A snapshot is what one complete read of the parameters gave. Whoever uses one asks for a `view`: the values in force for one flow,
+source and tenant, at a moment. A value that nobody can understand counts as unknown, never as permission.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from functions.core.decision import Mode, stricter
+
+REQUIRED = (
+    "mode",
+    "auto_reply",
+    "classifier",
+    "optional_calls",
+    "replay",
+    "disabled_integrations",
+    "replay_blocked_integrations",
+)
+KNOWN_FOR_MS = 10 * 60 * 1000  # everything but customer-visible sends may use a snapshot that old
+FRESH_FOR_MS = 5_000  # a customer-visible send asks for a new read after that
+USABLE_FOR_MS = 6_000  # and parks, if there was no new one, after that
+
+
+@dataclass(frozen=True, slots=True)
+class Integrations:
+    """Which integrations a list switch names: none, all, or some."""
+
+    every: bool = False
+    some: frozenset[str] = frozenset()
+
+    def __contains__(self, integration: str) -> bool:
+        return self.every or integration in self.some
+
+    def union(self, other: Integrations) -> Integrations:
+        """Both together."""
+        return Integrations(self.every or other.every, self.some | other.some)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchView:
+    """The switches in force for one flow, source and tenant at one moment.
+
+    `age_ms` is how old the snapshot behind it is; None if there never was one.
+    """
+
+    mode: Mode
+    auto_reply: bool
+    use_llm: bool
+    optional_calls: bool
+    replay: bool
+    disabled: Integrations
+    replay_blocked: Integrations
+    limits: Mapping[str, float]
+    age_ms: int | None
+
+    def limit(self, integration: str) -> float:
+        """The factor, 0 to 1, on that integration's rate and concurrency."""
+        return self.limits.get(integration, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All switch parameters, by their name below the switches' path, as one complete read gave them."""
+
+    values: Mapping[str, str]
+    read_at_ms: int
+
+    @staticmethod
+    def complete(values: Mapping[str, str], read_at_ms: int) -> Snapshot | None:
+        """A snapshot, or None if a parameter that must exist is missing: half a read is no read."""
+        return Snapshot(dict(values), read_at_ms) if all(name in values for name in REQUIRED) else None
+
+
+def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_ms: int) -> SwitchView:
+    """What is in force. The stricter of the general parameter and those under `flow/`, `source/` and `tenant/` applies.
+
+    With no snapshot, or one older than ten minutes, every switch takes its value for "cannot be known"; lists and limits keep
+    their last known one.
+    """
+    values = {} if snapshot is None else snapshot.values
+    age_ms = None if snapshot is None else max(0, now_ms - snapshot.read_at_ms)
+    is_known = age_ms is not None and age_ms <= KNOWN_FOR_MS
+    scopes = ("", f"flow/{flow}/", f"source/{source}/", f"tenant/{tenant}/")
+
+    def stated(name: str) -> list[str]:
+        return [values[scope + name] for scope in scopes if scope + name in values]
+
+    def is_on(name: str, on: str) -> bool:
+        return is_known and all(value.strip() == on for value in stated(name))
+
+    return SwitchView(
+        mode=_mode(stated("mode")) if is_known else Mode.ROUTE_ONLY,
+        auto_reply=is_on("auto_reply", "on"),
+        use_llm=is_on("classifier", "llm"),
+        optional_calls=is_on("optional_calls", "on"),
+        replay=is_on("replay", "on"),
+        disabled=_lists(stated("disabled_integrations")),
+        replay_blocked=_lists(stated("replay_blocked_integrations")),
+        limits=_limits(values, scopes),
+        age_ms=age_ms,
+    )
+
+
+def problem(name: str, value: str) -> str | None:
+    """Why a value may not be written to the switch of that name (with or without a scope), or None if it may."""
+    parts = name.split("/")
+    if len(parts) > 2 and parts[0] in ("flow", "source", "tenant") and parts[1]:
+        parts = parts[2:]
+    if len(parts) == 2 and parts[0] == "limits" and parts[1]:
+        return None if _factor(value) is not None else f"a limit is a number from 0 to 1; not {value!r}"
+    base = "/".join(parts)
+    if base in ("disabled_integrations", "replay_blocked_integrations"):
+        return None if value.strip() else "write none, all, or integrations with commas between"
+    allowed = _ALLOWED.get(base)
+    if allowed is None:
+        return (
+            f"there is no switch {name!r}; there are {', '.join(REQUIRED)} and limits/INTEGRATION, "
+            "each alone or under flow/NAME/, source/NAME/ or tenant/NAME/"
+        )
+    return None if value in allowed else f"{base} takes {', '.join(allowed)}; not {value!r}"
+
+
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "mode": tuple(mode.value for mode in Mode),
+    "auto_reply": ("on", "off"),
+    "classifier": ("llm", "rules"),
+    "optional_calls": ("on", "off"),
+    "replay": ("on", "off"),
+}
+
+
+def _mode(stated: Iterable[str]) -> Mode:
+    result = Mode.LIVE
+    for value in stated:
+        try:
+            mode = Mode(value.strip())
+        except ValueError:
+            mode = Mode.ROUTE_ONLY
+        result = stricter(result, mode)
+    return result
+
+
+def _lists(stated: Iterable[str]) -> Integrations:
+    result = Integrations()
+    for value in stated:
+        words = {word.strip() for word in value.split(",")} - {"", "none"}
+        result = result.union(Integrations("all" in words, frozenset(words - {"all"})))
+    return result
+
+
+def _limits(values: Mapping[str, str], scopes: Iterable[str]) -> dict[str, float]:
+    limits: dict[str, float] = {}
+    for scope in scopes:
+        prefix = f"{scope}limits/"
+        for name, value in values.items():
+            if name.startswith(prefix):
+                factor = _factor(value)
+                integration = name[len(prefix) :]
+                limits[integration] = min(limits.get(integration, 1.0), 1.0 if factor is None else factor)
+    return limits
+
+
+def _factor(value: str) -> float | None:
+    try:
+        factor = float(value)
+    except ValueError:
+        return None
+    return factor if math.isfinite(factor) and 0 <= factor <= 1 else None
