@@ -1,0 +1,71 @@
+"""Audit events: their names, their fields (architecture §10, runbook 003 lines 251 to 268), and ids that make a repeat the same event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from functions.core.event import digest
+
+MACHINE = "holdfast"  # the actor of what nobody asked for
+
+
+class AuditType(StrEnum):
+    """Names of audit events."""
+
+    FAILURE_DETECTED = "platform.integration.failure.detected"
+    FAILURE_CONTAINED = "platform.integration.failure.contained"
+    ACTION_PARKED = "platform.integration.action.parked"
+    ACTION_SUPPRESSED = "platform.integration.action.suppressed"
+    RETRY_SCHEDULED = "platform.integration.recovery.retry_scheduled"
+    REPROCESS_FAILED = "platform.integration.recovery.reprocess_failed"
+    RETRY_EXHAUSTED = "platform.integration.recovery.retry_exhausted"
+    REPROCESS_SUCCEEDED = "platform.integration.recovery.reprocess_succeeded"
+    REPLAYED = "platform.integration.recovery.replayed"
+    DISMISSED = "platform.integration.recovery.dismissed"
+    HEALTH_CHANGED = "platform.integration.health.changed"
+    SWITCH_CHANGED = "platform.switch.changed"
+    SOURCE_CHANGED = "platform.source.changed"
+
+
+class Severity(StrEnum):
+    """`critical` = SEV0 or SEV1, `error` = an effect failed or died, `warning` = contained."""
+
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One line of the append-only record. States are short texts or JSON; nothing personal, no secret, no body."""
+
+    id: str
+    at_ms: int
+    event_type: AuditType
+    severity: Severity
+    tenant: str
+    actor: str
+    affected_entity: str
+    affected_id: str
+    request_id: str
+    origin_request_id: str = ""
+    traceparent: str = ""
+    before_state: str = ""
+    after_state: str = ""
+    failure_type: str = ""
+    error: str = ""
+    containment_action: str = ""
+    recovery_status: str = ""
+    reason: str = ""
+    job_id: str = ""
+
+    @property
+    def entity(self) -> str:
+        """The partition key: what the event is about."""
+        return f"{self.affected_entity}#{self.affected_id}"
+
+
+def audit_id(affected_id: str, version: int, event_type: AuditType) -> str:
+    """The same for the same transition, however often it is written."""
+    return digest(affected_id, str(version), event_type.value)[:24]

@@ -1,0 +1,164 @@
+"""The one gate before every send (architecture §9): send, park, suppress, or let expire.
+
+It is asked immediately before the first byte, on every path: first pass, retry, takeover, replay. It looks only at what it is given;
+the shell that asks must have refreshed what has to be fresh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from functions.core.decision import Action, Mode, stricter
+from functions.core.switches import KNOWN_FOR_MS, USABLE_FOR_MS, SwitchView
+
+
+class WaitingFor(StrEnum):
+    """What an open row waits for."""
+
+    NOTHING = ""
+    BACKOFF = "backoff"
+    LIMITER = "limiter"
+    HEALTH = "health"
+    SWITCH = "switch"
+    PROVIDER_RESET = "provider_reset"
+    RAMP = "ramp"
+    CREDENTIAL = "credential"
+    PARENT = "parent"
+    PERSON = "person"
+    TIME = "time"
+
+
+class Health(StrEnum):
+    """The state of an integration."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    HARD_DOWN = "hard_down"
+
+
+class Standing(StrEnum):
+    """Whether a person may be contacted."""
+
+    ALLOWED = "allowed"
+    SUPPRESSED = "suppressed"
+    NO_CONSENT = "no_consent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Go ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Not now. `until_ms` is when to look again, None where a change releases it."""
+
+    waiting_for: WaitingFor
+    reason: str
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """Never by itself: a person may replay it while it has not expired."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Too late: what was asked for then may be wrong now."""
+
+    reason: str
+
+
+Verdict = Send | Park | Suppress | Expire
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrationState:
+    """What the control item of an integration says. An absent item is a healthy integration without a pause."""
+
+    integration: str
+    health: Health = Health.HEALTHY
+    paused_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """Everything the gate looks at. `call_ends_at_ms` is the latest moment the call can end; `lease_until_ms` ends our right to it."""
+
+    now_ms: int
+    decision_mode: Mode
+    switches: SwitchView
+    integration: IntegrationState
+    standing: Standing
+    expires_at_ms: int
+    call_ends_at_ms: int
+    lease_until_ms: int
+    is_replay: bool = False
+
+
+def check(action: Action, seen: GateView) -> Verdict:
+    """May this action be sent now?"""
+    if seen.now_ms >= seen.expires_at_ms:
+        return Expire("it was to happen earlier or not at all")
+    if action.customer_visible:
+        held_back = _customer_visible(seen)
+        if held_back is not None:
+            return held_back
+    held_back = _switched_off(action, seen) or _integration(action, seen)
+    if held_back is not None:
+        return held_back
+    if seen.call_ends_at_ms > seen.lease_until_ms:
+        return Park(WaitingFor.TIME, "the call might outlast the lease", seen.now_ms)
+    return Send()
+
+
+def _customer_visible(seen: GateView) -> Verdict | None:
+    """Suppression is final, so it needs a snapshot that can be trusted; without one the send parks (6 s + 8 s < 15 s)."""
+    if seen.standing is Standing.SUPPRESSED:
+        return Suppress("the recipient asked not to be contacted")
+    if seen.standing is Standing.NO_CONSENT:
+        return Suppress("the recipient has not consented")
+    if seen.standing is Standing.UNKNOWN:
+        return Park(WaitingFor.SWITCH, "the recipient's standing could not be read", seen.now_ms)
+    if seen.switches.age_ms is None or seen.switches.age_ms > USABLE_FOR_MS:
+        return Park(WaitingFor.SWITCH, "the switches could not be read", seen.now_ms)
+    if not seen.switches.auto_reply:
+        return Suppress("auto_reply is off")
+    mode = stricter(seen.decision_mode, seen.switches.mode)
+    if mode in (Mode.ROUTE_ONLY, Mode.MANUAL):
+        return Suppress(f"mode is {mode}")
+    return None
+
+
+def _switched_off(action: Action, seen: GateView) -> Park | None:
+    if seen.switches.mode in (Mode.HOLD, Mode.SHADOW):
+        return Park(WaitingFor.SWITCH, f"mode is {seen.switches.mode}")
+    if action.integration in seen.switches.disabled:
+        return Park(WaitingFor.SWITCH, f"{action.integration} is disabled")
+    if seen.switches.limit(action.integration) == 0:
+        return Park(WaitingFor.LIMITER, f"limits/{action.integration} is 0")
+    if seen.is_replay and not seen.switches.replay:
+        return Park(WaitingFor.SWITCH, "replay is off")
+    if seen.is_replay and action.integration in seen.switches.replay_blocked:
+        return Park(WaitingFor.SWITCH, f"replay is blocked for {action.integration}")
+    return None
+
+
+def _integration(action: Action, seen: GateView) -> Park | None:
+    if seen.integration.health is Health.HARD_DOWN:
+        return Park(WaitingFor.HEALTH, f"{action.integration} is down")
+    if seen.integration.paused_until_ms > seen.now_ms:
+        return Park(
+            WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms
+        )
+    return None
+
+
+def may_refresh(age_ms: int | None) -> bool:
+    """Whether the last known switches are too old for anything at all."""
+    return age_ms is None or age_ms > KNOWN_FOR_MS

@@ -1,0 +1,38 @@
+"""A downstream dependency as the catalog describes it: what it can do, how that may be repeated, how often we try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from functions.core.decision import Repeat
+from functions.core.retry import RetryPolicy
+
+INTAKE = "intake"  # reserved: rows of whole events (poison, held, mismatched) belong to it
+
+
+@dataclass(frozen=True, slots=True)
+class KindRules:
+    """How one kind of action may be repeated, and how that was established.
+
+    `key_window_seconds`: how long the provider honours our key (`keyed`). `settle_seconds`: how long after a send a lookup may still
+    miss it. `can_look_up`: whether the provider can be asked by our marker. `established` names the provider's page.
+    """
+
+    kind: str
+    repeat: Repeat
+    key_window_seconds: int = 0
+    settle_seconds: int = 180
+    can_look_up: bool = False
+    established: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One integration of the catalog. `deadline_seconds` bounds one call of it, on the wall clock."""
+
+    id: str
+    kinds: Mapping[str, KindRules] = field(default_factory=dict)
+    policy: RetryPolicy = RetryPolicy()
+    deadline_seconds: float = 8.0
+    definite_statuses: frozenset[int] = frozenset()

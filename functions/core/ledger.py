@@ -1,0 +1,177 @@
+"""The ledger's first pass: who may process an event, and what settling it means. Pure; `ports.Ledger` stores it.
+
+    absent ──claim──▶ processing ──settle──▶ settled
+                        │    ▲                  │ (only a source without ids, after its repeat window)
+                        └────┘ takeover         └──claim──▶ processing, next epoch
+                        after the lease
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from functions.core.decision import Decision
+from functions.core.event import Event
+
+RETENTION_SECONDS = 35 * 86_400
+LEASE_MARGIN_MS = 5_000  # beyond the function's timeout
+
+
+class LedgerStatus(StrEnum):
+    """Of an event."""
+
+    PROCESSING = "processing"
+    SETTLED = "settled"
+
+
+class ActionStatus(StrEnum):
+    """Of an action, in its event's ledger item. `recovery`: a row has it from here on. `not_needed`: a stand-in nobody called for."""
+
+    TODO = "todo"
+    TRYING = "trying"
+    DONE = "done"
+    SUPPRESSED = "suppressed"
+    SUPERSEDED = "superseded"
+    RECOVERY = "recovery"
+    NOT_NEEDED = "not_needed"
+
+
+FINISHED = frozenset({ActionStatus.DONE, ActionStatus.SUPERSEDED, ActionStatus.NOT_NEEDED})
+
+
+@dataclass(frozen=True, slots=True)
+class ActionMark:
+    """What the ledger says of one action."""
+
+    status: ActionStatus
+    provider_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerItem:
+    """One event's item. `actions` is keyed by the action's name within its decision."""
+
+    key: str
+    status: LedgerStatus
+    owner: str
+    generation: int
+    lease_until_ms: int
+    received_at_ms: int
+    epoch_ms: int
+    payload_hash: str
+    decision: Decision
+    actions: Mapping[str, ActionMark] = field(default_factory=dict)
+
+
+def ledger_key(event: Event, *, is_shadow: bool = False) -> str:
+    """`E#{tenant}#{event_id}`; in shadow mode `S#…`, so that shadow never claims a real event."""
+    return f"{'S' if is_shadow else 'E'}#{event.tenant}#{event.event_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Nobody has it: decide and claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Afresh:
+    """It was settled, and its repeat window is over: decide and claim, if it is still at `seen_epoch_ms`."""
+
+    seen_epoch_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Its owner's lease ended: claim, and go on with the stored decision. What the owner did is unknown."""
+
+    item: LedgerItem
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody works on it: come back when the lease has ended."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """It is settled. `in_window`: only by its repeat window, which is counted apart."""
+
+    in_window: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The same id with another payload: for a person."""
+
+
+Admission = Fresh | Afresh | TakeOver | Busy | Duplicate | Mismatch
+
+
+def admit(item: LedgerItem | None, event: Event, now_ms: int) -> Admission:
+    """What to do with an event, by what its ledger item says."""
+    if item is None:
+        return Fresh()
+    if item.payload_hash != event.payload_hash:
+        return Mismatch()
+    if item.status is LedgerStatus.PROCESSING:
+        return Busy(item.lease_until_ms) if item.lease_until_ms > now_ms else TakeOver(item)
+    if is_past_window(item, event):
+        return Afresh(item.epoch_ms)
+    return Duplicate(in_window=event.repeat_window_seconds > 0)
+
+
+def is_past_window(item: LedgerItem, event: Event) -> bool:
+    """Whether the event is a new one that only looks like the item's (a customer may say "thanks" twice)."""
+    window_ms = event.repeat_window_seconds * 1000
+    return window_ms > 0 and item.epoch_ms < event.received_at_ms - window_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The conditional write that makes one caller the event's owner and stores the decision.
+
+    `seen_epoch_ms` is set for a claim after the repeat window: it replaces the decision instead of keeping the first one.
+    """
+
+    key: str
+    owner: str
+    now_ms: int
+    lease_until_ms: int
+    received_at_ms: int
+    epoch_ms: int
+    payload_hash: str
+    decision: Decision
+    seen_epoch_ms: int | None = None
+
+    @property
+    def expires_at_s(self) -> int:
+        """When the item may be deleted, in epoch seconds."""
+        return self.now_ms // 1000 + RETENTION_SECONDS
+
+    @property
+    def marks(self) -> dict[str, ActionMark]:
+        """Every action as `todo`."""
+        return {action.name: ActionMark(ActionStatus.TODO) for action in self.decision.actions}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The claim was granted: this is the item now, with the decision that counts."""
+
+    item: LedgerItem
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The claim was refused: this is the item that stood in the way."""
+
+    item: LedgerItem
+
+
+def decided(item: LedgerItem, event: Event) -> Decision:
+    """The item's decision with the action ids it has for the event."""
+    return item.decision.bound(event.tenant, event.event_id, item.epoch_ms)
