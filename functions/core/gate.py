@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from functions.core.decision import Action, Mode, stricter
-from functions.core.switches import KNOWN_FOR_MS, USABLE_FOR_MS, SwitchView
+from functions.core.switches import USABLE_FOR_MS, SwitchView
 
 
 class WaitingFor(StrEnum):
@@ -157,8 +157,3 @@ def _integration(action: Action, seen: GateView) -> Park | None:
             WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms
         )
     return None
-
-
-def may_refresh(age_ms: int | None) -> bool:
-    """Whether the last known switches are too old for anything at all."""
-    return age_ms is None or age_ms > KNOWN_FOR_MS

@@ -1,0 +1,627 @@
+"""The recovery row: everything after a failure. States, transitions and their audit events, as pure functions (architecture §7).
+
+    pending ── claimed ──▶ retrying ── ok ─────────────────────────────▶ succeeded
+       ▲  park               │ ▲ │  attempts left: new due time, or deferred
+       └─────────────────────┘ └─┤
+                                 ├─ not retryable, unknown, expired, cancelled ──▶ failed ─┐ replay (operator)
+                                 └─ exhausted ───────────────────────────────────▶ dlq ────┤
+                                                             retryable failure ────▲       ▼
+                                                                                   └── replayed (result: ended)
+
+Every function takes a row and returns a `Change`: the row before, the row after with the next version, and the audit events that must be
+written with it. Code that asks for a transition the machine does not have gets `IllegalTransition`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from functions.core.attempt import Effect, Result, Superseded, effect_after, interpret, settled_at
+from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
+from functions.core.clock import Random
+from functions.core.decision import (
+    REPLAYED_REPLY_EXPIRES_SECONDS,
+    REPLY_EXPIRES_SECONDS,
+    Action,
+    Mode,
+)
+from functions.core.event import digest
+from functions.core.failure import (
+    PROPOSED_ROOT_CAUSE,
+    Done,
+    Failure,
+    FailureClass,
+    IllegalTransition,
+    RootCause,
+)
+from functions.core.gate import WaitingFor
+from functions.core.integration import KindRules
+from functions.core.retry import RetryPolicy, is_exhausted, wait_ms
+
+HISTORY_LENGTH = 20
+SUCCEEDED_RETENTION_SECONDS = 35 * 86_400
+DEAD_RETENTION_SECONDS = 90 * 86_400
+TOO_OLD_TO_REPLAY_MS = 30 * 86_400 * 1000
+REHINT_SECONDS = 180  # how long after a hint the sweeper looks at the row again
+POLL_SECONDS = 60  # how often a row is looked at that waits for something without a stated end
+DETAIL_LENGTH = 400
+TAKEOVER_LIMIT = 3
+
+
+class Status(StrEnum):
+    """Of a recovery row (runbook 004)."""
+
+    PENDING = "pending"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DLQ = "dlq"
+    REPLAYED = "replayed"
+
+
+class Subject(StrEnum):
+    """What a row is about."""
+
+    ACTION = "action"
+    EVENT = "event"
+
+
+# Ends that a person or the clock made final: nothing replays these.
+FINAL_CODES = frozenset({"CANCELLED", "EXPIRED", "DISMISSED", "DONE_BY_HAND"})
+SUPPRESSED = "SUPPRESSED"
+OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+PAYLOAD_MISMATCH = "PAYLOAD_MISMATCH"
+WORKER_DIED = "WORKER_DIED"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An unfinished action, or a dead or waiting event, and its history. Times are epoch milliseconds; 0 means never or none.
+
+    `not_before_ms` is the earliest send, `due_at_ms` when the sweeper looks next (0: never by itself).
+    """
+
+    recovery_id: str
+    subject: Subject
+    integration_id: str
+    status: Status
+    tenant: str
+    source: str
+    flow: str
+    event_id: str
+    epoch_ms: int
+    event_name: str
+    event_version: str
+    received_at_ms: int
+    origin_request_id: str
+    traceparent: str
+    envelope_ref: str
+    created_at_ms: int
+    updated_at_ms: int
+    request_id: str
+    version: int = 1
+    action: Action | None = None
+    stand_in: Action | None = None
+    decision_mode: Mode = Mode.LIVE
+    decided_at_ms: int = 0
+    priority: int = 5
+    attempt_count: int = 0
+    first_attempt_at_ms: int = 0
+    first_sent_at_ms: int = 0
+    last_possible_send_ms: int = 0
+    stored_errors: int = 0
+    takeovers: int = 0
+    verify_only: bool = False
+    lease_until_ms: int = 0
+    not_before_ms: int = 0
+    due_at_ms: int = 0
+    expires_at_ms: int = 0
+    effect: Effect = Effect.NONE
+    failure_class: str = ""
+    failure_code: str = ""
+    failure_detail: str = ""
+    root_cause: str = ""
+    waiting_for: WaitingFor = WaitingFor.NOTHING
+    waits_for: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    credential_version: str = ""
+    provider_id: str = ""
+    replayed_from: str = ""
+    replay_no: int = 0
+    result: str = ""
+    job_id: str = ""
+    incident_id: str = ""
+    response_snapshot: str = ""
+    history: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the machine will still do something about it by itself."""
+        if self.status is Status.REPLAYED:
+            return not self.result
+        return self.status in (Status.PENDING, Status.RETRYING)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended for good, so that not even a replay may touch it."""
+        if self.status is Status.SUCCEEDED or (self.status is Status.REPLAYED and self.result == "succeeded"):
+            return True
+        return self.status is Status.FAILED and self.failure_code in FINAL_CODES
+
+    @property
+    def expires_ttl_s(self) -> int:
+        """When the item may be deleted, in epoch seconds; 0 while it has not ended."""
+        if self.is_open:
+            return 0
+        kept = SUCCEEDED_RETENTION_SECONDS if self.is_final else DEAD_RETENTION_SECONDS
+        return self.updated_at_ms // 1000 + kept
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One conditional write. `before` None: put if absent; else replace the row if it still has `before.version`."""
+
+    after: Row
+    before: Row | None
+    audit: tuple[AuditEvent, ...] = ()
+
+
+def action_recovery_id(action_id: str) -> str:
+    """`sha256(action_id)[:24]`: any repeat meets the same row."""
+    return digest(action_id)[:24]
+
+
+def event_recovery_id(tenant: str, event_id: str, epoch_ms: int, variant: str = "") -> str:
+    """Of a whole event. `variant` sets apart a second delivery that only claims to be the same event."""
+    return digest(tenant, event_id, str(epoch_ms), variant)[:24]
+
+
+# ---------------------------------------------------------------------------------------------------------------- audit
+
+
+def audit_of(
+    event_type: AuditType,
+    severity: Severity,
+    before: Row | None,
+    after: Row,
+    *,
+    actor: str = MACHINE,
+    containment: str = "",
+    reason: str = "",
+) -> AuditEvent:
+    """The audit event of one transition, with its before and after state (runbook 004, line 64)."""
+    return AuditEvent(
+        id=audit_id(after.recovery_id, after.version, event_type),
+        at_ms=after.updated_at_ms,
+        event_type=event_type,
+        severity=severity,
+        tenant=after.tenant,
+        actor=actor,
+        affected_entity="recovery_item",
+        affected_id=after.recovery_id,
+        request_id=after.request_id,
+        origin_request_id=after.origin_request_id,
+        traceparent=after.traceparent,
+        before_state="" if before is None else _state(before),
+        after_state=_state(after),
+        failure_type=after.failure_class,
+        error=f"{after.failure_code}: {after.failure_detail}" if after.failure_code else "",
+        containment_action=containment,
+        recovery_status=after.status.value,
+        reason=reason,
+        job_id=after.job_id,
+    )
+
+
+def _state(row: Row) -> str:
+    return json.dumps(
+        {
+            "status": row.status.value,
+            "attempt_count": row.attempt_count,
+            "effect": row.effect.value,
+            "failure_code": row.failure_code,
+            "due_at_ms": row.due_at_ms,
+            "waiting_for": row.waiting_for.value,
+            "version": row.version,
+            "result": row.result,
+        },
+        separators=(",", ":"),
+        sort_keys=True,
+    )
+
+
+def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
+    """The row one version on, with the step in its history."""
+    after = replace(row, version=row.version + 1, updated_at_ms=now_ms, **fields)
+    entry: dict[str, Any] = {"at": now_ms, "from": row.status.value, "to": after.status.value, "why": why[:160]}
+    return replace(after, history=(*row.history, entry)[-HISTORY_LENGTH:])
+
+
+# ------------------------------------------------------------------------------------------------------------ new rows
+
+
+def failed_first(row: Row, rules: KindRules, policy: RetryPolicy, failure: Failure, now_ms: int, rng: Random, scale: float) -> Change:
+    """The row of an action whose first attempt, in the event's first pass, failed. `row` is its blank, still `pending`."""
+    claimed = replace(row, attempt_count=1, first_attempt_at_ms=now_ms, status=Status.RETRYING)
+    if failure.may_have_happened:
+        claimed = replace(claimed, first_sent_at_ms=row.first_sent_at_ms or now_ms, last_possible_send_ms=now_ms)
+    after, kind, severity = _after_failure(claimed, rules, policy, failure, now_ms, rng, scale, was_sent=True)
+    after = replace(after, version=1, history=after.history[-1:])
+    contained = f"{after.status.value}: {_containment(after)}"
+    audit = [
+        audit_of(AuditType.FAILURE_DETECTED, Severity.WARNING, None, after),
+        audit_of(AuditType.FAILURE_CONTAINED, Severity.WARNING, None, after, containment=contained),
+    ]
+    if kind is not None:
+        audit.append(audit_of(kind, severity, None, after, containment=contained))
+    return Change(after, None, tuple(audit))
+
+
+def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int) -> Change:
+    """The row of an action that the gate, a parent or a settle delay keeps from its first attempt."""
+    after = replace(
+        row,
+        status=Status.PENDING,
+        waiting_for=waiting_for,
+        not_before_ms=due_at_ms,
+        due_at_ms=due_at_ms,
+        history=({"at": row.created_at_ms, "from": "", "to": Status.PENDING.value, "why": reason[:160]},),
+    )
+    return Change(after, None, (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, None, after, containment="parked", reason=reason),))
+
+
+def suppressed_first(row: Row, reason: str) -> Change:
+    """The row of an action that the gate suppressed: final for the machine, replayable by a person while unexpired."""
+    after = replace(
+        row,
+        status=Status.FAILED,
+        failure_code=SUPPRESSED,
+        failure_detail=reason,
+        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
+    )
+    return Change(after, None, (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, None, after, containment="suppressed", reason=reason),))
+
+
+def expired_first(row: Row, reason: str) -> Change:
+    """The row of an action that was too late before its first attempt."""
+    after = replace(
+        row,
+        status=Status.FAILED,
+        failure_code="EXPIRED",
+        failure_detail=reason,
+        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
+    )
+    return Change(after, None, (audit_of(AuditType.DISMISSED, Severity.WARNING, None, after, containment="not sent", reason=reason),))
+
+
+def dead_first(row: Row, code: str, detail: str, root_cause: RootCause, status: Status) -> Change:
+    """The row of a whole event that cannot be processed (`dlq`), or that only a person can judge (`failed`)."""
+    after = replace(
+        row,
+        status=status,
+        failure_class=FailureClass.DATA_ERROR.value if root_cause is not RootCause.TRANSIENT_INFRA else FailureClass.TRANSIENT.value,
+        failure_code=code,
+        failure_detail=detail[:DETAIL_LENGTH],
+        root_cause=root_cause.value,
+        history=({"at": row.created_at_ms, "from": "", "to": status.value, "why": code},),
+    )
+    return Change(
+        after,
+        None,
+        (
+            audit_of(AuditType.FAILURE_DETECTED, Severity.ERROR, None, after),
+            audit_of(AuditType.FAILURE_CONTAINED, Severity.ERROR, None, after, containment="kept with its envelope"),
+        ),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- transitions
+
+
+def may_claim(row: Row, now_ms: int) -> bool:
+    """Open, without a live lease, without an unfinished parent, and not before its time."""
+    return row.is_open and not row.waits_for and row.lease_until_ms <= now_ms and row.not_before_ms <= now_ms
+
+
+def claim(row: Row, now_ms: int, lease_until_ms: int, request_id: str) -> Change:
+    """Take the row for one attempt, which counts. An ended lease that nobody cleared is a takeover: what its owner did is unknown."""
+    if not may_claim(row, now_ms):
+        raise IllegalTransition(f"{row.recovery_id} cannot be claimed: {row.status}, lease {row.lease_until_ms}, not before {row.not_before_ms}")
+    is_takeover = row.lease_until_ms > 0
+    after = _next(
+        row,
+        now_ms,
+        "taken over" if is_takeover else "claimed",
+        status=row.status if row.status is Status.REPLAYED else Status.RETRYING,
+        attempt_count=row.attempt_count + 1,
+        first_attempt_at_ms=row.first_attempt_at_ms or now_ms,
+        lease_until_ms=lease_until_ms,
+        due_at_ms=lease_until_ms,
+        waiting_for=WaitingFor.NOTHING,
+        request_id=request_id,
+        takeovers=row.takeovers + 1 if is_takeover else row.takeovers,
+        last_possible_send_ms=max(row.last_possible_send_ms, row.lease_until_ms) if is_takeover else row.last_possible_send_ms,
+        first_sent_at_ms=row.first_sent_at_ms or (row.updated_at_ms if is_takeover else 0),
+        effect=Effect.UNKNOWN if is_takeover else row.effect,
+    )
+    return Change(after, row)
+
+
+def hinted(row: Row, now_ms: int, scale: float) -> Change:
+    """The sweeper is about to send a hint: look again only if nothing comes of it."""
+    if not row.is_open:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: there is nothing to hint at")
+    later = max(row.due_at_ms, now_ms) + int(REHINT_SECONDS * 1000 * scale)
+    return Change(replace(row, version=row.version + 1, due_at_ms=later), row)
+
+
+def defer(row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms: int, *, uncount: bool, **fields: Any) -> Change:
+    """Put off without an attempt being spent. `uncount`: the claim had counted one already."""
+    if not row.is_open:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: it cannot be put off")
+    attempts = row.attempt_count - 1 if uncount else row.attempt_count
+    status = row.status
+    if status is not Status.REPLAYED:
+        status = Status.RETRYING if attempts > 0 else Status.PENDING
+    after = _next(
+        row,
+        now_ms,
+        reason,
+        status=status,
+        attempt_count=attempts,
+        lease_until_ms=0,
+        not_before_ms=until_ms,
+        due_at_ms=until_ms,
+        waiting_for=waiting_for,
+        **fields,
+    )
+    return Change(after, row, (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, row, after, containment="parked", reason=reason),))
+
+
+def after_attempt(
+    row: Row,
+    rules: KindRules,
+    policy: RetryPolicy,
+    result: Result,
+    now_ms: int,
+    rng: Random,
+    scale: float,
+    *,
+    was_sent: bool,
+) -> Change:
+    """What one claimed attempt leads to. `was_sent` is False where only a read or lookup failed."""
+    if isinstance(result, Done | Superseded):
+        return succeeded(row, result, now_ms)
+    after, kind, severity = _after_failure(row, rules, policy, result, now_ms, rng, scale, was_sent=was_sent)
+    audit = () if kind is None else (audit_of(kind, severity, row, after, containment=_containment(after)),)
+    return Change(after, row, audit)
+
+
+def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
+    """The effect is there, or nobody wants it any more. Children are released by the caller, in the same transaction."""
+    if not row.is_open:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: it cannot succeed")
+    is_replay = row.status is Status.REPLAYED
+    is_done = isinstance(result, Done)
+    after = _next(
+        row,
+        now_ms,
+        "succeeded" if is_done else "superseded",
+        status=Status.REPLAYED if is_replay else Status.SUCCEEDED,
+        result="succeeded" if is_replay else "",
+        effect=Effect.DONE if is_done else row.effect,
+        provider_id=result.provider_id if isinstance(result, Done) else row.provider_id,
+        failure_detail=row.failure_detail if isinstance(result, Done) else f"superseded: {result.detail}"[:DETAIL_LENGTH],
+        lease_until_ms=0,
+        not_before_ms=0,
+        due_at_ms=0,
+        waiting_for=WaitingFor.NOTHING,
+        verify_only=False,
+    )
+    return Change(after, row, (audit_of(AuditType.REPROCESS_SUCCEEDED, Severity.WARNING, row, after),))
+
+
+def absent(row: Row, now_ms: int) -> Change:
+    """A last lookup, after the last attempt, found nothing: the row is dead, and known to be without effect."""
+    after = _dead(replace(row, effect=Effect.NONE), Status.DLQ, now_ms, "looked up after the last attempt: nothing there", attempt_count=row.attempt_count - 1)
+    return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
+
+
+def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
+    """Nothing can tell whether it happened: for a person."""
+    after = _dead(
+        replace(row, effect=Effect.UNKNOWN, failure_class=FailureClass.UNKNOWN_OUTCOME.value, failure_code=OUTCOME_UNKNOWN, failure_detail=detail[:DETAIL_LENGTH]),
+        Status.FAILED,
+        now_ms,
+        OUTCOME_UNKNOWN,
+    )
+    return Change(after, row, (audit_of(AuditType.REPROCESS_FAILED, Severity.ERROR, row, after, containment="waits for a person"),))
+
+
+def worker_died(row: Row, now_ms: int) -> Change:
+    """Every attempt ended with its worker: stop before it takes another one down."""
+    after = _dead(
+        replace(row, failure_class=FailureClass.UNKNOWN_OUTCOME.value, failure_code=WORKER_DIED, failure_detail=f"{row.takeovers} workers died on it"),
+        Status.DLQ,
+        now_ms,
+        WORKER_DIED,
+    )
+    after = replace(after, root_cause=RootCause.CODE_DEFECT.value)
+    return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
+
+
+def suppress(row: Row, reason: str, now_ms: int) -> Change:
+    """The gate suppressed it on a later attempt."""
+    after = _dead(replace(row, failure_code=SUPPRESSED, failure_detail=reason[:DETAIL_LENGTH]), Status.FAILED, now_ms, reason)
+    return Change(after, row, (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, row, after, containment="suppressed", reason=reason),))
+
+
+def end(row: Row, code: str, reason: str, now_ms: int, *, actor: str = MACHINE, request_id: str = "") -> Change:
+    """End it for good: `CANCELLED`, `EXPIRED`, `DISMISSED` or `DONE_BY_HAND`."""
+    if code not in FINAL_CODES or row.is_final:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status} {row.failure_code}: it cannot end as {code}")
+    marked = replace(row, failure_code=code, failure_detail=reason[:DETAIL_LENGTH], request_id=request_id or row.request_id)
+    if code == "DONE_BY_HAND":
+        marked = replace(marked, effect=Effect.DONE)
+    after = _dead(marked, Status.FAILED, now_ms, reason)
+    return Change(after, row, (audit_of(AuditType.DISMISSED, Severity.WARNING, row, after, actor=actor, reason=reason),))
+
+
+def release(child: Row, parent_id: str, now_ms: int) -> Change:
+    """A parent succeeded: the child waits for one less, and is due when that was the last."""
+    left = tuple(waited for waited in child.waits_for if waited != parent_id)
+    due = {} if left else {"not_before_ms": now_ms, "due_at_ms": now_ms, "waiting_for": WaitingFor.NOTHING}
+    return Change(_next(child, now_ms, "a required action is done", waits_for=left, **due), child)
+
+
+def why_not_replayable(row: Row, now_ms: int) -> str | None:
+    """Why a replay of the row is refused, or None if it is allowed (runbook 004: only `failed` and `dlq`)."""
+    if row.status not in (Status.FAILED, Status.DLQ):
+        return f"status_{row.status.value}"
+    if row.is_final:
+        return f"ended_{row.failure_code.lower()}"
+    if row.effect is Effect.UNKNOWN:
+        return "effect_unknown"
+    if row.subject is Subject.EVENT and now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
+        return "too_old"
+    if row.subject is Subject.ACTION and now_ms >= replay_expires_at(row):
+        return "expired"
+    return None
+
+
+def replay_expires_at(row: Row) -> int:
+    """Until when a replayed action may be sent: a reply has longer when a person asks for it."""
+    if row.action is not None and row.action.expires_seconds == REPLY_EXPIRES_SECONDS:
+        return row.received_at_ms + REPLAYED_REPLY_EXPIRES_SECONDS * 1000
+    return row.expires_at_ms
+
+
+def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, job_id: str, scale: float) -> Change:
+    """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is lost."""
+    refused = why_not_replayable(row, now_ms)
+    if refused is not None:
+        raise IllegalTransition(f"{row.recovery_id} cannot be replayed: {refused}")
+    after = _next(
+        row,
+        now_ms,
+        f"replayed by {actor}: {reason}",
+        status=Status.REPLAYED,
+        replayed_from=row.status.value,
+        replay_no=row.replay_no + 1,
+        result="",
+        job_id=job_id,
+        request_id=request_id,
+        lease_until_ms=0,
+        takeovers=0,
+        verify_only=False,
+        not_before_ms=now_ms,
+        due_at_ms=now_ms + int(REHINT_SECONDS * 1000 * scale),
+        expires_at_ms=max(row.expires_at_ms, replay_expires_at(row)),
+        waiting_for=WaitingFor.NOTHING,
+    )
+    return Change(after, row, (audit_of(AuditType.REPLAYED, Severity.WARNING, row, after, actor=actor, reason=reason),))
+
+
+# ------------------------------------------------------------------------------------------------------------- failing
+
+
+def _after_failure(
+    row: Row, rules: KindRules, policy: RetryPolicy, failure: Failure, now_ms: int, rng: Random, scale: float, *, was_sent: bool
+) -> tuple[Row, AuditType | None, Severity]:
+    """The claimed row after a failed attempt, and the audit event of the transition."""
+    seen = interpret(rules, failure) if was_sent else failure
+    effect = effect_after(rules, row.effect, failure, was_sent=was_sent)
+    sent = was_sent and failure.may_have_happened
+    marked = replace(
+        row,
+        effect=effect,
+        failure_class=seen.failure_class.value,
+        failure_code=seen.code,
+        failure_detail=seen.detail[:DETAIL_LENGTH],
+        first_sent_at_ms=(row.first_sent_at_ms or now_ms) if sent else row.first_sent_at_ms,
+        last_possible_send_ms=now_ms if sent else row.last_possible_send_ms,
+        stored_errors=_stored_errors(row, seen) if was_sent else row.stored_errors,
+        root_cause=PROPOSED_ROOT_CAUSE[seen.failure_class].value,
+    )
+    if not seen.is_retryable and seen.failure_class is not FailureClass.AUTH_ERROR:
+        return _dead(marked, Status.FAILED, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
+    if seen.failure_class is FailureClass.AUTH_ERROR:
+        due_ms = now_ms + int(POLL_SECONDS * 1000 * scale)
+        after = _waiting(marked, WaitingFor.CREDENTIAL, due_ms, now_ms, seen.code, uncount=True)
+        return after, AuditType.ACTION_PARKED, Severity.CRITICAL
+    stated = seen.retry_after_ms if seen.failure_class is FailureClass.RATE_LIMITED else None
+    wait = wait_ms(policy, row.attempt_count, seen, rng, scale)
+    due_ms = now_ms + wait
+    if effect is Effect.UNKNOWN and rules.can_look_up:
+        due_ms = max(due_ms, settled_at(rules, marked.last_possible_send_ms, scale))
+    started_ms = row.first_attempt_at_ms or now_ms
+    if stated is not None and not is_exhausted(replace(policy, max_attempts=policy.max_attempts + 1), row.attempt_count - 1, started_ms, due_ms):
+        after = _waiting(marked, WaitingFor.PROVIDER_RESET, due_ms, now_ms, seen.code, uncount=True)
+        return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
+    if row.status is Status.REPLAYED:
+        return _dead(marked, Status.DLQ, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
+    if not is_exhausted(policy, row.attempt_count, started_ms, due_ms):
+        after = _waiting(marked, WaitingFor.BACKOFF, due_ms, now_ms, seen.code, uncount=row.verify_only)
+        return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
+    if effect is Effect.UNKNOWN and rules.can_look_up and due_ms - started_ms <= policy.budget_seconds * 1000:
+        after = _waiting(replace(marked, verify_only=True), WaitingFor.TIME, due_ms, now_ms, seen.code, uncount=row.verify_only)
+        return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
+    return _dead(marked, Status.DLQ, now_ms, seen.code), AuditType.RETRY_EXHAUSTED, Severity.ERROR
+
+
+def _stored_errors(row: Row, seen: Failure) -> int:
+    if seen.status is None or seen.status < 500:
+        return 0
+    return row.stored_errors + 1 if row.failure_code == seen.code else 1
+
+
+def _waiting(row: Row, waiting_for: WaitingFor, due_ms: int, now_ms: int, why: str, *, uncount: bool) -> Row:
+    attempts = row.attempt_count - 1 if uncount else row.attempt_count
+    status = row.status
+    if status is not Status.REPLAYED:
+        is_untried = waiting_for is WaitingFor.CREDENTIAL and attempts <= 0
+        status = Status.PENDING if is_untried else Status.RETRYING
+    return _next(
+        row,
+        now_ms,
+        why,
+        status=status,
+        attempt_count=attempts,
+        lease_until_ms=0,
+        not_before_ms=due_ms,
+        due_at_ms=due_ms,
+        waiting_for=waiting_for,
+    )
+
+
+def _dead(row: Row, status: Status, now_ms: int, why: str, **fields: Any) -> Row:
+    is_replay = row.status is Status.REPLAYED
+    return _next(
+        row,
+        now_ms,
+        why,
+        status=status,
+        result="failed" if is_replay else row.result,
+        lease_until_ms=0,
+        not_before_ms=0,
+        due_at_ms=0,
+        waiting_for=WaitingFor.NOTHING,
+        waits_for=(),
+        verify_only=False,
+        **fields,
+    )
+
+
+def _containment(row: Row) -> str:
+    if row.is_open:
+        return f"waits for {row.waiting_for.value or 'its time'}"
+    return "kept for replay" if row.status is Status.DLQ else "waits for a person"
+
+
+def newest_first(rows: Iterable[Row]) -> list[Row]:
+    """Rows by their last change, newest first; equal ones by id, so that the order is stable."""
+    return sorted(rows, key=lambda row: (-row.updated_at_ms, row.recovery_id))
