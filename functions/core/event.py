@@ -181,6 +181,6 @@ def digest(*parts: str) -> str:
     """SHA-256 over the parts, each with its length, so that no two lists of parts meet. 64 hexadecimal digits."""
     state = hashlib.sha256()
     for part in parts:
-        raw = part.encode()
+        raw = part.encode("utf-8", "surrogatepass")  # JSON can smuggle in half a surrogate pair, and ids come from strangers
         state.update(str(len(raw)).encode() + b":" + raw)
     return state.hexdigest()

@@ -89,7 +89,6 @@ def name_of(selectors: Sequence[str], detail: str, headers: Mapping[str, str], d
 def payload_hash_of(body: bytes, document: object, unstable: Sequence[str]) -> str:
     """SHA-256 of what a redelivery repeats: the raw body, or the document without its unstable members where it has any."""
     if unstable and isinstance(document, dict):
-        stable = without(document, unstable)
-        if stable != document:
-            return hashlib.sha256(json.dumps(stable, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        stable = json.dumps(without(document, unstable), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(stable.encode()).hexdigest()
     return hashlib.sha256(body).hexdigest()

@@ -559,7 +559,7 @@ def _after_failure(
     if effect is Effect.UNKNOWN and rules.can_look_up:
         due_ms = max(due_ms, settled_at(rules, marked.last_possible_send_ms, scale))
     started_ms = row.first_attempt_at_ms or now_ms
-    if stated is not None and not is_exhausted(replace(policy, max_attempts=policy.max_attempts + 1), row.attempt_count - 1, started_ms, due_ms):
+    if stated is not None and due_ms - started_ms <= policy.budget_seconds * 1000:
         after = _waiting(marked, WaitingFor.PROVIDER_RESET, due_ms, now_ms, seen.code, uncount=True)
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
     if row.status is Status.REPLAYED:

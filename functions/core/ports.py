@@ -1,0 +1,243 @@
+"""What the shells need from the outside world. `adapters` implement these for real, `tests/fakes.py` in memory; both pass the same tests.
+
+Storage ports are synchronous and raise `StorageUnavailable` when the other side did not do its part; the worker runs them off its event loop.
+Provider ports are asynchronous, so that cancelling one closes its socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from functions.core.attempt import Superseded
+from functions.core.audit import AuditEvent
+from functions.core.decision import Action, Classification
+from functions.core.event import Event
+from functions.core.failure import Done, Failure
+from functions.core.gate import IntegrationState, Standing
+from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, Refused
+from functions.core.recovery import Change, Row, Status
+from functions.core.switches import Snapshot
+
+# ------------------------------------------------------------------------------------------------------------- storage
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """What one batched read found: ledger items by key, and the control item of every integration asked for."""
+
+    items: Mapping[str, LedgerItem] = field(default_factory=dict)
+    integrations: Mapping[str, IntegrationState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The fenced write that ends an event's first pass. With changes it is one transaction."""
+
+    key: str
+    owner: str
+    generation: int
+    now_ms: int
+    marks: Mapping[str, ActionMark]
+    changes: Sequence[Change] = ()
+
+
+class Ledger(Protocol):
+    """The ledger table, with the control items that its readers need in the same request."""
+
+    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+        """One batched, consistent read of everything; unprocessed keys are asked for again. Keys may repeat."""
+        ...
+
+    def claim(self, claim: Claim) -> Claimed | Refused:
+        """Become the owner, if nobody else is: absent, or `processing` with an ended lease, or settled at `seen_epoch_ms`.
+
+        Keeps what an earlier claim stored (decision, marks, received_at, epoch) except after the repeat window; adds 1 to the generation.
+        A claim that meets its own owner was answered before: `Claimed`.
+        """
+        ...
+
+    def mark(self, key: str, owner: str, generation: int, name: str, mark: ActionMark) -> None:
+        """Store one action's mark. Raises `Fenced` unless still the owner of that generation."""
+        ...
+
+    def release(self, key: str, owner: str, generation: int) -> None:
+        """Give up a claim under which nothing was tried: the lease ends now. Raises `Fenced` like `mark`."""
+        ...
+
+    def settle(self, settlement: Settlement) -> None:
+        """Settle, fenced by owner and generation, and put the rows if absent with their audit events: all or nothing.
+
+        A row that is already there stays as it is. Meeting its own earlier success is success. Raises `Fenced`.
+        """
+        ...
+
+    def pause(self, integration: str, until_ms: int) -> None:
+        """Hold the whole fleet's calls to an integration until then; an earlier, longer pause stays."""
+        ...
+
+
+class Recovery(Protocol):
+    """The recovery table and the audit table, which are only ever written together."""
+
+    def get(self, recovery_id: str) -> Row | None:
+        """The row, read consistently."""
+        ...
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Apply every change with its audit events in one transaction (a single bare change: one conditional write).
+
+        Raises `VersionConflict` if any row has moved on, and for a put if the row exists. Meeting its own earlier success is success.
+        """
+        ...
+
+    def put_if_absent(self, change: Change) -> bool:
+        """Put a new row with its audit events; False, and nothing written, if the row exists."""
+        ...
+
+    def due(self, integration_id: str, until_ms: int, limit: int) -> list[Row]:
+        """Open rows of the integration that are due by then, over all shards and open statuses, earliest first, at most about `limit`."""
+        ...
+
+    def find(self, integration_id: str, statuses: Sequence[Status], limit: int) -> list[Row]:
+        """Rows of the integration in these statuses, over all shards, oldest first."""
+        ...
+
+
+class Audit(Protocol):
+    """Append-only."""
+
+    def append(self, events: Sequence[AuditEvent]) -> None:
+        """Write events that no row goes with. The same id is written once."""
+        ...
+
+
+class Recipients(Protocol):
+    """Whom we may contact: consent and suppressions. Nobody stored means allowed; asking is not optional."""
+
+    def standing(self, tenant: str, recipient: str) -> Standing:
+        """Read consistently. Raises `StorageUnavailable`."""
+        ...
+
+
+class Switches(Protocol):
+    """The operator's switches."""
+
+    def snapshot(self, max_age_ms: int) -> Snapshot | None:
+        """The last complete read, refreshed first if it is older than `max_age_ms`. A refresh that fails leaves the last one."""
+        ...
+
+
+class Envelopes(Protocol):
+    """Full envelopes of events with anything unfinished, encrypted, for 120 days."""
+
+    def put(self, event: Event) -> str:
+        """Store it; the same event lands at the same reference. Raises `StorageUnavailable`."""
+        ...
+
+    def put_raw(self, name: str, message: str) -> str:
+        """Store a message that is no envelope, as it came. Raises `StorageUnavailable`."""
+        ...
+
+    def get(self, reference: str) -> Event:
+        """Raises `MalformedEnvelope`, or `StorageUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A queue message that points at a row. Another version in the table means that it is out of date.
+
+    `not_before_ms` is for the sender, who turns it into a delay.
+    """
+
+    recovery_id: str
+    version: int
+    not_before_ms: int = 0
+    tenant: str = ""
+
+
+class Hints(Protocol):
+    """The retries queue or the replays queue."""
+
+    def send(self, hints: Sequence[Hint], now_ms: int) -> list[Hint]:
+        """Send each with its delay; returns those that were not accepted."""
+        ...
+
+
+class Visibility(Protocol):
+    """When a queue shows a message again that is not finished."""
+
+    def delay(self, queue_arn: str, receipt_handle: str, seconds: int) -> None:
+        """0 to 43,200 seconds from now. Best effort: a failure leaves the queue's own timeout."""
+        ...
+
+
+# ----------------------------------------------------------------------------------------------------------- providers
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The provider was asked and has no such effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingState:
+    """What a target is set to now. `changed_at_ms` and `changed_by_us` say who did it last, where the provider tells."""
+
+    value: str
+    changed_at_ms: int | None = None
+    changed_by_us: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What goes with an action to its provider, for correlation. `deadline_ms` is wall clock, enforced by the caller too."""
+
+    request_id: str
+    traceparent: str
+    deadline_ms: int
+
+
+class Provider(Protocol):
+    """One integration's effects. No method raises for the provider's trouble: that is a `Failure`."""
+
+    async def send(self, action: Action, call: Call) -> Done | Failure:
+        """Do it, with `action.action_id` as key or marker."""
+        ...
+
+    async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
+        """Is the effect of this action there? By our marker."""
+        ...
+
+    async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:
+        """What is the action's target set to?"""
+        ...
+
+    def wanted(self, action: Action) -> str:
+        """The value, as `SettingState.value` would show it, that the action sets."""
+        ...
+
+    def refresh_credential(self) -> str:
+        """Re-read base URL and credential past every cache; returns the parameter's version. Raises `StorageUnavailable`."""
+        ...
+
+
+class Providers(Protocol):
+    """The integrations by id."""
+
+    def __getitem__(self, integration: str) -> Provider:
+        """Raises KeyError for an integration without an adapter."""
+        ...
+
+
+class Classifier(Protocol):
+    """The LLM."""
+
+    async def classify(self, text: str, labels: Mapping[str, str], deadline_ms: int) -> Classification:
+        """Label the text with one of `labels` (name to description). Raises `ClassifierUnavailable`, never anything else."""
+        ...
+
+
+SettingResult = Done | Superseded | Failure
