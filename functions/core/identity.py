@@ -49,7 +49,9 @@ def identity_of(
             found = headers.get(rule.header, "").strip()
             if found:
                 value = _written(found)
-                return Identity(value if is_signed_header(rule.header) else f"{value}~c{content_hash[:32]}", is_lasting=True)
+                return Identity(
+                    value if is_signed_header(rule.header) else f"{value}~c{content_hash[:32]}", is_lasting=True
+                )
             continue
         parts = [text_at(document, pointer) for pointer in rule.pointers]
         if all(parts):
@@ -87,7 +89,7 @@ def name_of(selectors: Sequence[str], detail: str, headers: Mapping[str, str], d
 
 
 def payload_hash_of(body: bytes, document: object, unstable: Sequence[str]) -> str:
-    """SHA-256 of what a redelivery repeats: the raw body, or the document without its unstable members where it has any."""
+    """SHA-256 of what a redelivery repeats: the raw body, or the document without the provider's unstable members."""
     if unstable and isinstance(document, dict):
         stable = json.dumps(without(document, unstable), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(stable.encode()).hexdigest()

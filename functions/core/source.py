@@ -1,6 +1,6 @@
 """A source: one sender's endpoint, as an operator declares it in the parameter store (architecture §5).
 
-Most sources are `{"tenant", "provider", "secrets", "flow"}`; the provider's row in `functions.signatures` supplies the rest.
+Most sources are `{"tenant", "provider", "secrets", "flow"}`; the provider's row in `functions.signatures` has the rest.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
 _PROVIDER = re.compile(r"[a-z0-9-]{1,64}\Z")
 _FIELD = re.compile(r"[a-z0-9_]{1,64}\Z")
 _PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?\Z")
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 _Default = TypeVar("_Default", int, None)
+
+
+def _nothing() -> Mapping[str, str]:
+    return MappingProxyType({})
 
 
 class MalformedSource(HoldfastError):
@@ -74,9 +77,9 @@ class Source:
     """One sender's endpoint.
 
     What is None is left to the provider. `identity == ()` means that the sender gives no id at all: equal events within
-    `repeat_window_seconds` are then the same event. `claims_covered` is the operator's claim that the signature covers the
-    id's header, to be checked against the scheme. `scheme` holds the options of a configurable scheme.
-    `fields` are pointers for the flow. `public_url` is the address the sender was given, where a proxy hides it from us.
+    `repeat_window_seconds` are then the same event. `claims_covered` is the operator's claim that the signature covers
+    the id's header, to be checked against the scheme. `scheme` holds the options of a configurable scheme.
+    `fields` are pointers for the flow. `public_url` is the address the sender was given, where a proxy hides it.
     """
 
     id: str
@@ -90,8 +93,8 @@ class Source:
     repeat_window_seconds: int = DEFAULT_REPEAT_WINDOW_SECONDS
     throttle: Throttle | None = None
     expected_gap_seconds: int | None = None
-    fields: Mapping[str, str] = _NOTHING
-    scheme: Mapping[str, str] = _NOTHING
+    fields: Mapping[str, str] = field(default_factory=_nothing)
+    scheme: Mapping[str, str] = field(default_factory=_nothing)
     event_name: tuple[str, ...] | None = None
     event_version: tuple[str, ...] | None = None
     content: str = ""
@@ -99,7 +102,7 @@ class Source:
 
     @staticmethod
     def parse(source_id: str, json_text: str) -> Source:
-        """Read a source's entry. Raises `MalformedSource`; unknown keys are refused, since a misspelt one would be ignored."""
+        """Read a source's entry. Raises `MalformedSource`; an unknown key is refused: it may be misspelt."""
         if not NAME.match(source_id):
             raise MalformedSource("the id is not 1 to 64 letters, digits, '-' or '_'")
         try:

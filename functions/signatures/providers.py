@@ -1,0 +1,314 @@
+"""The providers whose webhooks we take, one row of data each.
+
+A row says how a delivery is signed, what identifies it, what it is called and what the provider wants to hear back.
+Adding a provider whose scheme is a keyed digest, a shared secret or Basic is adding a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from functions.core.source import HEADER_NAME, IdentityRule, MalformedSource, Source
+from functions.signatures.scheme import (
+    Basic,
+    Ed25519,
+    Encoding,
+    Headers,
+    KeyedDigest,
+    Moment,
+    Scheme,
+    SecretForm,
+    SharedSecret,
+    UnusableScheme,
+    UnusableSecret,
+    Verifier,
+)
+
+
+class Content(StrEnum):
+    """What a body is. `any` is read as its Content-Type says and may be opaque."""
+
+    JSON = "json"
+    FORM = "form"
+    JSON_OR_FORM = "json_or_form"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A delivery that only asks whether we are there: `pointer` leads to `value`, and we answer what is at `echo`."""
+
+    pointer: str
+    value: str
+    echo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What a provider wants to hear for an accepted event. None of its words: `{"event_id", "request_id"}`."""
+
+    status: int = 202
+    content_type: str = "application/json"
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row. Identity rules are tried in order; with none, equal events within the repeat window are the same event.
+
+    `event_name` and `event_version` are selectors (`header:{name}` or a JSON pointer): the first that finds something
+    counts. `event_detail` is appended to the name. `unstable` members may differ between redeliveries of one event.
+    `payload_field` is a form field that holds a whole JSON document.
+    """
+
+    name: str
+    scheme: Scheme | Callable[[Mapping[str, str]], Scheme]
+    identity: tuple[IdentityRule, ...] = ()
+    event_name: tuple[str, ...] = ("/type", "/event_type", "/event_name", "/event")
+    event_detail: str = ""
+    event_version: tuple[str, ...] = ()
+    content: Content = Content.JSON
+    payload_field: str = ""
+    unstable: tuple[str, ...] = ()
+    handshake: Handshake | None = None
+    acceptance: Acceptance = Acceptance()
+
+
+def _chosen(options: Mapping[str, str], name: str, allowed: type[StrEnum], default: str) -> str:
+    value = options.get(name, default)
+    if value not in set(allowed):
+        raise UnusableScheme(f"scheme.{name} is none of {', '.join(allowed)}")
+    return value
+
+
+def _header_option(options: Mapping[str, str], name: str, default: str = "") -> str:
+    value = options.get(name, default).lower()
+    if value and not HEADER_NAME.match(value):
+        raise UnusableScheme(f"scheme.{name} is not a header name")
+    return value
+
+
+def _only(options: Mapping[str, str], *known: str) -> None:
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UnusableScheme(f"unknown option scheme.{ascii(unknown[0])[1:40]}")
+
+
+class Algorithm(StrEnum):
+    """The digests a generic source may use. SHA-1 is for senders that know nothing else; as an HMAC it still holds."""
+
+    SHA1 = "sha1"
+    SHA256 = "sha256"
+    SHA384 = "sha384"
+    SHA512 = "sha512"
+
+
+def generic_hmac(options: Mapping[str, str]) -> Scheme:
+    """A keyed digest as the options say. Raises `UnusableScheme`.
+
+    `header` (required), `algorithm` sha256, `encoding` hex, `prefix` (such as `sha256=`), `secret_encoding` text,
+    `timestamp_header` and `timestamp_format` (s, ms, rfc3339), `id_header`, `content` (a template; by default `{body}`,
+    or `{timestamp}.{body}` with a timestamp). A moment or id outside the signed content proves nothing and is refused.
+    """
+    _only(
+        options,
+        "header",
+        "algorithm",
+        "encoding",
+        "prefix",
+        "secret_encoding",
+        "timestamp_header",
+        "timestamp_format",
+        "id_header",
+        "content",
+    )
+    header = _header_option(options, "header")
+    if not header:
+        raise UnusableScheme("scheme.header names no header to read the signature from")
+    timestamp_header = _header_option(options, "timestamp_header")
+    id_header = _header_option(options, "id_header")
+    content = options.get("content", "{timestamp}.{body}" if timestamp_header else "{body}")
+    if content.count("{body}") != 1:
+        raise UnusableScheme("scheme.content does not hold {body} exactly once")
+    for name, its_header in (("timestamp", timestamp_header), ("id", id_header)):
+        if (f"{{{name}}}" in content) != bool(its_header):
+            raise UnusableScheme(f"scheme.content and scheme.{name}_header go together")
+    if "{form}" in content:
+        raise UnusableScheme("scheme.content cannot hold {form}")
+    # A prefix is an item's version with its joiner: `sha256=` is version `sha256` behind joiner `=`.
+    prefix = options.get("prefix", "")
+    return KeyedDigest(
+        headers=(Headers(header, timestamp_header, id_header),),
+        encoding=Encoding(_chosen(options, "encoding", Encoding, "hex")),
+        content=content,
+        algorithm=_chosen(options, "algorithm", Algorithm, "sha256"),
+        version=prefix[:-1],
+        joiner=prefix[-1:] or "=",
+        moment=Moment(_chosen(options, "timestamp_format", Moment, "s")),
+        secret_form=SecretForm(_chosen(options, "secret_encoding", SecretForm, "text")),
+    )
+
+
+def _shared_secret(default_header: str) -> Callable[[Mapping[str, str]], Scheme]:
+    def configured(options: Mapping[str, str]) -> Scheme:
+        _only(options, "header", "prefix")
+        return SharedSecret(_header_option(options, "header", default_header), options.get("prefix", ""))
+
+    return configured
+
+
+# https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, https://docs.svix.com/receiving/verifying-payloads/how-manual
+_STANDARD = KeyedDigest(
+    headers=(
+        Headers("webhook-signature", "webhook-timestamp", "webhook-id"),
+        Headers("svix-signature", "svix-timestamp", "svix-id"),
+    ),
+    encoding=Encoding.BASE64,
+    content="{id}.{timestamp}.{body}",
+    version="v1",
+    joiner=",",
+    separator=" ",
+    secret_form=SecretForm.BASE64,
+    public_key=Ed25519(version="v1a", key_prefix="whpk_"),
+)
+_STANDARD_IDENTITY = (IdentityRule(header="webhook-id"), IdentityRule(header="svix-id"))
+
+_ROWS = (
+    Provider("standard-webhooks", _STANDARD, identity=_STANDARD_IDENTITY),
+    Provider("svix", _STANDARD, identity=_STANDARD_IDENTITY),
+    # https://platform.openai.com/docs/guides/webhooks
+    Provider("openai", _STANDARD, identity=_STANDARD_IDENTITY),
+    # https://docs.stripe.com/webhooks#verify-manually
+    Provider(
+        "stripe",
+        KeyedDigest(
+            headers=(Headers("stripe-signature"),),
+            encoding=Encoding.HEX,
+            content="{timestamp}.{body}",
+            version="v1",
+            separator=",",
+            timestamp_key="t",
+        ),
+        identity=(IdentityRule(pointers=("/id",)),),
+        event_version=("/api_version",),
+        unstable=("/pending_webhooks",),
+    ),
+    # https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
+    Provider(
+        "github",
+        KeyedDigest(headers=(Headers("x-hub-signature-256"),), encoding=Encoding.HEX, version="sha256"),
+        identity=(IdentityRule(header="x-github-delivery"),),
+        event_name=("header:x-github-event",),
+        event_detail="/action",
+        content=Content.JSON_OR_FORM,
+        payload_field="payload",
+    ),
+    # https://shopify.dev/docs/apps/build/webhooks/subscribe/https
+    Provider(
+        "shopify",
+        KeyedDigest(headers=(Headers("x-shopify-hmac-sha256"),), encoding=Encoding.BASE64),
+        identity=(IdentityRule(header="x-shopify-webhook-id"),),
+        event_name=("header:x-shopify-topic",),
+        event_version=("header:x-shopify-api-version",),
+    ),
+    # https://docs.slack.dev/authentication/verifying-requests-from-slack
+    # Slack shows people what a slash command is answered: say nothing.
+    Provider(
+        "slack",
+        KeyedDigest(
+            headers=(Headers("x-slack-signature", "x-slack-request-timestamp"),),
+            encoding=Encoding.HEX,
+            content="v0:{timestamp}:{body}",
+            version="v0",
+        ),
+        identity=(IdentityRule(pointers=("/event_id",)), IdentityRule(pointers=("/trigger_id",))),
+        event_name=("/event/type", "/type", "/command"),
+        content=Content.JSON_OR_FORM,
+        payload_field="payload",
+        handshake=Handshake("/type", "url_verification", "/challenge"),
+        acceptance=Acceptance(status=200, content_type="text/plain", body=""),
+    ),
+    # https://www.twilio.com/docs/usage/webhooks/webhooks-security
+    # An answer that is not TwiML counts as an error there.
+    # One message has several callbacks, one per status. The token's header is not signed, so it comes after what is.
+    Provider(
+        "twilio",
+        KeyedDigest(
+            headers=(Headers("x-twilio-signature"),),
+            encoding=Encoding.BASE64,
+            content="{url}{form}",
+            algorithm="sha1",
+            body_hash_query="bodySHA256",
+            tries_ports=True,
+        ),
+        identity=(
+            IdentityRule(pointers=("/MessageSid", "/MessageStatus")),
+            IdentityRule(pointers=("/MessageSid", "/SmsStatus")),
+            IdentityRule(pointers=("/MessageSid",)),
+            IdentityRule(pointers=("/CallSid", "/SequenceNumber")),
+            IdentityRule(header="i-twilio-idempotency-token"),
+        ),
+        event_name=("/EventType", "/MessageStatus", "/SmsStatus", "/CallStatus"),
+        event_version=("/ApiVersion",),
+        content=Content.JSON_OR_FORM,
+        acceptance=Acceptance(content_type="text/xml", body="<Response/>"),
+    ),
+    Provider("generic-hmac", generic_hmac, content=Content.ANY),
+    Provider("generic-apikey", _shared_secret("x-api-key"), content=Content.ANY),
+    Provider("generic-basic", Basic(), content=Content.ANY),
+    Provider("static-header", _shared_secret("x-webhook-token"), content=Content.ANY),
+    # Richpanel sends an HTTP request of the account's own making, with headers the account chooses and no id.
+    Provider("richpanel", _shared_secret("x-richpanel-token")),
+)
+
+PROVIDERS: Mapping[str, Provider] = {row.name: row for row in _ROWS}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A source, its provider's row and the verifier of its secrets: all that ingress needs to judge a delivery."""
+
+    source: Source
+    provider: Provider
+    verifier: Verifier
+
+    @property
+    def identity(self) -> tuple[IdentityRule, ...]:
+        """The source's own rules, or the provider's."""
+        return self.provider.identity if self.source.identity is None else self.source.identity
+
+    @property
+    def content(self) -> Content:
+        """What the source's bodies are."""
+        return Content(self.source.content) if self.source.content else self.provider.content
+
+
+def endpoint_of(source_id: str, json_text: str) -> Endpoint:
+    """Read a source's entry and make it usable. Raises `MalformedSource`, which quotes no secret."""
+    source = Source.parse(source_id, json_text)
+    provider = PROVIDERS.get(source.provider)
+    if provider is None:
+        raise MalformedSource(f"provider {source.provider} is not known; known are {', '.join(PROVIDERS)}")
+    try:
+        verifier = scheme_of(provider, source.scheme).verifier([secret.value for secret in source.secrets])
+    except UnusableScheme as exc:
+        raise MalformedSource(str(exc)) from exc
+    except UnusableSecret as exc:
+        # The cause may quote what it could not decode.
+        raise MalformedSource(str(exc)) from None
+    if source.claims_covered:
+        for rule in source.identity or ():
+            if rule.header and not verifier.covers_header(rule.header):
+                raise MalformedSource(f"identity.covered is true, but {provider.name} does not sign {rule.header}")
+    return Endpoint(source, provider, verifier)
+
+
+def scheme_of(provider: Provider, options: Mapping[str, str]) -> Scheme:
+    """The provider's scheme, with the options where it takes any. Raises `UnusableScheme`."""
+    if callable(provider.scheme):
+        return provider.scheme(options)
+    if options:
+        raise UnusableScheme(f"{provider.name} takes no scheme options")
+    return provider.scheme
