@@ -1,0 +1,89 @@
+"""Who is told, and when: a table of alarms, and the topic they speak to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aws_cdk import Acknowledgment, Duration, Validations
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from infra.config import StageConfig
+
+DERIVED_NAMESPACE = "Holdfast"
+"""Where the local stack publishes one metric per alarm, under the alarm's own name: the emulator computes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAlarm:
+    """Fires while a queue holds messages, waiting or being worked, in each of `minutes` minutes in a row."""
+
+    name: str
+    queue: str
+    minutes: int
+    description: str
+
+
+ALARMS = (
+    QueueAlarm("events-dlq-not-drained", "events-dlq", 5, "Triage is broken: poison events wait for it"),
+    QueueAlarm("retries-dlq-not-drained", "retries-dlq", 5, "Triage is broken: poison retries wait for it"),
+    QueueAlarm("replays-dlq-not-drained", "replays-dlq", 5, "Triage is broken: poison replays wait for it"),
+    QueueAlarm("ops-dlq-not-empty", "ops-dlq", 1, "A run of the sweeper, the evaluator or replay failed for good"),
+)
+
+
+class Monitoring(Construct):
+    """The alarms of `ALARMS`, each on the queue of that name in `queues`, all to one topic."""
+
+    def __init__(self, scope: Construct, *, config: StageConfig, queues: Mapping[str, sqs.Queue]) -> None:
+        super().__init__(scope, "Monitoring")
+        self.topic = sns.Topic(self, "Alarms", enforce_ssl=not config.emulated)
+        if config.emulated:
+            Validations.of(self.topic).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-SNS3", reason="The emulator speaks plain HTTP on the loopback interface"
+                )
+            )
+        for alarm in ALARMS:
+            self._alarm(alarm, queues[alarm.queue], config=config)
+
+    def _alarm(self, alarm: QueueAlarm, queue: sqs.Queue, *, config: StageConfig) -> None:
+        name = f"holdfast-{config.name}-{alarm.name}"
+        resource = cloudwatch.Alarm(
+            self,
+            alarm.name.title().replace("-", ""),
+            alarm_name=name,
+            alarm_description=alarm.description,
+            metric=_derived(name) if config.emulated else _held(queue),
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            threshold=0,
+            evaluation_periods=1 if config.emulated else alarm.minutes,
+            datapoints_to_alarm=1 if config.emulated else alarm.minutes,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        resource.add_alarm_action(actions.SnsAction(self.topic))
+        resource.add_ok_action(actions.SnsAction(self.topic))
+
+
+def _held(queue: sqs.Queue) -> cloudwatch.MathExpression:
+    """Waiting plus in flight: a consumer that takes and fails for ever must not look like an empty queue."""
+    minute = Duration.minutes(1)
+    return cloudwatch.MathExpression(
+        expression="visible + in_flight",
+        using_metrics={
+            "visible": queue.metric_approximate_number_of_messages_visible(period=minute, statistic="Maximum"),
+            "in_flight": queue.metric_approximate_number_of_messages_not_visible(period=minute, statistic="Maximum"),
+        },
+        label="messages held",
+        period=minute,
+    )
+
+
+def _derived(name: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace=DERIVED_NAMESPACE, metric_name=name, period=Duration.seconds(60), statistic="Maximum"
+    )

@@ -1,0 +1,148 @@
+"""What happens after a failure: triage of poison, the sweeper, and replay."""
+
+from __future__ import annotations
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from functions.replay.settings import ReplaySettings
+from functions.sweeper.settings import SweeperSettings
+from functions.triage.settings import TriageSettings
+from infra.config import StageConfig
+from infra.processing import Processing
+from infra.python_function import CodeFor, PythonFunction
+from infra.queues import WorkQueue, final_queue
+from infra.storage import WORK_INDEX, Storage
+
+
+class Recovery(Construct):
+    """Brings every unfinished action to an end, and what is poison before people."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        *,
+        config: StageConfig,
+        code_for: CodeFor,
+        storage: Storage,
+        intake_events: WorkQueue,
+        processing: Processing,
+    ) -> None:
+        super().__init__(scope, "Recovery")
+        self._config, self._code_for, self._storage = config, code_for, storage
+        self.ops_dlq = final_queue(self, "ops-dlq", config=config)
+        self.triage = self._triage([intake_events, processing.retries, processing.replays])
+        self.sweeper = self._sweeper(processing)
+        self.replay = self._replay(processing)
+
+    def _triage(self, queues: list[WorkQueue]) -> PythonFunction:
+        config, storage = self._config, self._storage
+        triage = PythonFunction(
+            self,
+            "triage",
+            config=config,
+            code_for=self._code_for,
+            settings=TriageSettings(
+                stage=config.name,
+                ledger_table=storage.ledger.table_name,
+                recovery_table=storage.recovery.table_name,
+                audit_table=storage.audit.table_name,
+                bucket=storage.bucket.bucket_name,
+            ),
+            timeout_seconds=config.triage_timeout_seconds,
+        )
+        for queue in queues:
+            triage.read_from(queue.dlq, max_concurrency=2)
+        triage.allow(["dynamodb:GetItem"], [storage.ledger.table_arn])
+        triage.allow(_ROW, [storage.recovery.table_arn])
+        triage.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
+        triage.allow(
+            ["s3:PutObject"],
+            [storage.bucket.arn_for_objects("envelopes/*")],
+            why_wildcard="One envelope per event, under this prefix",
+        )
+        return triage
+
+    def _sweeper(self, processing: Processing) -> PythonFunction:
+        config, storage = self._config, self._storage
+        sweeper = PythonFunction(
+            self,
+            "sweeper",
+            config=config,
+            code_for=self._code_for,
+            settings=SweeperSettings(
+                stage=config.name,
+                recovery_table=storage.recovery.table_name,
+                audit_table=storage.audit.table_name,
+                control_table=storage.control.table_name,
+                retries_queue_url=processing.retries.queue.queue_url,
+                replays_queue_url=processing.replays.queue.queue_url,
+                switches_path=config.switches_path,
+                timeout_seconds=config.sweeper_timeout_seconds,
+                time_scale=config.time_scale,
+            ),
+            timeout_seconds=config.sweeper_timeout_seconds,
+            failures_to=self.ops_dlq,
+        )
+        every_minute(self, sweeper, config=config, failures_to=self.ops_dlq)
+        sweeper.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
+        sweeper.allow(_ROW, [storage.recovery.table_arn])
+        sweeper.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
+        sweeper.allow(
+            ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+            [storage.control.table_arn],
+        )
+        sweeper.allow(["sqs:SendMessage"], [processing.retries.queue.queue_arn, processing.replays.queue.queue_arn])
+        sweeper.allow_switches(config=config)
+        return sweeper
+
+    def _replay(self, processing: Processing) -> PythonFunction:
+        config, storage = self._config, self._storage
+        replay = PythonFunction(
+            self,
+            "replay",
+            config=config,
+            code_for=self._code_for,
+            settings=ReplaySettings(
+                stage=config.name,
+                recovery_table=storage.recovery.table_name,
+                audit_table=storage.audit.table_name,
+                control_table=storage.control.table_name,
+                replays_queue_url=processing.replays.queue.queue_url,
+                switches_path=config.switches_path,
+                time_scale=config.time_scale,
+            ),
+            timeout_seconds=config.replay_timeout_seconds,
+            failures_to=self.ops_dlq,
+        )
+        replay.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
+        replay.allow(_ROW, [storage.recovery.table_arn])
+        replay.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
+        replay.allow(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"], [storage.control.table_arn])
+        replay.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
+        replay.allow_switches(config=config)
+        return replay
+
+
+def every_minute(scope: Construct, target: PythonFunction, *, config: StageConfig, failures_to: sqs.Queue) -> None:
+    """Invoke the function each minute. Not on the local stage, where the stack itself ticks every second."""
+    if config.emulated:
+        return
+    events.Rule(
+        scope,
+        f"{target.node.id}Minute",
+        schedule=events.Schedule.rate(Duration.minutes(1)),
+        targets=[
+            # A tick that is late is worth nothing: the next one does its work.
+            targets.LambdaFunction(
+                target.function, dead_letter_queue=failures_to, max_event_age=Duration.minutes(1), retry_attempts=1
+            )
+        ],
+    )
+
+
+_ROW = ["dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+"""What a conditional transition of a recovery row needs; a transaction is authorized by its parts."""

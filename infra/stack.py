@@ -1,0 +1,81 @@
+"""The whole of one stage. Only puts the parts together."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, CliCredentialsStackSynthesizer, Environment, Stack
+from constructs import Construct
+
+from infra.config import StageConfig
+from infra.intake import Intake
+from infra.monitoring import Monitoring
+from infra.operations import Operations
+from infra.processing import Processing
+from infra.python_function import CodeFor
+from infra.recovery import Recovery
+from infra.storage import Storage
+
+
+class HoldfastStack(Stack):
+    """Named `holdfast-{stage}`. Its outputs are all that the command line needs to know of a stage."""
+
+    def __init__(self, scope: Construct, *, config: StageConfig, code_for: CodeFor) -> None:
+        super().__init__(
+            scope,
+            f"holdfast-{config.name}",
+            description="Holdfast: webhook middleware in which nothing fails silently",
+            termination_protection=config.retain,
+            # The emulator enforces IAM but not the conditions of bootstrapped roles, and it has one account and region.
+            synthesizer=CliCredentialsStackSynthesizer() if config.emulated else None,
+            env=Environment(account="000000000000", region="us-east-1") if config.emulated else None,
+            tags={"application": "holdfast", "stage": config.name},
+        )
+        storage = Storage(self, config=config)
+        intake = Intake(self, config=config, code_for=code_for, storage=storage)
+        processing = Processing(self, config=config, code_for=code_for, storage=storage, events=intake.events)
+        recovery = Recovery(
+            self,
+            config=config,
+            code_for=code_for,
+            storage=storage,
+            intake_events=intake.events,
+            processing=processing,
+        )
+        operations = Operations(self, config=config, code_for=code_for, storage=storage, ops_dlq=recovery.ops_dlq)
+        monitoring = Monitoring(
+            self,
+            config=config,
+            queues={
+                "events-dlq": intake.events.dlq,
+                "retries-dlq": processing.retries.dlq,
+                "replays-dlq": processing.replays.dlq,
+                "ops-dlq": recovery.ops_dlq,
+            },
+        )
+        for key, value in {
+            "ApiId": intake.api.api_id,
+            "ApiUrl": intake.api.api_endpoint,
+            "EventsQueueUrl": intake.events.queue.queue_url,
+            "RetriesQueueUrl": processing.retries.queue.queue_url,
+            "ReplaysQueueUrl": processing.replays.queue.queue_url,
+            "EventsDlqUrl": intake.events.dlq.queue_url,
+            "RetriesDlqUrl": processing.retries.dlq.queue_url,
+            "ReplaysDlqUrl": processing.replays.dlq.queue_url,
+            "OpsDlqUrl": recovery.ops_dlq.queue_url,
+            "LedgerTable": storage.ledger.table_name,
+            "RecoveryTable": storage.recovery.table_name,
+            "AuditTable": storage.audit.table_name,
+            "ControlTable": storage.control.table_name,
+            "RecipientsTable": storage.recipients.table_name,
+            "Bucket": storage.bucket.bucket_name,
+            "IngressFunction": intake.ingress.function.function_name,
+            "WorkerFunction": processing.worker.function.function_name,
+            "TriageFunction": recovery.triage.function.function_name,
+            "SweeperFunction": recovery.sweeper.function.function_name,
+            "ReplayFunction": recovery.replay.function.function_name,
+            "EvaluatorFunction": operations.evaluator.function.function_name,
+            "AlarmTopicArn": monitoring.topic.topic_arn,
+            "SwitchesPath": config.switches_path,
+            "SourcesPath": config.sources_path,
+            "IntegrationsPath": config.integrations_path,
+        }.items():
+            CfnOutput(self, key, value=value)
