@@ -298,6 +298,28 @@ def expired_first(row: Row, reason: str) -> Change:
     return Change(after, None, (audit_of(AuditType.DISMISSED, Severity.WARNING, None, after, containment="not sent", reason=reason),))
 
 
+def unknown_first(row: Row, detail: str) -> Change:
+    """The row of an action whose owner died and left an outcome that nothing can tell: for a person."""
+    after = replace(
+        row,
+        status=Status.FAILED,
+        effect=Effect.UNKNOWN,
+        failure_class=FailureClass.UNKNOWN_OUTCOME.value,
+        failure_code=OUTCOME_UNKNOWN,
+        failure_detail=detail[:DETAIL_LENGTH],
+        root_cause=PROPOSED_ROOT_CAUSE[FailureClass.UNKNOWN_OUTCOME].value,
+        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": OUTCOME_UNKNOWN},),
+    )
+    return Change(
+        after,
+        None,
+        (
+            audit_of(AuditType.FAILURE_DETECTED, Severity.ERROR, None, after),
+            audit_of(AuditType.FAILURE_CONTAINED, Severity.ERROR, None, after, containment="waits for a person"),
+        ),
+    )
+
+
 def dead_first(row: Row, code: str, detail: str, root_cause: RootCause, status: Status) -> Change:
     """The row of a whole event that cannot be processed (`dlq`), or that only a person can judge (`failed`)."""
     after = replace(

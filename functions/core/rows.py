@@ -1,0 +1,139 @@
+"""Blank recovery rows: what an action or an event brings with it, before anything is known of its failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from functions.core.attempt import Effect, History
+from functions.core.decision import Action, Decision, Repeat
+from functions.core.event import Event, digest
+from functions.core.integration import INTAKE
+from functions.core.recovery import Row, Status, Subject, action_recovery_id, event_recovery_id
+
+EVENT_EXPIRES_SECONDS = 120 * 86_400  # with its envelope
+
+
+def action_row(
+    event: Event, decision: Decision, action: Action, epoch_ms: int, envelope_ref: str, now_ms: int, history: History
+) -> Row:
+    """The row of one unfinished action. `history` is what is known of it so far: a takeover may have left an effect behind."""
+    tracks_effect = action.repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
+    return Row(
+        recovery_id=action_recovery_id(action.action_id),
+        subject=Subject.ACTION,
+        integration_id=action.integration,
+        status=Status.PENDING,
+        tenant=event.tenant,
+        source=event.source,
+        flow=decision.flow,
+        event_id=event.event_id,
+        epoch_ms=epoch_ms,
+        event_name=event.event_name,
+        event_version=event.event_version,
+        received_at_ms=event.received_at_ms,
+        origin_request_id=event.request_id,
+        request_id=event.request_id,
+        traceparent=event.traceparent,
+        envelope_ref=envelope_ref,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        action=action,
+        stand_in=decision.stand_in(action.name),
+        decision_mode=decision.mode,
+        decided_at_ms=decision.decided_at_ms,
+        priority=action.priority,
+        expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
+        effect=Effect.UNKNOWN if history.may_have_been_sent and tracks_effect else Effect.NONE,
+        first_sent_at_ms=history.first_sent_at_ms,
+        last_possible_send_ms=history.last_possible_send_ms,
+    )
+
+
+def stand_in_row(parent: Row, now_ms: int) -> Row | None:
+    """The row of what runs instead of a suppressed action; None if nothing does."""
+    if parent.stand_in is None:
+        return None
+    return replace(
+        parent,
+        recovery_id=action_recovery_id(parent.stand_in.action_id),
+        version=1,
+        status=Status.PENDING,
+        integration_id=parent.stand_in.integration,
+        action=parent.stand_in,
+        stand_in=None,
+        priority=parent.stand_in.priority,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        expires_at_ms=now_ms + parent.stand_in.expires_seconds * 1000,
+        attempt_count=0,
+        first_attempt_at_ms=0,
+        first_sent_at_ms=0,
+        last_possible_send_ms=0,
+        stored_errors=0,
+        takeovers=0,
+        lease_until_ms=0,
+        effect=Effect.NONE,
+        failure_class="",
+        failure_code="",
+        failure_detail="",
+        root_cause="",
+        provider_id="",
+        replayed_from="",
+        replay_no=0,
+        result="",
+        job_id="",
+        waits_for=(),
+        children=(),
+        history=(),
+    )
+
+
+def event_row(event: Event, envelope_ref: str, now_ms: int, variant: str = "") -> Row:
+    """The row of a whole event, under the reserved integration `intake`."""
+    return Row(
+        recovery_id=event_recovery_id(event.tenant, event.event_id, event.epoch_ms, variant),
+        subject=Subject.EVENT,
+        integration_id=INTAKE,
+        status=Status.PENDING,
+        tenant=event.tenant,
+        source=event.source,
+        flow=event.flow,
+        event_id=event.event_id,
+        epoch_ms=event.epoch_ms,
+        event_name=event.event_name,
+        event_version=event.event_version,
+        received_at_ms=event.received_at_ms,
+        origin_request_id=event.request_id,
+        request_id=event.request_id,
+        traceparent=event.traceparent,
+        envelope_ref=envelope_ref,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        expires_at_ms=now_ms + EVENT_EXPIRES_SECONDS * 1000,
+    )
+
+
+def unreadable_row(raw: str, envelope_ref: str, now_ms: int, request_id: str) -> Row:
+    """The row of a message that is no envelope: whose it was cannot be told."""
+    name = digest(raw)
+    return Row(
+        recovery_id=event_recovery_id("unknown", name, 0),
+        subject=Subject.EVENT,
+        integration_id=INTAKE,
+        status=Status.PENDING,
+        tenant="unknown",
+        source="unknown",
+        flow="unknown",
+        event_id=f"unknown:{name[:32]}",
+        epoch_ms=0,
+        event_name="unknown",
+        event_version="",
+        received_at_ms=now_ms,
+        origin_request_id=request_id,
+        request_id=request_id,
+        traceparent="",
+        envelope_ref=envelope_ref,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        expires_at_ms=now_ms + EVENT_EXPIRES_SECONDS * 1000,
+    )
