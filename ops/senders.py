@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, urlencode
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-TOKEN_HEADER = "x-holdfast-token"  # noqa: S105  # a header's name; the operator writes it into Richpanel's HTTP target
+TOKEN_HEADER = "x-richpanel-token"  # noqa: S105  # a header's name; the operator writes it into Richpanel's HTTP target
 API_KEY_HEADER = "x-api-key"
 HMAC_HEADER = "x-signature"
 _NAMESPACE = uuid.UUID("6f1f3d1c-5d0f-5a65-9a53-6a1f2f3e4d5c")
@@ -81,11 +81,11 @@ SAMPLE_POINTERS: dict[str, SamplePointers] = {
         {"conversation": "/ticket_id", "text": "/message", "author": "/author/id", "subject": "/subject"},
     ),
     "standard-webhooks": SamplePointers(
-        {"header": "webhook-id", "covered": True},
+        {"header": "webhook-id"},
         {"conversation": "/data/ticket_id", "text": "/data/text", "author": "/data/author", "subject": "/data/subject"},
     ),
     "svix": SamplePointers(
-        {"header": "svix-id", "covered": True},
+        {"header": "svix-id"},
         {"conversation": "/data/ticket_id", "text": "/data/text", "author": "/data/author", "subject": "/data/subject"},
     ),
     "stripe": SamplePointers(
@@ -115,7 +115,7 @@ SAMPLE_POINTERS: dict[str, SamplePointers] = {
         {"conversation": "/event/thread_ts", "text": "/event/text", "author": "/event/user"},
     ),
     "twilio": SamplePointers(
-        {"pointers": ["/MessageSid"]}, {"conversation": "/From", "text": "/Body", "author": "/From"}
+        {"pointers": ["/MessageSid", "/SmsStatus"]}, {"conversation": "/From", "text": "/Body", "author": "/From"}
     ),
     "generic-hmac": SamplePointers(
         {"pointers": ["/id"]},
@@ -201,7 +201,7 @@ def source_entry(
     return entry
 
 
-_SCHEME_OPTIONS: dict[str, Mapping[str, str]] = {}
+_SCHEME_OPTIONS: dict[str, Mapping[str, str]] = {"generic-hmac": {"header": HMAC_HEADER}}
 
 
 def _known(provider: str) -> SamplePointers:
@@ -539,7 +539,7 @@ def _twilio_event(message: _Message) -> SampleEvent:
     ]
     return SampleEvent(
         provider=message.provider,
-        event_name="message.received",
+        event_name="received",
         message_id=message.message_id,
         body=urlencode(form).encode(),
         content_type=FORM,

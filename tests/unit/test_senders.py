@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from slack_sdk.signature import Clock, SignatureVerifier
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # the SDK ships no types
 
+from functions.core.identity import name_of
 from functions.core.pointer import text_at
-from functions.core.source import Source
+from functions.signatures.providers import endpoint_of
+from functions.signatures.scheme import Delivery
 from ops.senders import (
     PROVIDERS,
     SAMPLE_POINTERS,
@@ -85,10 +87,22 @@ def test_the_same_message_makes_the_same_bytes_and_one_ticket_keeps_its_conversa
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_source_entry_is_one_that_ingress_can_read(provider: str) -> None:
-    entry = source_entry(provider, [make_secret(provider, "a"), make_secret(provider, "b")], tenant="acme")
-    source = Source.parse("demo", json.dumps(entry))
-    assert (source.provider, len(source.secrets)) == (provider, 2)
+def test_a_source_entry_makes_an_endpoint_that_accepts_the_sender_and_refuses_a_forger(provider: str) -> None:
+    old, new, wrong = (make_secret(provider, seed) for seed in ("old", "new", "wrong"))
+    endpoint = endpoint_of("demo", json.dumps(source_entry(provider, [old, new], tenant="acme")))
+    event = ticket_event(provider, "t-17", TEXT, "ana@example.com", "m-1", now=NOW)
+    for secret, is_honest in ((old, True), (new, True), (wrong, False)):
+        signed = sign(provider, secret, event.body, url=URL, now=NOW, message_id="m-1", event_name=event.event_name)
+        delivery = Delivery(signed.headers, signed.body, url=URL)
+        refused = endpoint.verifier.check(delivery, NOW * 1000)
+        assert (refused is None) is is_honest
+    name = name_of(
+        endpoint.provider.event_name,
+        endpoint.provider.event_detail,
+        signed.headers,
+        document(event.body, event.content_type),
+    )
+    assert name == event.event_name
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
