@@ -159,7 +159,8 @@ def _shared_secret(default_header: str) -> Callable[[Mapping[str, str]], Scheme]
     return configured
 
 
-# https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, https://docs.svix.com/receiving/verifying-payloads/how-manual
+# https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+# https://docs.svix.com/receiving/verifying-payloads/how-manual
 _STANDARD = KeyedDigest(
     headers=(
         Headers("webhook-signature", "webhook-timestamp", "webhook-id"),

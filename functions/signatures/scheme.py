@@ -352,7 +352,7 @@ def _bytes(text: str) -> bytes:
 
 def _ed25519(public_key: str) -> Callable[[bytes, bytes], bool]:
     try:
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # only sources with a public key pay for it
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # only public keys need it
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415  # as above
     except ImportError as exc:
         raise UnusableSecret("public keys need the package cryptography, which is not installed here") from exc
@@ -421,7 +421,7 @@ class SharedSecret:
     header: str
     prefix: str = ""
 
-    def verifier(self, secrets: Sequence[str], tolerance_seconds: int = 0) -> Verifier:  # noqa: ARG002  # no moment to judge
+    def verifier(self, secrets: Sequence[str], tolerance_seconds: int = 0) -> Verifier:  # noqa: ARG002  # no moment
         """Any text is a secret; the tolerance has no bearing."""
         return BearerVerifier(self.header, self.prefix, tuple(secret.encode() for secret in secrets))
 
@@ -438,7 +438,7 @@ class BearerVerifier:
         """True: whoever can send the secret may choose every header, and nobody else gets any in."""
         return True
 
-    def check(self, delivery: Delivery, now_ms: int) -> Reason | None:  # noqa: ARG002  # no moment to judge
+    def check(self, delivery: Delivery, now_ms: int) -> Reason | None:  # noqa: ARG002  # no moment
         """Hashes both sides, so that not even the length of a secret shows in the time it takes."""
         if not all(self.expected):
             return Reason.EMPTY_SECRET
@@ -462,7 +462,7 @@ def _match(presented: bytes, expected: tuple[bytes, ...]) -> Reason | None:
 class Basic:
     """HTTP Basic (RFC 7617). A secret is `user:password`."""
 
-    def verifier(self, secrets: Sequence[str], tolerance_seconds: int = 0) -> Verifier:  # noqa: ARG002  # no moment to judge
+    def verifier(self, secrets: Sequence[str], tolerance_seconds: int = 0) -> Verifier:  # noqa: ARG002  # no moment
         """Raises `UnusableSecret` for one without a colon; the tolerance has no bearing."""
         for number, secret in enumerate(secrets, start=1):
             if ":" not in secret:
@@ -480,7 +480,7 @@ class BasicVerifier:
         """True, as for every shared secret."""
         return True
 
-    def check(self, delivery: Delivery, now_ms: int) -> Reason | None:  # noqa: ARG002  # no moment to judge
+    def check(self, delivery: Delivery, now_ms: int) -> Reason | None:  # noqa: ARG002  # no moment
         """The scheme's name in any case, then base64."""
         header = delivery.headers.get("authorization")
         if header is None:
