@@ -1,0 +1,491 @@
+"""In-memory doubles of every storage port of `functions.core.ports`, with the semantics of the real adapters.
+
+The contract tests run the same cases over these and over the adapters, so a fake that drifts fails there. For crash tests
+every method asks `faults` before and after its work: an error raised after it means that the work was done and only the
+answer was lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from functions.core.audit import AuditEvent
+from functions.core.clock import Clock
+from functions.core.decision import Decision
+from functions.core.event import Event, digest
+from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
+from functions.core.gate import Health, IntegrationState, Standing
+from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
+from functions.core.ports import BatchView, Hint, Settlement
+from functions.core.recovery import Change, Row, Status
+from functions.core.switches import Snapshot
+
+NOON_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z, where a fake clock starts
+LIVE_SWITCHES: Mapping[str, str] = {
+    "mode": "live",
+    "auto_reply": "on",
+    "classifier": "llm",
+    "optional_calls": "on",
+    "replay": "on",
+    "disabled_integrations": "none",
+    "replay_blocked_integrations": "none",
+}
+MAX_TRANSACTION_ITEMS = 100
+MAX_DELAY_SECONDS = 900
+
+# -------------------------------------------------------------------------------------------------- time, chance, ids
+
+
+class FakeClock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self, now_ms: int = NOON_MS) -> None:
+        self.now = now_ms
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return self.now
+
+    def advance(self, milliseconds: int) -> None:
+        """Let time pass."""
+        self.now += milliseconds
+
+
+class FakeRandom:
+    """Draws the same share of every interval: 0 its low end, 1 its high end."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = share
+
+    def uniform(self, low: float, high: float) -> float:
+        """That share of the way from `low` to `high`."""
+        return low + (high - low) * self.share
+
+
+class FakeIds:
+    """Counts, in 32 hexadecimal digits."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def new_id(self) -> str:
+        """The next one."""
+        with self._lock:
+            self._last += 1
+            return f"{self._last:032x}"
+
+
+# -------------------------------------------------------------------------------------------------------------- faults
+
+
+class Faults:
+    """What goes wrong. `on_before` and `on_after` are called with each operation's name (`ledger.claim`) and may raise.
+
+    `calls` holds the names of all operations that began, in order.
+    """
+
+    def __init__(
+        self, on_before: Callable[[str], None] | None = None, on_after: Callable[[str], None] | None = None
+    ) -> None:
+        self.on_before = on_before
+        self.on_after = on_after
+        self.calls: list[str] = []
+        self._planned: list[tuple[str, str, Exception]] = []
+
+    def fail(self, op: str, error: Exception | None = None, *, times: int = 1, when: str = "before") -> None:
+        """Plan it: the next `times` calls of `op` raise, `before` the work is done or `after` it."""
+        wrong = StorageUnavailable(f"{op} was told to fail") if error is None else error
+        self._planned.extend([(when, op, wrong)] * times)
+
+    def before(self, op: str) -> None:
+        """Asked before an operation does anything."""
+        self.calls.append(op)
+        self._raise_planned("before", op)
+        if self.on_before is not None:
+            self.on_before(op)
+
+    def after(self, op: str) -> None:
+        """Asked after an operation has done all of its work, before its answer is given."""
+        self._raise_planned("after", op)
+        if self.on_after is not None:
+            self.on_after(op)
+
+    def _raise_planned(self, when: str, op: str) -> None:
+        for index, (planned_when, planned_op, error) in enumerate(self._planned):
+            if (planned_when, planned_op) == (when, op):
+                del self._planned[index]
+                raise error
+
+    @contextmanager
+    def around(self, op: str) -> Iterator[None]:
+        """One operation."""
+        self.before(op)
+        yield
+        self.after(op)
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass
+class FakeTables:
+    """The state that the fakes share, as a stack's tables do. One lock makes every operation atomic."""
+
+    ledger: dict[str, LedgerItem] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    audit: dict[tuple[str, str], AuditEvent] = field(default_factory=dict)
+    integrations: dict[str, IntegrationState] = field(default_factory=dict)
+    standings: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """The audit table, oldest first."""
+        return [event for _, event in sorted(self.audit.items(), key=lambda entry: (entry[0][1], entry[0][0]))]
+
+    def set_health(self, integration: str, health: Health) -> None:
+        """Write the control item's health."""
+        seen = self.integrations.get(integration, IntegrationState(integration))
+        self.integrations[integration] = replace(seen, health=health)
+
+    def put_audit(self, events: Sequence[AuditEvent]) -> None:
+        """Write each under its entity, time and id; the same one again changes nothing."""
+        for event in events:
+            self.audit[event.entity, f"{event.at_ms:013d}#{event.id}"] = event
+
+
+class FakeLedger:
+    """`ports.Ledger`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+        """See the port."""
+        with self.faults.around("ledger.read"), self.tables.lock:
+            items = {key: self.tables.ledger[key] for key in keys if key in self.tables.ledger}
+            states = {name: self.tables.integrations.get(name, IntegrationState(name)) for name in integrations}
+        return BatchView(items, states)
+
+    def claim(self, claim: Claim) -> Claimed | Refused:
+        """See the port."""
+        with self.faults.around("ledger.claim"), self.tables.lock:
+            return self._claim(claim)
+
+    def _claim(self, claim: Claim) -> Claimed | Refused:
+        found = self.tables.ledger.get(claim.key)
+        fresh = LedgerItem(
+            key=claim.key,
+            status=LedgerStatus.PROCESSING,
+            owner=claim.owner,
+            generation=1 if found is None else found.generation + 1,
+            lease_until_ms=claim.lease_until_ms,
+            received_at_ms=claim.received_at_ms,
+            epoch_ms=claim.epoch_ms,
+            payload_hash=claim.payload_hash,
+            decision=_stored(claim.decision.to_json()),
+            actions=claim.marks,
+        )
+        if found is not None:
+            is_ours = found.status is LedgerStatus.PROCESSING and found.owner == claim.owner
+            if not _may_be_claimed(found, claim):
+                return Claimed(found) if is_ours else Refused(found)
+            if claim.seen_epoch_ms is None:
+                fresh = replace(
+                    fresh,
+                    received_at_ms=found.received_at_ms,
+                    epoch_ms=found.epoch_ms,
+                    decision=found.decision,
+                    actions=found.actions,
+                )
+        self.tables.ledger[claim.key] = fresh
+        return Claimed(fresh)
+
+    def mark(self, key: str, owner: str, generation: int, name: str, mark: ActionMark) -> None:
+        """See the port."""
+        with self.faults.around("ledger.mark"), self.tables.lock:
+            item = self._own(key, owner, generation)
+            self.tables.ledger[key] = replace(item, actions={**item.actions, name: mark})
+
+    def release(self, key: str, owner: str, generation: int) -> None:
+        """See the port."""
+        with self.faults.around("ledger.release"), self.tables.lock:
+            self.tables.ledger[key] = replace(self._own(key, owner, generation), lease_until_ms=0)
+
+    def settle(self, settlement: Settlement) -> None:
+        """See the port."""
+        with self.faults.around("ledger.settle"), self.tables.lock:
+            check_transaction(settlement.changes, others=1)
+            item = self.tables.ledger.get(settlement.key)
+            if item is not None and item.status is LedgerStatus.SETTLED and _is_of(item, settlement):
+                return
+            item = self._own(settlement.key, settlement.owner, settlement.generation)
+            self.tables.ledger[settlement.key] = replace(
+                item, status=LedgerStatus.SETTLED, lease_until_ms=0, actions=dict(settlement.marks)
+            )
+            for change in settlement.changes:
+                if change.after.recovery_id not in self.tables.rows:
+                    self.tables.rows[change.after.recovery_id] = change.after
+                    self.tables.put_audit(change.audit)
+
+    def pause(self, integration: str, until_ms: int) -> None:
+        """See the port."""
+        with self.faults.around("ledger.pause"), self.tables.lock:
+            seen = self.tables.integrations.get(integration, IntegrationState(integration))
+            self.tables.integrations[integration] = replace(seen, paused_until_ms=max(seen.paused_until_ms, until_ms))
+
+    def _own(self, key: str, owner: str, generation: int) -> LedgerItem:
+        item = self.tables.ledger.get(key)
+        if (
+            item is None
+            or item.status is not LedgerStatus.PROCESSING
+            or (item.owner, item.generation) != (owner, generation)
+        ):
+            raise Fenced(f"{key} is not held by {owner} in generation {generation}")
+        return item
+
+
+@functools.lru_cache(maxsize=4096)
+def _stored(text: str) -> Decision:
+    """What is read back of a decision: its JSON, without action ids."""
+    return Decision.from_json(text)
+
+
+def _may_be_claimed(found: LedgerItem, claim: Claim) -> bool:
+    if found.payload_hash != claim.payload_hash:
+        return False
+    if claim.seen_epoch_ms is not None:
+        return found.status is LedgerStatus.SETTLED and found.epoch_ms == claim.seen_epoch_ms
+    return found.status is LedgerStatus.PROCESSING and found.lease_until_ms <= claim.now_ms
+
+
+def _is_of(item: LedgerItem, settlement: Settlement) -> bool:
+    return (item.owner, item.generation) == (settlement.owner, settlement.generation)
+
+
+def check_transaction(changes: Sequence[Change], others: int = 0) -> None:
+    """Raise ValueError for what no transaction can hold: the same item twice, or more than 100 items."""
+    ids = [change.after.recovery_id for change in changes]
+    if len(set(ids)) != len(ids):
+        raise ValueError("one transaction cannot write the same row twice")
+    size = others + len(ids) + sum(len(change.audit) for change in changes)
+    if size > MAX_TRANSACTION_ITEMS:
+        raise ValueError(f"{size} items do not fit one transaction of at most {MAX_TRANSACTION_ITEMS}")
+
+
+class FakeRecovery:
+    """`ports.Recovery`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def get(self, recovery_id: str) -> Row | None:
+        """See the port."""
+        with self.faults.around("recovery.get"), self.tables.lock:
+            return self.tables.rows.get(recovery_id)
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """See the port."""
+        with self.faults.around("recovery.commit"), self.tables.lock:
+            check_transaction(changes)
+            if changes and all(self._is_there(change) for change in changes):
+                return
+            for change in changes:
+                self._check(change)
+            for change in changes:
+                self.tables.rows[change.after.recovery_id] = change.after
+                self.tables.put_audit(change.audit)
+
+    def _is_there(self, change: Change) -> bool:
+        """Whether an earlier call of the same caller did it. A lease is never given twice, not even to an equal caller."""
+        return change.after.lease_until_ms == 0 and self.tables.rows.get(change.after.recovery_id) == change.after
+
+    def _check(self, change: Change) -> None:
+        found = self.tables.rows.get(change.after.recovery_id)
+        version = None if found is None else found.version
+        seen = None if change.before is None else change.before.version
+        if version != seen:
+            raise VersionConflict(f"{change.after.recovery_id} is at version {version}, not {seen}")
+
+    def put_if_absent(self, change: Change) -> bool:
+        """See the port."""
+        with self.faults.around("recovery.put_if_absent"), self.tables.lock:
+            check_transaction([change])
+            is_absent = change.after.recovery_id not in self.tables.rows
+            if is_absent:
+                self.tables.rows[change.after.recovery_id] = change.after
+                self.tables.put_audit(change.audit)
+        return is_absent
+
+    def due(self, integration_id: str, until_ms: int, limit: int) -> list[Row]:
+        """See the port."""
+        with self.faults.around("recovery.due"), self.tables.lock:
+            rows = [
+                row
+                for row in self.tables.rows.values()
+                if row.integration_id == integration_id and row.is_open and 0 < row.due_at_ms <= until_ms
+            ]
+        return sorted(rows, key=lambda row: (row.due_at_ms, row.recovery_id))[:limit]
+
+    def find(self, integration_id: str, statuses: Sequence[Status], limit: int) -> list[Row]:
+        """See the port. Oldest: by due time while open (without one: last), by last change once ended."""
+        with self.faults.around("recovery.find"), self.tables.lock:
+            rows = [
+                row
+                for row in self.tables.rows.values()
+                if row.integration_id == integration_id and row.status in statuses
+            ]
+        return sorted(rows, key=_age)[:limit]
+
+
+def _age(row: Row) -> tuple[bool, int, str]:
+    moment = row.due_at_ms if row.is_open else row.updated_at_ms
+    return row.is_open and row.due_at_ms == 0, moment, row.recovery_id
+
+
+class FakeAudit:
+    """`ports.Audit`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def append(self, events: Sequence[AuditEvent]) -> None:
+        """See the port."""
+        with self.faults.around("audit.append"), self.tables.lock:
+            for event in events:
+                self.tables.audit.setdefault((event.entity, f"{event.at_ms:013d}#{event.id}"), event)
+
+
+class FakeRecipients:
+    """`ports.Recipients`. Tests write `tables.standings[tenant, recipient]`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def standing(self, tenant: str, recipient: str) -> Standing:
+        """See the port."""
+        with self.faults.around("recipients.standing"), self.tables.lock:
+            return self.tables.standings.get((tenant, recipient), Standing.ALLOWED)
+
+
+# -------------------------------------------------------------------------------------- parameters, bucket, and queues
+
+
+class FakeSwitches:
+    """`ports.Switches`. Tests write `values`; while `is_down`, or a fault says so, no refresh succeeds."""
+
+    def __init__(self, clock: Clock, values: Mapping[str, str] | None = None, faults: Faults | None = None) -> None:
+        self.values: dict[str, str] = dict(LIVE_SWITCHES if values is None else values)
+        self.is_down = False
+        self.stale = 0  # refreshes that failed
+        self.faults = Faults() if faults is None else faults
+        self._clock = clock
+        self._last: Snapshot | None = None
+        self._lock = threading.Lock()
+
+    def snapshot(self, max_age_ms: int) -> Snapshot | None:
+        """See the port."""
+        with self._lock:
+            now_ms = self._clock.now_ms()
+            if self._last is not None and now_ms - self._last.read_at_ms <= max_age_ms:
+                return self._last
+            fresh: Snapshot | None = None
+            try:
+                with self.faults.around("switches.snapshot"):
+                    fresh = None if self.is_down else Snapshot.complete(self.values, now_ms)
+            except StorageUnavailable:
+                fresh = None
+            if fresh is None:
+                self.stale += 1
+            else:
+                self._last = fresh
+            return self._last
+
+
+class FakeEnvelopes:
+    """`ports.Envelopes`. `objects` is the bucket: text by reference."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.objects: dict[str, str] = {}
+        self.faults = Faults() if faults is None else faults
+
+    def put(self, event: Event) -> str:
+        """See the port."""
+        with self.faults.around("envelopes.put"):
+            message = event.to_message()
+            reference = f"envelopes/{event.tenant}/{digest(message)}"
+            self.objects[reference] = message
+        return reference
+
+    def put_raw(self, name: str, message: str) -> str:
+        """See the port."""
+        with self.faults.around("envelopes.put_raw"):
+            reference = f"envelopes/raw/{name}"
+            self.objects[reference] = message
+        return reference
+
+    def get(self, reference: str) -> Event:
+        """See the port."""
+        with self.faults.around("envelopes.get"):
+            message = self.objects.get(reference)
+            if message is None:
+                raise StorageUnavailable(f"there is no object {reference}")
+            return Event.from_message(message)
+
+
+@dataclass(frozen=True, slots=True)
+class SentHint:
+    """A hint as its queue holds it."""
+
+    hint: Hint
+    delay_seconds: int
+
+
+class FakeHints:
+    """`ports.Hints`. `sent` is the queue; hints at rows in `refused` are not accepted."""
+
+    def __init__(self, faults: Faults | None = None, name: str = "hints") -> None:
+        self.sent: list[SentHint] = []
+        self.refused: set[str] = set()
+        self.faults = Faults() if faults is None else faults
+        self._op = f"{name}.send"
+
+    def send(self, hints: Sequence[Hint], now_ms: int) -> list[Hint]:
+        """See the port. A `StorageUnavailable` of the fault hook means that nothing was accepted."""
+        try:
+            with self.faults.around(self._op):
+                failed = [hint for hint in hints if hint.recovery_id in self.refused]
+                for hint in hints:
+                    if hint not in failed:
+                        wait = math.ceil((hint.not_before_ms - now_ms) / 1000)
+                        self.sent.append(SentHint(hint, min(max(wait, 0), MAX_DELAY_SECONDS)))
+        except StorageUnavailable:
+            return list(hints)
+        return failed
+
+
+class FakeVisibility:
+    """`ports.Visibility`. `delays` holds what was asked for, in order: queue ARN, receipt handle, seconds."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.delays: list[tuple[str, str, int]] = []
+        self.faults = Faults() if faults is None else faults
+
+    def delay(self, queue_arn: str, receipt_handle: str, seconds: int) -> None:
+        """See the port."""
+        try:
+            with self.faults.around("visibility.delay"):
+                self.delays.append((queue_arn, receipt_handle, min(max(seconds, 0), 43_200)))
+        except StorageUnavailable:
+            return
