@@ -1,8 +1,8 @@
 """In-memory doubles of every storage port of `functions.core.ports`, with the semantics of the real adapters.
 
-The contract tests run the same cases over these and over the adapters, so a fake that drifts fails there. For crash tests
-every method asks `faults` before and after its work: an error raised after it means that the work was done and only the
-answer was lost.
+The contract tests run the same cases over these and over the adapters, so a fake that drifts fails there. For crash
+tests every method asks `faults` before and after its work: an error raised after it means that the work was done and
+only the answer was lost.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ class FakeRecovery:
                 self.tables.put_audit(change.audit)
 
     def _is_there(self, change: Change) -> bool:
-        """Whether an earlier call of the same caller did it. A lease is never given twice, not even to an equal caller."""
+        """Whether an earlier call of the same caller did it. A lease is never given twice, not even to an equal one."""
         return change.after.lease_until_ms == 0 and self.tables.rows.get(change.after.recovery_id) == change.after
 
     def _check(self, change: Change) -> None:
