@@ -58,7 +58,7 @@ class SqsOutbox:
 
 
 def _attributes(event: Event) -> dict[str, MessageAttributeValueTypeDef]:
-    """For people and filters; the envelope says it all too. What is absent is left out: the queue refuses empty ones."""
+    """For people and filters; the envelope says it all too. What is absent is left out: empty ones are refused."""
     texts = {
         "event_name": event.event_name,
         "event_version": event.event_version,

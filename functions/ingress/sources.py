@@ -4,8 +4,8 @@ What is known goes on working whatever happens to the parameter store; only its 
 such source; and senders who invent ids cannot use up what real ones need.
 
 Lambda freezes an environment the moment its answer is out. A thread that refreshes in the background would thaw in the
-middle of a later invocation, with a connection that died meanwhile, and nothing may run after the answer. So a copy past its
-time is refreshed by the request that meets it, within 300 ms, and on any trouble the request goes on with the copy it has.
+middle of a later invocation, with a connection that died meanwhile, and nothing may run after the answer. So a copy
+past its time is refreshed by the request that meets it, within 300 ms; on any trouble it goes on with the copy.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ REFRESH_AGAIN_MS: Final = 10_000  # after a refresh that failed
 UNKNOWN_MS: Final = 10_000  # how long "not found" is believed; a source just added waits no longer than this
 ASK_AGAIN_MS: Final = 1_000  # after the first read of a source failed
 REMEMBERED_IDS: Final = 1024  # of ids that are no source, or could not be read
-# A bad signature may mean a rotation that we have not seen. One re-read in ten seconds per source in the long run; a few
+# A bad signature may mean a rotation that we have not seen. One re-read in ten seconds per source in the long run; some
 # at once, because a forgery just before a rotation must not leave the honest events after it without theirs.
 REREADS_PER_SECOND: Final = 0.1
 REREADS_AT_ONCE: Final = 5
-# First reads of ids never seen, in all; the parameter store gives an account 40 a second. Known sources never wait here.
+# First reads of ids never seen, in all; the parameter store gives an account 40 a second. Known sources never wait.
 FIRST_READS_PER_SECOND: Final = 10.0
 FIRST_READS_AT_ONCE: Final = 50
 
@@ -51,7 +51,7 @@ class SourceParameters(Protocol):
 
 
 class LookupsExhausted(HoldfastError):
-    """Too many ids that nobody knows were asked for, and this one was not looked up. `retry_after_ms`: when it can be."""
+    """Too many ids that nobody knows were asked for, and this one was not looked up. `retry_after_ms`: wait."""
 
     def __init__(self, retry_after_ms: int) -> None:
         super().__init__("too many unknown ids")

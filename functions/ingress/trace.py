@@ -9,7 +9,7 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 
 
 def traceparent_of(header: str, new_id: str) -> str:
-    """The header when it is valid (https://www.w3.org/TR/trace-context/), else a new trace: `new_id` is 32 hex digits."""
+    """The header when it is valid (https://www.w3.org/TR/trace-context/), else a new trace from 32 hex digits."""
     if _TRACEPARENT.match(header):
         return header
     return f"00-{new_id}-{new_id[:16]}-01"
