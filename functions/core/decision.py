@@ -119,14 +119,13 @@ class Action:
         )
 
     def to_data(self) -> dict[str, Any]:
-        """Short keys, defaults left out; read back by `from_data`. The id is left out: `bound` makes it again."""
-        data: dict[str, Any] = {
-            "n": self.name,
-            "k": self.kind,
-            "i": self.integration,
-            "r": self.repeat.value,
-            "t": self.target,
-        }
+        """Short keys, defaults left out; read back by `from_data`. The id is left out: `bound` makes it again.
+
+        The integration is left out where the kind begins with it, as kinds of the catalog do.
+        """
+        data: dict[str, Any] = {"n": self.name, "k": self.kind, "r": self.repeat.value, "t": self.target}
+        if self.integration != self.kind.partition(".")[0]:
+            data["i"] = self.integration
         if self.params:
             data["p"] = dict(self.params)
         if self.message is not None:
@@ -153,7 +152,7 @@ class Action:
             return Action(
                 name=str(data["n"]),
                 kind=str(data["k"]),
-                integration=str(data["i"]),
+                integration=str(data.get("i", str(data["k"]).partition(".")[0])),
                 repeat=Repeat(data["r"]),
                 target=str(data["t"]),
                 params=dict(data.get("p", {})),
@@ -211,8 +210,17 @@ class Decision:
         return next((action for action in self.actions if action.instead_of == name), None)
 
     def to_json(self) -> str:
-        """Compact JSON, read back by `from_json`."""
+        """Compact JSON, read back by `from_json`.
+
+        A target that all actions share is written once: a ledger item under 1 KB costs one write unit.
+        """
         said = self.classification
+        actions = [action.to_data() for action in self.actions]
+        targets = {action.target for action in self.actions}
+        shared = {"t": targets.pop()} if len(targets) == 1 else {}
+        if shared:
+            for data in actions:
+                del data["t"]
         return json.dumps(
             {
                 "v": self.version,
@@ -220,7 +228,8 @@ class Decision:
                 "m": self.mode.value,
                 "at": self.decided_at_ms,
                 "c": [said.label, said.confidence, said.decided_by.value, said.version, list(said.reason_codes)],
-                "a": [action.to_data() for action in self.actions],
+                "a": actions,
+                **shared,
             },
             separators=(",", ":"),
             sort_keys=True,
@@ -232,13 +241,14 @@ class Decision:
         try:
             raw = json.loads(text)
             label, confidence, decided_by, version, reason_codes = raw["c"]
+            shared = {"t": raw["t"]} if "t" in raw else {}
             return Decision(
                 flow=str(raw["f"]),
                 mode=Mode(raw["m"]),
                 classification=Classification(
                     str(label), float(confidence), DecidedBy(decided_by), str(version), tuple(reason_codes)
                 ),
-                actions=tuple(Action.from_data(item) for item in raw["a"]),
+                actions=tuple(Action.from_data({**shared, **item}) for item in raw["a"]),
                 decided_at_ms=int(raw["at"]),
                 version=int(raw["v"]),
             )
