@@ -146,6 +146,87 @@ class Envelopes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchVersion:
+    """One version of one switch's parameter. `changed_by` is who wrote it, as the parameter store says; empty if it does not."""
+
+    name: str
+    version: int
+    value: str
+    changed_at_ms: int
+    changed_by: str = ""
+
+
+class SwitchHistory(Protocol):
+    """What the parameter store remembers of the switches."""
+
+    def latest(self) -> Mapping[str, SwitchVersion]:
+        """Every switch by name, as it is now, without who changed it. Raises `StorageUnavailable`: half a list is none."""
+        ...
+
+    def versions(self, name: str) -> list[SwitchVersion]:
+        """What is kept of a switch's versions, oldest first; empty if there is no such switch. Raises `StorageUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedSwitch:
+    """The last version of a switch that is in the audit. `missing_since_ms` is when it was first not found; 0 while it is there."""
+
+    version: int
+    value: str
+    changed_at_ms: int
+    missing_since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedSwitches:
+    """What of the switches is in the audit, by name. `revision` is 0 for the first of all."""
+
+    revision: int = 0
+    switches: Mapping[str, AuditedSwitch] = field(default_factory=dict)
+
+
+class SwitchMarks(Protocol):
+    """Up to where the switches' history is in the audit: one control item."""
+
+    def read(self) -> AuditedSwitches:
+        """Read consistently. Raises `StorageUnavailable`."""
+        ...
+
+    def store(self, seen_revision: int, switches: Mapping[str, AuditedSwitch]) -> AuditedSwitches:
+        """Replace what has that revision still, and return it with the next one. Raises `VersionConflict`, or `StorageUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayJob:
+    """The record of one bulk replay. `filter` is JSON; `finished_at_ms` 0 while it runs, or if it never came to its end."""
+
+    job_id: str
+    actor: str
+    reason: str
+    filter: str
+    limit: int
+    started_at_ms: int
+    finished_at_ms: int = 0
+    matched: int = 0
+    replayed: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+class ReplayJobs(Protocol):
+    """The records of bulk replays: control items."""
+
+    def put(self, job: ReplayJob) -> None:
+        """Write the record, in place of the same job's earlier one. Raises `StorageUnavailable`."""
+        ...
+
+    def get(self, job_id: str) -> ReplayJob | None:
+        """The record, read consistently. Raises `StorageUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Hint:
     """A queue message that points at a row. Another version in the table means that it is out of date.
 

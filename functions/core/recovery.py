@@ -28,6 +28,7 @@ from functions.core.decision import (
     REPLY_EXPIRES_SECONDS,
     Action,
     Mode,
+    Repeat,
 )
 from functions.core.event import digest
 from functions.core.failure import (
@@ -76,6 +77,7 @@ SUPPRESSED = "SUPPRESSED"
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 PAYLOAD_MISMATCH = "PAYLOAD_MISMATCH"
 WORKER_DIED = "WORKER_DIED"
+POISONED = "POISONED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +383,13 @@ def hinted(row: Row, now_ms: int, scale: float) -> Change:
     return Change(replace(row, version=row.version + 1, due_at_ms=later), row)
 
 
+def put_off(row: Row, due_at_ms: int) -> Change:
+    """The sweeper saw it and cannot use it yet: look again then (0: never by itself). Nothing about it has changed."""
+    if not row.is_open:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: nobody will look at it again")
+    return Change(replace(row, version=row.version + 1, due_at_ms=due_at_ms), row)
+
+
 def defer(row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms: int, *, uncount: bool, **fields: Any) -> Change:
     """Put off without an attempt being spent. `uncount`: the claim had counted one already."""
     if not row.is_open:
@@ -473,6 +482,28 @@ def worker_died(row: Row, now_ms: int) -> Change:
         WORKER_DIED,
     )
     after = replace(after, root_cause=RootCause.CODE_DEFECT.value)
+    return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
+
+
+def poisoned(row: Row, detail: str, now_ms: int) -> Change:
+    """Its message was given up by the queue: no worker could do anything with it. A claim that nobody cleared may have sent."""
+    if not row.is_open or row.lease_until_ms > now_ms:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: it is not poison")
+    is_harmless = row.action is None or row.action.repeat in (Repeat.IDEMPOTENT, Repeat.SETTING)
+    was_claimed = row.lease_until_ms > 0
+    after = _dead(
+        replace(
+            row,
+            effect=Effect.UNKNOWN if was_claimed and not is_harmless else row.effect,
+            failure_class=row.failure_class or FailureClass.DATA_ERROR.value,
+            failure_code=POISONED,
+            failure_detail=detail[:DETAIL_LENGTH],
+            root_cause=RootCause.CODE_DEFECT.value,
+        ),
+        Status.DLQ,
+        now_ms,
+        POISONED,
+    )
     return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
 
 
