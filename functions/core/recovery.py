@@ -74,6 +74,7 @@ class Subject(StrEnum):
 # Ends that a person or the clock made final: nothing replays these.
 FINAL_CODES = frozenset({"CANCELLED", "EXPIRED", "DISMISSED", "DONE_BY_HAND"})
 SUPPRESSED = "SUPPRESSED"
+HELD = "HELD"
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 PAYLOAD_MISMATCH = "PAYLOAD_MISMATCH"
 WORKER_DIED = "WORKER_DIED"
@@ -246,12 +247,23 @@ def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
 # ------------------------------------------------------------------------------------------------------------ new rows
 
 
-def failed_first(row: Row, rules: KindRules, policy: RetryPolicy, failure: Failure, now_ms: int, rng: Random, scale: float) -> Change:
-    """The row of an action whose first attempt, in the event's first pass, failed. `row` is its blank, still `pending`."""
+def failed_first(
+    row: Row,
+    rules: KindRules,
+    policy: RetryPolicy,
+    failure: Failure,
+    now_ms: int,
+    rng: Random,
+    scale: float,
+    *,
+    was_sent: bool = True,
+) -> Change:
+    """The row of an action whose first attempt, in the event's first pass, failed. `row` is its blank, still `pending`.
+
+    `was_sent` is False where only a read or lookup before the send failed, which happens after a takeover.
+    """
     claimed = replace(row, attempt_count=1, first_attempt_at_ms=now_ms, status=Status.RETRYING)
-    if failure.may_have_happened:
-        claimed = replace(claimed, first_sent_at_ms=row.first_sent_at_ms or now_ms, last_possible_send_ms=now_ms)
-    after, kind, severity = _after_failure(claimed, rules, policy, failure, now_ms, rng, scale, was_sent=True)
+    after, kind, severity = _after_failure(claimed, rules, policy, failure, now_ms, rng, scale, was_sent=was_sent)
     after = replace(after, version=1, history=after.history[-1:])
     contained = f"{after.status.value}: {_containment(after)}"
     audit = [
@@ -286,6 +298,22 @@ def suppressed_first(row: Row, reason: str) -> Change:
         history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
     )
     return Change(after, None, (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, None, after, containment="suppressed", reason=reason),))
+
+
+def held_first(row: Row, reason: str) -> Change:
+    """The row of an event whose source a person has put on hold: what a person paused, only a person resumes, by a replay."""
+    after = replace(
+        row,
+        status=Status.FAILED,
+        failure_code=HELD,
+        failure_detail=reason,
+        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
+    )
+    return Change(
+        after,
+        None,
+        (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, None, after, containment="kept with its envelope", reason=reason),),
+    )
 
 
 def expired_first(row: Row, reason: str) -> Change:

@@ -1,0 +1,297 @@
+"""One attempt at one action, on whichever path it comes: the gate, the step its kind allows, the call, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from functions.core.attempt import (
+    AskPerson,
+    History,
+    LookUp,
+    ReadFirst,
+    Result,
+    SendNow,
+    Superseded,
+    WaitUntil,
+    next_step,
+)
+from functions.core.decision import Action, Mode, Repeat
+from functions.core.failure import (
+    Done,
+    Failure,
+    FailureClass,
+    NetworkCause,
+    StorageUnavailable,
+    failure_of_network,
+)
+from functions.core.gate import (
+    Expire,
+    GateView,
+    IntegrationState,
+    Park,
+    Send,
+    Standing,
+    Suppress,
+    Verdict,
+    check,
+)
+from functions.core.integration import Integration, KindRules
+from functions.core.ports import Absent, Call, Provider
+from functions.core.switches import FRESH_FOR_MS, Snapshot, view
+from functions.worker.ports import Budget, Ports
+
+_R = TypeVar("_R")
+
+SWITCHES_MAX_AGE_MS = 30_000  # for everything that no customer sees
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose action it is and what was in force when it was decided."""
+
+    tenant: str
+    source: str
+    flow: str
+    decision_mode: Mode
+    decided_at_ms: int
+    expires_at_ms: int
+    request_id: str
+    traceparent: str
+    is_replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A call was made. `was_sent`: it was the effect's own call, not a read or a lookup before it. `was_absent`: a lookup had found
+    nothing, so that what earlier attempts may have done is known: nothing."""
+
+    result: Result
+    was_sent: bool
+    was_absent: bool = False
+    credential_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The gate said no."""
+
+    verdict: Park | Suppress | Expire
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A lookup cannot be believed before then."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nothing can tell whether it happened."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAbsent:
+    """The lookup after the last attempt found nothing."""
+
+
+Attempt = Tried | Held | NotYet | Unknown | VerifiedAbsent
+
+
+class Attempts:
+    """Makes attempts for one invocation. Remembers the control items the batch was read with, and pauses learned since."""
+
+    def __init__(
+        self, ports: Ports, time_scale: float, budget: Budget, states: MutableMapping[str, IntegrationState]
+    ) -> None:
+        self._ports = ports
+        self._scale = time_scale
+        self._budget = budget
+        self._states = states
+
+    def fits(self, action: Action) -> bool:
+        """Whether an attempt, with a read or lookup before the send, can still end in this invocation."""
+        calls = 1 if action.repeat in (Repeat.IDEMPOTENT, Repeat.KEYED, Repeat.BLIND) else 2
+        return self._budget.fits(calls * self._integration(action).deadline_seconds)
+
+    async def gate(self, action: Action, whose: Whose, lease_until_ms: int) -> Verdict:
+        """Ask the one gate, with everything read that has to be fresh."""
+        ports = self._ports
+        standing = Standing.ALLOWED
+        if action.customer_visible:
+            snapshot = await ports.io(ports.switches.snapshot, FRESH_FOR_MS)
+            standing = await self._standing(whose.tenant, action.recipient)
+        else:
+            snapshot = await self.switches()
+        now_ms = ports.clock.now_ms()
+        return check(
+            action,
+            GateView(
+                now_ms=now_ms,
+                decision_mode=whose.decision_mode,
+                switches=view(snapshot, flow=whose.flow, source=whose.source, tenant=whose.tenant, now_ms=now_ms),
+                integration=self._states.get(action.integration, IntegrationState(action.integration)),
+                standing=standing,
+                expires_at_ms=whose.expires_at_ms,
+                call_ends_at_ms=now_ms + int(self._integration(action).deadline_seconds * 1000),
+                lease_until_ms=lease_until_ms,
+                is_replay=whose.is_replay,
+            ),
+        )
+
+    async def switches(self) -> Snapshot | None:
+        """The switches, as fresh as anything but a customer-visible send needs them."""
+        return await self._ports.io(self._ports.switches.snapshot, SWITCHES_MAX_AGE_MS)
+
+    async def make(
+        self,
+        action: Action,
+        whose: Whose,
+        history: History,
+        lease_until_ms: int,
+        *,
+        before_blind: Callable[[], Awaitable[None]] | None = None,
+        verify_only: bool = False,
+    ) -> Attempt:
+        """Do what the action's kind and history allow, once, through the gate.
+
+        `before_blind` is awaited before a `blind` send, so that a takeover knows of it.
+        """
+        rules = self._rules(action)
+        provider = self._ports.providers[action.integration]
+        held = await self._held(action, whose, lease_until_ms)
+        if held is not None:
+            return held
+        step = LookUp(only=True) if verify_only else next_step(rules, history, self._ports.clock.now_ms(), self._scale)
+        was_absent = False
+        match step:
+            case WaitUntil(at_ms):
+                return NotYet(at_ms)
+            case AskPerson(detail):
+                return Unknown(detail)
+            case LookUp(only):
+                looked = await self._call(action, whose, provider.look_up)
+                if not isinstance(looked, Absent):
+                    return Tried(looked, was_sent=False)
+                if only:
+                    return VerifiedAbsent()
+                was_absent = True
+            case ReadFirst():
+                settled = await self._read_first(action, whose, provider)
+                if settled is not None:
+                    return Tried(settled, was_sent=False)
+            case SendNow():
+                pass
+        if rules.repeat is Repeat.BLIND and before_blind is not None:
+            await before_blind()
+        if not isinstance(step, SendNow) or rules.repeat is Repeat.BLIND:
+            held = await self._held(action, whose, lease_until_ms)
+            if held is not None:
+                return held
+        return await self._send(action, whose, provider, was_absent=was_absent)
+
+    async def _held(self, action: Action, whose: Whose, lease_until_ms: int) -> Held | None:
+        verdict = await self.gate(action, whose, lease_until_ms)
+        return None if isinstance(verdict, Send) else Held(verdict)
+
+    async def _send(self, action: Action, whose: Whose, provider: Provider, *, was_absent: bool) -> Tried:
+        result = await self._call(action, whose, provider.send)
+        if isinstance(result, Failure) and result.failure_class is FailureClass.AUTH_ERROR:
+            return await self._send_with_new_credential(action, whose, provider, result, was_absent=was_absent)
+        await self._note(action, result)
+        return Tried(result, was_sent=True, was_absent=was_absent)
+
+    async def _send_with_new_credential(
+        self, action: Action, whose: Whose, provider: Provider, refused: Failure, *, was_absent: bool
+    ) -> Tried:
+        """A refused credential may be one that was rotated: read it past the cache and try once more (architecture §7)."""
+        try:
+            version = await self._ports.io(provider.refresh_credential)
+        except StorageUnavailable:
+            self._ports.log.exception(
+                "the credential was refused and could not be read again", extra={"integration": action.integration}
+            )
+            return Tried(refused, was_sent=True, was_absent=was_absent)
+        result = await self._call(action, whose, provider.send)
+        await self._note(action, result)
+        return Tried(result, was_sent=True, was_absent=was_absent, credential_version=version)
+
+    async def _read_first(self, action: Action, whose: Whose, provider: Provider) -> Result | None:
+        state = await self._call(action, whose, provider.read_setting)
+        if isinstance(state, Failure):
+            return state
+        if state.value == provider.wanted(action):
+            return Done()
+        if state.changed_at_ms is not None and state.changed_at_ms > whose.decided_at_ms:
+            return Superseded(f"set to another value {state.changed_at_ms - whose.decided_at_ms} ms after the decision")
+        return None
+
+    async def _call(
+        self, action: Action, whose: Whose, call: Callable[[Action, Call], Awaitable[_R]]
+    ) -> _R | Failure:
+        """One provider call under a wall-clock deadline. Cancelling it closes its socket, so that nothing is left behind."""
+        seconds = min(self._integration(action).deadline_seconds, self._budget.left_ms() / 1000)
+        if seconds <= 0:
+            return failure_of_network(NetworkCause.NOT_STARTED, "no time was left to start the call")
+        about = Call(whose.request_id, whose.traceparent, self._ports.clock.now_ms() + int(seconds * 1000))
+        try:
+            async with asyncio.timeout(seconds):
+                return await call(action, about)
+        except TimeoutError:
+            return failure_of_network(NetworkCause.DEADLINE, f"no complete answer within {seconds:.1f} s")
+        except Exception:  # noqa: BLE001  # a defect of one adapter must not take the batch's other events with it
+            self._ports.log.exception(
+                "the adapter raised: the outcome counts as unknown",
+                extra={"integration": action.integration, "action_id": action.action_id, "kind": action.kind},
+            )
+            return Failure(
+                FailureClass.TRANSIENT, "ADAPTER_DEFECT", "the adapter raised", is_retryable=True, may_have_happened=True
+            )
+
+    async def _note(self, action: Action, result: Done | Failure) -> None:
+        """Count the call, and let a provider's pause hold the whole fleet."""
+        ports = self._ports
+        if isinstance(result, Done):
+            ports.meter.count("actions_success", integration=action.integration)
+            if action.customer_visible:
+                ports.meter.count("auto_reply_sent", integration=action.integration)
+            return
+        ports.meter.count("actions_failed", integration=action.integration, reason=result.code)
+        if result.failure_class is not FailureClass.RATE_LIMITED:
+            return
+        ports.meter.count("rate_limited", integration=action.integration)
+        if result.retry_after_ms is None:
+            return
+        until_ms = ports.clock.now_ms() + result.retry_after_ms
+        self._states[action.integration] = IntegrationState(
+            action.integration,
+            self._states.get(action.integration, IntegrationState(action.integration)).health,
+            until_ms,
+        )
+        try:
+            await ports.io(ports.ledger.pause, action.integration, until_ms)
+        except StorageUnavailable:
+            ports.log.exception(
+                "the provider's pause holds this batch only: it could not be stored",
+                extra={"integration": action.integration},
+            )
+
+    async def _standing(self, tenant: str, recipient: str) -> Standing:
+        try:
+            return await self._ports.io(self._ports.recipients.standing, tenant, recipient)
+        except StorageUnavailable:
+            self._ports.log.exception(
+                "the recipient's standing could not be read: the send waits", extra={"reason": "recipient_unknown"}
+            )
+            return Standing.UNKNOWN
+
+    def _integration(self, action: Action) -> Integration:
+        return self._ports.integrations[action.integration]
+
+    def _rules(self, action: Action) -> KindRules:
+        return self._ports.integrations[action.integration].kinds[action.kind]

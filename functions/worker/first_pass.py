@@ -1,0 +1,535 @@
+"""The first pass of an event (architecture §6): admit, decide, claim, act, settle.
+
+What is unfinished at the end becomes rows in the write that settles the event, after its envelope is in S3. Whatever stops the pass
+before that leaves a claim behind whose lease ends; the next delivery takes it over with the decision that was stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from functions.core.attempt import History
+from functions.core.decision import Action, Classification, Decision, Mode, Repeat
+from functions.core.event import Event
+from functions.core.failure import (
+    ClassifierUnavailable,
+    Done,
+    Failure,
+    Fenced,
+    RootCause,
+)
+from functions.core.gate import Expire, Park, Suppress, WaitingFor
+from functions.core.ledger import (
+    LEASE_MARGIN_MS,
+    ActionMark,
+    ActionStatus,
+    Afresh,
+    Busy,
+    Claim,
+    Claimed,
+    Duplicate,
+    Fresh,
+    LedgerItem,
+    Mismatch,
+    TakeOver,
+    admit,
+    decided,
+    is_past_window,
+    ledger_key,
+)
+from functions.core.ports import Settlement
+from functions.core.recovery import (
+    PAYLOAD_MISMATCH,
+    Change,
+    Row,
+    Status,
+    action_recovery_id,
+    dead_first,
+    expired_first,
+    failed_first,
+    held_first,
+    parked_first,
+    suppressed_first,
+    unknown_first,
+)
+from functions.core.rows import action_row, event_row
+from functions.core.switches import Snapshot, SwitchView, view
+from functions.flows.flow import Flow, Prepared, UnreadableEvent
+from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
+from functions.worker.ports import Budget, Ports
+
+LLM_DEADLINE_SECONDS = 2.5
+UNKNOWN_FLOW = "UNKNOWN_FLOW"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The event is done with here: acknowledge. `outcome` says how, for the log and the metric."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Not now, and nothing was stored that would bring it back: keep the message, show it again then."""
+
+    seconds: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """It waits as a row of its own: acknowledge."""
+
+    why: str
+
+
+EventResult = Settled | Later | Parked
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An event that may be processed, with the mode in force for it."""
+
+    event: Event
+    key: str
+    switches: SwitchView
+    item: LedgerItem | None
+
+
+class FirstPass:
+    """Processes events of one invocation. `process` may run for several events at once."""
+
+    def __init__(self, ports: Ports, attempts: Attempts, budget: Budget, snapshot: Snapshot | None, time_scale: float) -> None:
+        self._ports = ports
+        self._attempts = attempts
+        self._budget = budget
+        self._snapshot = snapshot
+        self._scale = time_scale
+
+    def admitted(self, event: Event) -> Admitted:
+        """The event with its ledger key, which depends on the mode: shadow has keys of its own."""
+        now_ms = self._ports.clock.now_ms()
+        switches = view(self._snapshot, flow=event.flow, source=event.source, tenant=event.tenant, now_ms=now_ms)
+        return Admitted(event, ledger_key(event, is_shadow=switches.mode is Mode.SHADOW), switches, None)
+
+    async def process(self, admitted: Admitted, *, is_released: bool = False) -> EventResult:
+        """Take one event as far as it goes. `is_released`: a person or the sweeper sent a parked event on.
+
+        Raises `StorageUnavailable` where nothing could be stored, so that the message comes back.
+        """
+        event, now_ms = admitted.event, self._ports.clock.now_ms()
+        match admit(admitted.item, event, now_ms):
+            case Duplicate(in_window):
+                return self._duplicate(event, in_window=in_window)
+            case Busy(until_ms):
+                return Later(_seconds_until(until_ms, now_ms), "another worker has it")
+            case Mismatch():
+                return await self._mismatch(event)
+            case Fresh():
+                return await self._first(admitted, seen_epoch_ms=None, is_released=is_released)
+            case Afresh(seen_epoch_ms):
+                return await self._first(admitted, seen_epoch_ms=seen_epoch_ms, is_released=is_released)
+            case TakeOver(item):
+                if admitted.switches.mode is Mode.HOLD:
+                    return await self._hold(event, WaitingFor.SWITCH, "mode is hold")
+                return await self._claim(admitted, item.decision, None, old_lease_ms=item.lease_until_ms)
+
+    # -------------------------------------------------------------------------------------------------------- deciding
+
+    async def _first(self, admitted: Admitted, *, seen_epoch_ms: int | None, is_released: bool) -> EventResult:
+        event = admitted.event
+        if event.held and not is_released:
+            return await self._held_source(event)
+        if admitted.switches.mode is Mode.HOLD:
+            return await self._hold(event, WaitingFor.SWITCH, "mode is hold")
+        flow = self._ports.flows.get(event.flow)
+        if flow is None:
+            return await self._dead(event, UNKNOWN_FLOW, f"no flow is called {event.flow[:64]!r}", RootCause.SCHEMA_MISMATCH)
+        try:
+            prepared = flow.prepare(event)
+        except UnreadableEvent as unreadable:
+            return await self._dead(event, unreadable.code, str(unreadable), unreadable.root_cause)
+        if prepared.needs_llm and admitted.switches.use_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
+            return Later(1, "no time was left to classify it")
+        verdict = await self._classify(prepared, admitted.switches)
+        decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
+        self._count_decision(flow, decision, verdict)
+        return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
+
+    async def _classify(
+        self, prepared: Prepared, switches: SwitchView
+    ) -> Classification | ClassifierUnavailable | None:
+        if not prepared.needs_llm or not switches.use_llm:
+            return None
+        meter, clock = self._ports.meter, self._ports.clock
+        started_ms = clock.now_ms()
+        try:
+            async with asyncio.timeout(LLM_DEADLINE_SECONDS):
+                verdict = await self._ports.classifier.classify(
+                    prepared.text, prepared.labels, started_ms + int(LLM_DEADLINE_SECONDS * 1000)
+                )
+        except TimeoutError:
+            meter.count("classifier_unavailable", reason="DEADLINE")
+            return ClassifierUnavailable("DEADLINE", f"no answer within {LLM_DEADLINE_SECONDS} s")
+        except ClassifierUnavailable as unavailable:
+            meter.count("classifier_unavailable", reason=unavailable.code)
+            return unavailable
+        return verdict
+
+    def _count_decision(
+        self, flow: Flow, decision: Decision, verdict: Classification | ClassifierUnavailable | None
+    ) -> None:
+        said = decision.classification
+        self._ports.meter.count("decisions_made", flow=flow.name, outcome=said.decided_by.value)
+        if isinstance(verdict, ClassifierUnavailable):
+            self._ports.meter.count("classifier_fallbacks", flow=flow.name, outcome=said.decided_by.value)
+
+    # -------------------------------------------------------------------------------------------------------- claiming
+
+    async def _claim(
+        self, admitted: Admitted, decision: Decision, seen_epoch_ms: int | None, *, old_lease_ms: int | None
+    ) -> EventResult:
+        ports, event = self._ports, admitted.event
+        decision.bound(event.tenant, event.event_id, event.epoch_ms)  # two equal effects are a defect: before the claim
+        now_ms = ports.clock.now_ms()
+        claim = Claim(
+            key=admitted.key,
+            owner=ports.ids.new_id(),
+            now_ms=now_ms,
+            lease_until_ms=self._budget.lease_until_ms,
+            received_at_ms=event.received_at_ms,
+            epoch_ms=event.epoch_ms,
+            payload_hash=event.payload_hash,
+            decision=decision,
+            seen_epoch_ms=seen_epoch_ms,
+        )
+        answer = await ports.io(ports.ledger.claim, claim)
+        if not isinstance(answer, Claimed):
+            return await self._refused(admitted, answer.item, now_ms)
+        item = answer.item
+        if seen_epoch_ms is None and item.generation > (1 if admitted.item is None else admitted.item.generation + 1):
+            # Somebody else had it between the read and the claim, and lost it: assume the latest end their lease can have had.
+            old_lease_ms = now_ms
+        if admitted.switches.mode is Mode.SHADOW:
+            return await self._settle_shadow(admitted, item)
+        result = await self._act(event, item, old_lease_ms)
+        if isinstance(result, Settled) and is_past_window(item, event):
+            return Later(1, "an older, equal event was finished first")
+        return result
+
+    async def _refused(self, admitted: Admitted, item: LedgerItem, now_ms: int) -> EventResult:
+        match admit(item, admitted.event, now_ms):
+            case Duplicate(in_window):
+                return self._duplicate(admitted.event, in_window=in_window)
+            case Mismatch():
+                return await self._mismatch(admitted.event)
+            case Busy(until_ms):
+                return Later(_seconds_until(until_ms, now_ms), "another worker has it")
+            case _:
+                return Later(1, "another worker was quicker")
+
+    # ---------------------------------------------------------------------------------------------------------- acting
+
+    async def _act(self, event: Event, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
+        decision = decided(item, event)
+        work = _Work(self, event, item, decision, old_lease_ms)
+        for action in decision.actions:
+            if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
+                return await self._give_back(item)
+            await work.carry_out(action)
+        return await self._settle(event, item, work)
+
+    async def _give_back(self, item: LedgerItem) -> EventResult:
+        """Claimed and untouched, and no time left: whoever comes next need not wait for our lease."""
+        try:
+            await self._ports.io(self._ports.ledger.release, item.key, item.owner, item.generation)
+        except Fenced:
+            return Later(1, "another worker took it over")
+        return Later(1, "no time was left to act on it")
+
+    async def _settle(self, event: Event, item: LedgerItem, work: _Work) -> EventResult:
+        ports = self._ports
+        changes = work.changes()
+        if changes:
+            reference = await ports.io(ports.envelopes.put, event)
+            changes = [replace(change, after=replace(change.after, envelope_ref=reference)) for change in changes]
+        settlement = Settlement(
+            key=item.key,
+            owner=item.owner,
+            generation=item.generation,
+            now_ms=ports.clock.now_ms(),
+            marks=work.marks,
+            changes=tuple(changes),
+        )
+        try:
+            await ports.io(ports.ledger.settle, settlement)
+        except Fenced:
+            ports.meter.count("settlements_fenced", flow=event.flow)
+            ports.log.warning(
+                "the lease was lost before the event could be settled: its new owner finishes it",
+                extra=_about(event),
+            )
+            return Later(1, "the lease was lost")
+        for change in changes:
+            self._log_row(event, change)
+        return Settled("settled_with_rows" if changes else "settled")
+
+    def _log_row(self, event: Event, change: Change) -> None:
+        row = change.after
+        self._ports.meter.count("rows_created", integration=row.integration_id, outcome=row.status.value)
+        self._ports.log.warning(
+            f"an action of the event is unfinished and is now recovery item {row.recovery_id} ({row.status})",
+            extra=_about(event)
+            | {
+                "recovery_id": row.recovery_id,
+                "integration": row.integration_id,
+                "status": row.status.value,
+                "code": row.failure_code,
+                "waiting_for": row.waiting_for.value,
+                "action": row.action.name if row.action else "",
+            },
+        )
+
+    async def _settle_shadow(self, admitted: Admitted, item: LedgerItem) -> EventResult:
+        """Shadow decides and logs; nothing is sent, and the real event stays unclaimed."""
+        said = item.decision.classification
+        marks = {action.name: ActionMark(ActionStatus.NOT_NEEDED) for action in item.decision.actions}
+        self._ports.log.info(
+            "shadow: decided, nothing sent",
+            extra=_about(admitted.event)
+            | {"label": said.label, "decided_by": said.decided_by.value, "count": len(item.decision.actions)},
+        )
+        settlement = Settlement(item.key, item.owner, item.generation, self._ports.clock.now_ms(), marks)
+        try:
+            await self._ports.io(self._ports.ledger.settle, settlement)
+        except Fenced:
+            return Later(1, "the lease was lost")
+        return Settled("shadow")
+
+    # ------------------------------------------------------------------------------------------------------ whole events
+
+    def _duplicate(self, event: Event, *, in_window: bool) -> EventResult:
+        reason = "repeat_window" if in_window else "redelivery"
+        self._ports.meter.count("idempotency_duplicates_detected", reason=reason)
+        self._ports.log.info("the event was settled before: acknowledged", extra=_about(event) | {"reason": reason})
+        return Settled("duplicate")
+
+    async def _held_source(self, event: Event) -> EventResult:
+        """What a person held, only a person releases: by a replay."""
+        row = event_row(event, await self._envelope(event), self._ports.clock.now_ms())
+        change = held_first(row, "the source is held: replay the event when it may go on")
+        await self._ports.io(self._ports.recovery.put_if_absent, change)
+        return Parked("the source is held")
+
+    async def _hold(self, event: Event, waiting_for: WaitingFor, reason: str) -> EventResult:
+        now_ms = self._ports.clock.now_ms()
+        row = event_row(event, await self._envelope(event), now_ms)
+        await self._ports.io(self._ports.recovery.put_if_absent, parked_first(row, waiting_for, reason, now_ms))
+        return Parked(reason)
+
+    async def _mismatch(self, event: Event) -> EventResult:
+        self._ports.meter.count("payload_mismatches")
+        return await self._dead(
+            event,
+            PAYLOAD_MISMATCH,
+            "an event with this id was accepted before with another payload",
+            RootCause.BAD_SOURCE_DATA,
+            status=Status.FAILED,
+            variant=event.payload_hash,
+        )
+
+    async def _dead(
+        self,
+        event: Event,
+        code: str,
+        detail: str,
+        root_cause: RootCause,
+        *,
+        status: Status = Status.DLQ,
+        variant: str = "",
+    ) -> EventResult:
+        row = event_row(event, await self._envelope(event), self._ports.clock.now_ms(), variant)
+        is_new = await self._ports.io(
+            self._ports.recovery.put_if_absent, dead_first(row, code, detail, root_cause, status)
+        )
+        if is_new:
+            self._ports.meter.count("events_dead", reason=code)
+            self._ports.log.warning(
+                f"the event cannot be processed and is now recovery item {row.recovery_id} ({status}): fix the cause, then replay it",
+                extra=_about(event) | {"recovery_id": row.recovery_id, "code": code, "root_cause": root_cause.value},
+            )
+        return Parked(code)
+
+    async def _envelope(self, event: Event) -> str:
+        return await self._ports.io(self._ports.envelopes.put, event)
+
+
+class _Work:
+    """The actions of one claimed event: marks, and rows of what is unfinished."""
+
+    def __init__(self, owner: FirstPass, event: Event, item: LedgerItem, decision: Decision, old_lease_ms: int | None) -> None:
+        self._pass = owner
+        self._ports = owner._ports  # noqa: SLF001  # its own pass, in the same module
+        self._event = event
+        self._item = item
+        self._decision = decision
+        self._old_lease_ms = old_lease_ms
+        self._rows: dict[str, Change] = {}
+        self.marks: dict[str, ActionMark] = dict(item.actions)
+        self.is_started = False
+
+    def changes(self) -> list[Change]:
+        """The rows to put, parents knowing their children."""
+        children: dict[str, list[str]] = {}
+        for change in self._rows.values():
+            for parent in change.after.waits_for:
+                children.setdefault(parent, []).append(change.after.recovery_id)
+        return [
+            replace(change, after=replace(change.after, children=tuple(children.get(change.after.recovery_id, ()))))
+            for change in self._rows.values()
+        ]
+
+    def needs_call(self, action: Action) -> bool:
+        """Whether anything of it would be sent now."""
+        return not action.instead_of and not self._unfinished_parents(action)
+
+    async def carry_out(self, action: Action) -> None:
+        """One action, as far as it goes. Afterwards it has a mark, and a row unless it is finished."""
+        if action.instead_of and self._status(action.instead_of) is not ActionStatus.SUPPRESSED:
+            self._mark(action, ActionStatus.NOT_NEEDED)
+            return
+        history = self._history(action)
+        blank = action_row(
+            self._event, self._decision, action, self._item.epoch_ms, "", self._ports.clock.now_ms(), history
+        )
+        parents = self._unfinished_parents(action)
+        if parents:
+            blocked = replace(blank, waits_for=tuple(parents))
+            self._row(action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms))
+            return
+        if not self._pass._attempts.fits(action):  # noqa: SLF001  # see __init__
+            self._row(action, parked_first(blank, WaitingFor.TIME, "no time was left in this invocation", blank.created_at_ms))
+            return
+        self.is_started = True
+        attempt = await self._pass._attempts.make(  # noqa: SLF001  # see __init__
+            action,
+            self._whose(action),
+            history,
+            self._item_lease_ms(),
+            before_blind=lambda: self._mark_trying(action),
+        )
+        self._conclude(action, attempt, blank)
+
+    def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
+        match attempt:
+            case Tried(Failure() as failure, was_sent, was_absent, credential_version):
+                known = replace(blank, effect=type(blank.effect).NONE) if was_absent else blank
+                self._failed(action, known, failure, credential_version, was_sent=was_sent)
+            case Tried(Done(provider_id)):
+                self._mark(action, ActionStatus.DONE, provider_id)
+            case Tried():
+                self._mark(action, ActionStatus.SUPERSEDED)
+            case NotYet(until_ms):
+                self._row(action, parked_first(blank, WaitingFor.TIME, "a lookup cannot be believed yet", until_ms))
+            case Unknown(detail):
+                self._row(action, unknown_first(blank, detail))
+            case Held(Park(waiting_for, reason, until_ms)):
+                due_ms = max(until_ms or 0, blank.created_at_ms)
+                self._row(action, parked_first(blank, waiting_for, reason, due_ms))
+            case Held(Suppress(reason)):
+                self._ports.meter.count("actions_suppressed", integration=action.integration)
+                self._row(action, suppressed_first(blank, reason), ActionStatus.SUPPRESSED)
+            case Held(Expire(reason)):
+                self._row(action, expired_first(blank, reason))
+            case _:  # VerifiedAbsent belongs to rows
+                raise AssertionError(f"a first pass cannot end an attempt with {attempt!r}")
+
+    def _failed(
+        self, action: Action, blank: Row, failure: Failure, credential_version: str, *, was_sent: bool
+    ) -> None:
+        integration = self._ports.integrations[action.integration]
+        change = failed_first(
+            blank,
+            integration.kinds[action.kind],
+            integration.policy,
+            failure,
+            self._ports.clock.now_ms(),
+            self._ports.rng,
+            self._pass._scale,  # noqa: SLF001  # see __init__
+            was_sent=was_sent,
+        )
+        self._row(action, replace(change, after=replace(change.after, credential_version=credential_version)))
+
+    def _row(self, action: Action, change: Change, status: ActionStatus = ActionStatus.RECOVERY) -> None:
+        self._rows[action.name] = change
+        self._mark(action, status)
+
+    def _mark(self, action: Action, status: ActionStatus, provider_id: str = "") -> None:
+        self.marks[action.name] = ActionMark(status, provider_id)
+
+    def _status(self, name: str) -> ActionStatus:
+        mark = self.marks.get(name)
+        return ActionStatus.TODO if mark is None else mark.status
+
+    def _unfinished_parents(self, action: Action) -> list[str]:
+        return [
+            action_recovery_id(self._decision.action(name).action_id)
+            for name in action.requires
+            if self._status(name) not in (ActionStatus.DONE, ActionStatus.SUPERSEDED)
+        ]
+
+    def _history(self, action: Action) -> History:
+        """After a takeover everything may have been sent but what the old owner would have marked first."""
+        if self._old_lease_ms is None:
+            return History()
+        was_marked = self._item.actions.get(action.name, ActionMark(ActionStatus.TODO)).status is ActionStatus.TRYING
+        return History(
+            had_lease=True,
+            may_have_been_sent=was_marked if action.repeat is Repeat.BLIND else True,
+            first_sent_at_ms=self._decision.decided_at_ms,
+            last_possible_send_ms=self._old_lease_ms,
+        )
+
+    async def _mark_trying(self, action: Action) -> None:
+        mark = ActionMark(ActionStatus.TRYING)
+        item = self._item
+        await self._ports.io(self._ports.ledger.mark, item.key, item.owner, item.generation, action.name, mark)
+
+    def _whose(self, action: Action) -> Whose:
+        event = self._event
+        return Whose(
+            tenant=event.tenant,
+            source=event.source,
+            flow=self._decision.flow,
+            decision_mode=self._decision.mode,
+            decided_at_ms=self._decision.decided_at_ms,
+            expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
+            request_id=event.request_id,
+            traceparent=event.traceparent,
+        )
+
+    def _item_lease_ms(self) -> int:
+        return self._item.lease_until_ms
+
+
+def lease_until(started_ms: int, timeout_seconds: int) -> int:
+    """The lease of every claim of an invocation: it outlives the invocation by five seconds (architecture §6)."""
+    return started_ms + timeout_seconds * 1000 + LEASE_MARGIN_MS
+
+
+def _seconds_until(at_ms: int, now_ms: int) -> int:
+    return max(1, -(-(at_ms - now_ms) // 1000))
+
+
+def _about(event: Event) -> dict[str, object]:
+    return {
+        "tenant": event.tenant,
+        "source": event.source,
+        "event_id": event.event_id,
+        "flow": event.flow,
+        "request_id": event.request_id,
+        "traceparent": event.traceparent,
+    }
+
