@@ -1,0 +1,350 @@
+"""One hint from the retries or the replays queue (architecture §7): the row it points at, claimed, tried once more, and moved on.
+
+The row is the truth and the sweeper its only scheduler, so a hint that leads nowhere is acknowledged: the row comes back when it is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from functions.core.attempt import Effect, History, Superseded
+from functions.core.decision import Action, Repeat
+from functions.core.failure import (
+    Done,
+    Failure,
+    FailureClass,
+    MalformedEnvelope,
+    StorageUnavailable,
+    VersionConflict,
+)
+from functions.core.gate import Expire, Park, Send, Suppress, Verdict, WaitingFor
+from functions.core.integration import KindRules
+from functions.core.ports import Hint
+from functions.core.recovery import (
+    POLL_SECONDS,
+    TAKEOVER_LIMIT,
+    Change,
+    Row,
+    Status,
+    Subject,
+    absent,
+    after_attempt,
+    claim,
+    defer,
+    end,
+    may_claim,
+    parked_first,
+    release,
+    succeeded,
+    suppress,
+    unknown_outcome,
+    worker_died,
+)
+from functions.core.retry import RetryPolicy
+from functions.core.rows import stand_in_row
+from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
+from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
+from functions.worker.ports import Budget, Ports
+
+INTAKE_RULES = KindRules("intake.process", Repeat.IDEMPOTENT)
+INTAKE_POLICY = RetryPolicy()
+COMMIT_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """Acknowledge the hint."""
+
+    outcome: str
+
+
+HintResult = Handled | Later
+
+
+class RecoveryPass:
+    """Handles hints of one invocation."""
+
+    def __init__(self, ports: Ports, attempts: Attempts, budget: Budget, first_pass: FirstPass, time_scale: float) -> None:
+        self._ports = ports
+        self._attempts = attempts
+        self._budget = budget
+        self._first_pass = first_pass
+        self._scale = time_scale
+
+    async def handle(self, hint: Hint) -> HintResult:
+        """One attempt at the hint's row, if it still is what the hint saw. Raises `StorageUnavailable` where the row cannot be read."""
+        row = await self._ports.io(self._ports.recovery.get, hint.recovery_id)
+        if row is None or row.version != hint.version:
+            self._ports.meter.count("hints_stale")
+            return Handled("stale")
+        now_ms = self._ports.clock.now_ms()
+        if not row.is_open:
+            return Handled("ended")
+        if row.subject is Subject.ACTION and now_ms >= row.expires_at_ms:
+            return await self._commit(row, end(row, "EXPIRED", "it was to happen earlier or not at all", now_ms), "expired")
+        if row.waits_for or row.lease_until_ms > now_ms:
+            return Handled("waiting")
+        if row.not_before_ms > now_ms:
+            return Later(-(-(row.not_before_ms - now_ms) // 1000), "it is not due yet")
+        if not may_claim(row, now_ms):
+            return Handled("waiting")
+        if row.lease_until_ms and row.takeovers + 1 >= TAKEOVER_LIMIT:
+            return await self._commit(row, worker_died(row, now_ms), "worker_died")
+        return await (self._event(row) if row.subject is Subject.EVENT else self._action(row))
+
+    # --------------------------------------------------------------------------------------------------------- actions
+
+    async def _action(self, row: Row) -> HintResult:
+        action = _action_of(row)
+        if not self._attempts.fits(action):
+            return Later(1, "no time was left in this invocation")
+        verdict = await self._attempts.gate(action, _whose(row), self._budget.lease_until_ms)
+        if isinstance(verdict, Park):
+            return await self._commit(row, self._parked(row, verdict, uncount=False), "parked")
+        if row.waiting_for is WaitingFor.CREDENTIAL and not await self._has_new_credential(row, action):
+            reason = "the credential is still the one that was refused"
+            return await self._commit(
+                row, self._parked(row, Park(WaitingFor.CREDENTIAL, reason), uncount=False), "parked"
+            )
+        claimed = await self._claim(row)
+        if claimed is None:
+            return Handled("moved")
+        if not isinstance(verdict, Send):
+            return await self._not_sent(claimed, verdict)
+        attempt = await self._attempts.make(
+            action,
+            _whose(claimed),
+            _history(claimed),
+            claimed.lease_until_ms,
+            verify_only=claimed.verify_only,
+        )
+        return await self._conclude(claimed, action, attempt)
+
+    async def _conclude(self, row: Row, action: Action, attempt: Attempt) -> HintResult:
+        now_ms = self._ports.clock.now_ms()
+        match attempt:
+            case Held(verdict):
+                return await self._not_sent(row, verdict)
+            case NotYet(until_ms):
+                reason = "a lookup cannot be believed yet"
+                return await self._commit(
+                    row, defer(row, WaitingFor.TIME, reason, until_ms, now_ms, uncount=True), "waiting"
+                )
+            case Unknown(detail):
+                return await self._commit(row, unknown_outcome(row, detail, now_ms), "unknown")
+            case VerifiedAbsent():
+                return await self._commit(row, absent(row, now_ms), "absent")
+            case Tried():
+                return await self._tried(row, action, attempt)
+
+    async def _tried(self, row: Row, action: Action, tried: Tried) -> HintResult:
+        integration = self._ports.integrations[action.integration]
+        seen = replace(row, effect=Effect.NONE) if tried.was_absent else row
+        change = after_attempt(
+            seen,
+            integration.kinds[action.kind],
+            integration.policy,
+            tried.result,
+            self._ports.clock.now_ms(),
+            self._ports.rng,
+            self._scale,
+            was_sent=tried.was_sent,
+        )
+        after = change.after
+        if tried.credential_version and isinstance(tried.result, Failure):
+            after = replace(after, credential_version=tried.credential_version)
+        outcome = "succeeded" if isinstance(tried.result, Done | Superseded) else after.status.value
+        return await self._commit(row, replace(change, after=after, before=row), outcome)
+
+    async def _not_sent(self, row: Row, verdict: Verdict) -> HintResult:
+        """The gate's answer after the claim: the attempt was none."""
+        now_ms = self._ports.clock.now_ms()
+        match verdict:
+            case Park():
+                return await self._commit(row, self._parked(row, verdict, uncount=True), "parked")
+            case Suppress(reason):
+                self._ports.meter.count("actions_suppressed", integration=row.integration_id)
+                return await self._commit(row, suppress(row, reason, now_ms), "suppressed", self._stand_in(row, now_ms))
+            case Expire(reason):
+                return await self._commit(row, end(row, "EXPIRED", reason, now_ms), "expired")
+            case Send():
+                raise AssertionError("a send that the gate allowed was not made")
+
+    def _parked(self, row: Row, verdict: Park, *, uncount: bool) -> Change:
+        now_ms = self._ports.clock.now_ms()
+        poll_ms = now_ms + int(POLL_SECONDS * 1000 * self._scale)
+        until_ms = poll_ms if verdict.until_ms is None else max(verdict.until_ms, now_ms)
+        return defer(row, verdict.waiting_for, verdict.reason, until_ms, now_ms, uncount=uncount)
+
+    def _stand_in(self, row: Row, now_ms: int) -> tuple[Change, ...]:
+        blank = stand_in_row(row, now_ms)
+        if blank is None:
+            return ()
+        return (parked_first(blank, WaitingFor.NOTHING, "it stands in for a suppressed action", now_ms),)
+
+    async def _has_new_credential(self, row: Row, action: Action) -> bool:
+        try:
+            version = await self._ports.io(self._ports.providers[action.integration].refresh_credential)
+        except StorageUnavailable:
+            self._ports.log.exception(
+                "the credential could not be read again: the item waits", extra=_about(row)
+            )
+            return False
+        return version != row.credential_version
+
+    # ---------------------------------------------------------------------------------------------------------- events
+
+    async def _event(self, row: Row) -> HintResult:
+        if not self._budget.fits(self._event_seconds()):
+            return Later(1, "no time was left in this invocation")
+        claimed = await self._claim(row)
+        if claimed is None:
+            return Handled("moved")
+        now_ms = self._ports.clock.now_ms
+        try:
+            event = await self._ports.io(self._ports.envelopes.get, row.envelope_ref)
+            admitted = self._first_pass.admitted(event)
+            view = await self._ports.io(self._ports.ledger.read, [admitted.key], [])
+            result: EventResult = await self._first_pass.process(
+                replace(admitted, item=view.items.get(admitted.key)), is_released=True
+            )
+        except MalformedEnvelope as malformed:
+            failure = Failure(FailureClass.DATA_ERROR, "MALFORMED_ENVELOPE", str(malformed), False, False)
+            return await self._event_failed(claimed, failure)
+        except StorageUnavailable as unavailable:
+            failure = Failure(FailureClass.TRANSIENT, "STORAGE_UNAVAILABLE", str(unavailable), True, False)
+            return await self._event_failed(claimed, failure)
+        match result:
+            case Settled():
+                return await self._commit(claimed, succeeded(claimed, Done(), now_ms()), "succeeded")
+            case Later(seconds, why):
+                until_ms = now_ms() + seconds * 1000
+                return await self._commit(
+                    claimed, defer(claimed, WaitingFor.TIME, why, until_ms, now_ms(), uncount=True), "waiting"
+                )
+            case Parked(why):
+                return await self._event_parked(claimed, why)
+
+    async def _event_parked(self, row: Row, why: str) -> HintResult:
+        """It met its own row: on hold it waits on; anything else that stops it is for a person."""
+        now_ms = self._ports.clock.now_ms()
+        if why == "mode is hold":
+            parked = self._parked(row, Park(WaitingFor.SWITCH, why), uncount=True)
+            return await self._commit(row, parked, "parked")
+        failure = Failure(FailureClass.DATA_ERROR, why, "the event still cannot be processed", False, False)
+        change = after_attempt(row, INTAKE_RULES, INTAKE_POLICY, failure, now_ms, self._ports.rng, self._scale, was_sent=False)
+        return await self._commit(row, change, change.after.status.value)
+
+    async def _event_failed(self, row: Row, failure: Failure) -> HintResult:
+        now_ms = self._ports.clock.now_ms()
+        change = after_attempt(row, INTAKE_RULES, INTAKE_POLICY, failure, now_ms, self._ports.rng, self._scale, was_sent=False)
+        return await self._commit(row, change, change.after.status.value)
+
+    def _event_seconds(self) -> float:
+        slowest = max((one.deadline_seconds for one in self._ports.integrations.values()), default=0.0)
+        return slowest
+
+    # --------------------------------------------------------------------------------------------------------- storing
+
+    async def _claim(self, row: Row) -> Row | None:
+        change = claim(row, self._ports.clock.now_ms(), self._budget.lease_until_ms, self._ports.ids.new_id())
+        try:
+            await self._ports.io(self._ports.recovery.commit, [change])
+        except VersionConflict:
+            self._ports.meter.count("hints_stale")
+            return None
+        return change.after
+
+    async def _commit(self, row: Row, change: Change, outcome: str, extra: tuple[Change, ...] = ()) -> HintResult:
+        """Store the transition, with its children's release where it succeeded. A conflict means that somebody else moved it."""
+        is_success = outcome == "succeeded"
+        for _ in range(COMMIT_TRIES):
+            released = await self._released(change.after) if is_success else []
+            stand_ins = [one for one in extra if await self._is_new(one)]
+            try:
+                await self._ports.io(self._ports.recovery.commit, [change, *stand_ins, *released])
+            except VersionConflict:
+                if not released and not stand_ins:
+                    break
+                continue
+            self._log(change.after, outcome)
+            return Handled(outcome)
+        self._ports.meter.count("transitions_conflicted", integration=row.integration_id)
+        self._ports.log.warning(
+            "the recovery item moved on before its outcome could be stored: whoever moved it goes on from its lease",
+            extra=_about(row) | {"outcome": outcome},
+        )
+        return Handled("moved")
+
+    async def _is_new(self, change: Change) -> bool:
+        return await self._ports.io(self._ports.recovery.get, change.after.recovery_id) is None
+
+    async def _released(self, parent: Row) -> list[Change]:
+        now_ms = self._ports.clock.now_ms()
+        changes = []
+        for child_id in parent.children:
+            child = await self._ports.io(self._ports.recovery.get, child_id)
+            if child is not None and child.is_open and parent.recovery_id in child.waits_for:
+                changes.append(release(child, parent.recovery_id, now_ms))
+        return changes
+
+    def _log(self, row: Row, outcome: str) -> None:
+        self._ports.meter.count("recovery_transitions", integration=row.integration_id, outcome=outcome)
+        say: Callable[..., None] = self._ports.log.info if outcome == "succeeded" else self._ports.log.warning
+        say(
+            f"recovery item {row.recovery_id} is {row.status} after attempt {row.attempt_count}: {outcome}",
+            extra=_about(row)
+            | {
+                "status": row.status.value,
+                "outcome": outcome,
+                "attempt": row.attempt_count,
+                "code": row.failure_code,
+                "waiting_for": row.waiting_for.value,
+            },
+        )
+
+
+def _action_of(row: Row) -> Action:
+    if row.action is None:
+        raise AssertionError(f"{row.recovery_id} is about an action and has none")
+    return replace(row.action).bound(row.tenant, row.event_id, row.epoch_ms)
+
+
+def _whose(row: Row) -> Whose:
+    return Whose(
+        tenant=row.tenant,
+        source=row.source,
+        flow=row.flow,
+        decision_mode=row.decision_mode,
+        decided_at_ms=row.decided_at_ms,
+        expires_at_ms=row.expires_at_ms,
+        request_id=row.request_id,
+        traceparent=row.traceparent,
+        is_replay=row.status is Status.REPLAYED,
+    )
+
+
+def _history(row: Row) -> History:
+    """What earlier attempts may have left behind. The event's own lease has ended, so a setting is read first, however it came here."""
+    return History(
+        had_lease=True,
+        may_have_been_sent=row.effect is Effect.UNKNOWN,
+        first_sent_at_ms=row.first_sent_at_ms,
+        last_possible_send_ms=row.last_possible_send_ms,
+        stored_errors=row.stored_errors,
+    )
+
+
+def _about(row: Row) -> dict[str, object]:
+    return {
+        "recovery_id": row.recovery_id,
+        "tenant": row.tenant,
+        "source": row.source,
+        "event_id": row.event_id,
+        "integration": row.integration_id,
+        "action": row.action.name if row.action else "",
+        "request_id": row.request_id,
+        "origin_request_id": row.origin_request_id,
+        "traceparent": row.traceparent,
+    }
