@@ -164,7 +164,7 @@ class Action:
                 expires_seconds=int(data.get("x", DEFAULT_EXPIRES_SECONDS)),
                 priority=int(data.get("y", 5)),
             )
-        except (KeyError, ValueError, TypeError, IndexError) as exc:
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as exc:
             raise MalformedDecision(f"a stored action cannot be read: {exc!r}") from exc
 
 
@@ -252,7 +252,7 @@ class Decision:
                 decided_at_ms=int(raw["at"]),
                 version=int(raw["v"]),
             )
-        except (KeyError, ValueError, TypeError, RecursionError) as exc:
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise MalformedDecision(f"a stored decision cannot be read: {exc!r}") from exc
 
 

@@ -117,7 +117,7 @@ Outcome = Done | Failure
 
 
 class NetworkCause(StrEnum):
-    """How a call failed without an answer. The first four happen before the first byte of the request."""
+    """How a call failed without an answer. The first six happen before the first byte of the request."""
 
     DNS = "DNS_LOOKUP_FAILED"
     CONNECT_REFUSED = "CONNECTION_REFUSED"
@@ -168,7 +168,8 @@ def failure_of_status(
     """The failure that an HTTP answer outside 2xx means.
 
     Retryable are 408, 409, 425, 429 and every 5xx (runbook 004, lines 24 to 26). A status in `definite_statuses` promises that
-    nothing happened: a catalog row may list one together with the provider's page that promises it.
+    nothing happened: a catalog row may list one together with the provider's page that promises it. So does every other 4xx;
+    a redirect or a status nobody knows promises nothing.
     """
     is_rate_limit = status == 429 or body_code.upper() in RATE_LIMIT_CODES
     code = "HTTP_429" if is_rate_limit else f"HTTP_{status}"
@@ -181,13 +182,13 @@ def failure_of_status(
         failure_class = FailureClass.TRANSIENT
     else:
         failure_class = FailureClass.DATA_ERROR
-    may_have_happened = not is_rate_limit and status not in definite_statuses and (status >= 500 or status in (408, 409))
+    is_definite = is_rate_limit or status in definite_statuses or (400 <= status < 500 and status not in (408, 409))
     return Failure(
         failure_class=failure_class,
         code=code,
         detail=text,
         is_retryable=is_rate_limit or status >= 500 or status in (408, 409, 425),
-        may_have_happened=may_have_happened,
+        may_have_happened=not is_definite,
         retry_after_ms=retry_after_ms,
         status=status,
     )

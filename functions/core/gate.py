@@ -105,6 +105,8 @@ def check(action: Action, seen: GateView) -> Verdict:
     """May this action be sent now?"""
     if seen.now_ms >= seen.expires_at_ms:
         return Expire("it was to happen earlier or not at all")
+    if seen.decision_mode is Mode.SHADOW:
+        return Suppress("it was decided in shadow mode")
     if action.customer_visible:
         held_back = _customer_visible(seen)
         if held_back is not None:
@@ -130,7 +132,7 @@ def _customer_visible(seen: GateView) -> Verdict | None:
     if not seen.switches.auto_reply:
         return Suppress("auto_reply is off")
     mode = stricter(seen.decision_mode, seen.switches.mode)
-    if mode in (Mode.ROUTE_ONLY, Mode.MANUAL):
+    if mode not in (Mode.LIVE, Mode.HOLD):  # hold lets everything wait, so that what it releases is asked about again
         return Suppress(f"mode is {mode}")
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from functions.core.clock import Random
@@ -83,7 +84,9 @@ def _number(text: str) -> float | None:
 
 def _date_ms(text: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp() * 1000
+        at = parsedate_to_datetime(text)
+        # HTTP dates are UTC; those written without a zone must not be read in the zone of the machine.
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
     except (ValueError, TypeError, IndexError, OverflowError, OSError):
         return None
 

@@ -7,7 +7,7 @@ source and tenant, at a moment. A value that nobody can understand counts as unk
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from functions.core.decision import Mode, stricter
@@ -91,7 +91,8 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
         return [values[scope + name] for scope in scopes if scope + name in values]
 
     def is_on(name: str, on: str) -> bool:
-        return is_known and all(value.strip() == on for value in stated(name))
+        values_stated = stated(name)
+        return is_known and bool(values_stated) and all(value.strip() == on for value in values_stated)
 
     return SwitchView(
         mode=_mode(stated("mode")) if is_known else Mode.ROUTE_ONLY,
@@ -134,8 +135,8 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _mode(stated: Iterable[str]) -> Mode:
-    result = Mode.LIVE
+def _mode(stated: Sequence[str]) -> Mode:
+    result = Mode.LIVE if stated else Mode.ROUTE_ONLY
     for value in stated:
         try:
             mode = Mode(value.strip())
