@@ -37,7 +37,7 @@ PREFIX = "/richpanel/v1"
 API_AUTHOR = "api"
 MAX_TICKETS = 50_000
 MAX_COMMENTS = 500
-_MARKER = re.compile(r"\bhf[-_][A-Za-z0-9_-]{6,80}")
+_MARKER = re.compile(r"\[hf:[A-Za-z0-9_-]{6,80}\]")
 _STATUSES = frozenset({"OPEN", "CLOSED", "SNOOZED"})
 
 

@@ -2,7 +2,7 @@
 
 It honours `response_format` of type `json_schema` (https://platform.openai.com/docs/guides/structured-outputs): the
 label is taken from the schema's `label.enum`, by counting words. Hints are the words of the label's own name, a short
-built-in list, and lines of the system message in the form `- label: word, word`. Same text, same answer. "unsure" in
+built-in list, and lines of the system message in the form `- label: description`. Same text, same answer. "unsure" in
 the text gives confidence 0.4.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,12 @@ _BUILT_IN: dict[str, tuple[str, ...]] = {
     "sales": ("buy", "price", "quote", "discount", "wholesale"),
     "product": ("product", "size", "color", "stock", "material"),
 }
+_COMMON = frozenset(
+    "a about an and anything are asks ask at be but by customer customers do does else for from has have how i in into is it"
+    " its like message messages my not of on or other our out question questions say says she he so someone such than that"
+    " the their them there they thing things this ticket to us wants want was we were what when where which who whose why"
+    " will wish wishes with without would you your".split()
+)
 _FALLBACK_NAMES = ("other", "general", "unknown", "default")
 
 
@@ -75,6 +82,17 @@ def classify(text: str, labels: list[str], hints: dict[str, tuple[str, ...]]) ->
         return _Answer(fallback, 0.4 if "unsure" in words else 0.35, ("no_match",))
     confidence = 0.4 if "unsure" in words else (0.82, 0.9, 0.96)[min(best, 3) - 1] - (0.2 if len(winners) > 1 else 0.0)
     return _Answer(winners[0], round(confidence, 2), (f"{winners[0]}_words",)[:1])
+
+
+def _hints(system: str, labels: list[str]) -> dict[str, tuple[str, ...]]:
+    """The words of each label's description that say something: no common ones, and none that two labels share."""
+    described = {
+        name: set(_WORD.findall(words.lower())) - _COMMON
+        for name, words in _HINT_LINE.findall(system)
+        if name in labels
+    }
+    shared = Counter(word for words in described.values() for word in words)
+    return {name: tuple(word for word in words if shared[word] == 1) for name, words in described.items()}
 
 
 class Llm:

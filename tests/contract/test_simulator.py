@@ -133,19 +133,19 @@ def test_adding_a_tag_twice_leaves_one_tag_and_the_record_says_that_nothing_chan
 
 
 def test_a_reply_sent_twice_is_there_twice_and_its_marker_is_on_record(simulator: RunningSimulator) -> None:
-    comment = {"body": "We are on it.\n\nReference: hf-0123456789abcdef", "sender_type": "operator"}
+    comment = {"body": "We are on it.\n\n[hf:0123456789abcdef]", "sender_type": "operator"}
     update(simulator, {"comment": comment})
     update(simulator, {"comment": comment})
     assert len(simulator.control.ticket("t1")["comments"]) == 2
     effects = simulator.control.effects("helpdesk")
-    assert [(effect.kind, effect.key) for effect in effects] == [("reply", "hf-0123456789abcdef")] * 2
+    assert [(effect.kind, effect.key) for effect in effects] == [("reply", "[hf:0123456789abcdef]")] * 2
     assert effects[0].params_sha256 == effects[1].params_sha256
 
 
 def test_a_marker_in_the_comments_metadata_is_found_too(simulator: RunningSimulator) -> None:
-    update(simulator, {"comment": {"body": "Hello", "metadata": {"holdfast": "hf-aaaaaaaaaaaaaaaa"}}})
-    assert simulator.control.effects()[0].key == "hf-aaaaaaaaaaaaaaaa"
-    assert simulator.control.ticket("t1")["comments"][0]["metadata"] == {"holdfast": "hf-aaaaaaaaaaaaaaaa"}
+    update(simulator, {"comment": {"body": "Hello", "metadata": {"holdfast": "[hf:aaaaaaaaaaaaaaaa]"}}})
+    assert simulator.control.effects()[0].key == "[hf:aaaaaaaaaaaaaaaa]"
+    assert simulator.control.ticket("t1")["comments"][0]["metadata"] == {"holdfast": "[hf:aaaaaaaaaaaaaaaa]"}
 
 
 def test_a_persons_change_shows_who_made_it_and_is_no_effect_of_ours(simulator: RunningSimulator) -> None:
@@ -222,8 +222,8 @@ def test_the_llm_cuts_its_answer_at_max_tokens_and_says_so(simulator: RunningSim
 
 
 def test_the_llm_follows_hints_in_the_system_message(simulator: RunningSimulator) -> None:
-    hints = {"role": "system", "content": "Labels:\n- shipping: giraffe, zebra\n- billing: lion"}
-    messages = [hints, {"role": "user", "content": "A zebra and a giraffe"}]
+    hints = {"role": "system", "content": "Labels:\n- shipping: the giraffe, a zebra\n- billing: the lion"}
+    messages = [hints, {"role": "user", "content": "A zebra and the giraffe"}]
     content = json.loads(classify(simulator, "", messages=messages).json()["choices"][0]["message"]["content"])
     assert content["label"] == "shipping"
 
