@@ -440,7 +440,9 @@ def test_a_connection_is_kept_alive_and_hostile_framing_is_refused(simulator: Ru
             assert Answer(connection.getresponse()).status == 200
             kept = connection.sock
             assert kept is not None
-        connection.request("POST", "/blind/x", iter([b"{}"]), encode_chunked=True)
+        connection.putrequest("POST", "/blind/x")
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders()
         assert Answer(connection.getresponse()).status == 411
     with contextlib.closing(connect(simulator)) as connection:
         connection.putrequest("POST", "/blind/x")
