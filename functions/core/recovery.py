@@ -160,7 +160,8 @@ class Row:
         """When the item may be deleted, in epoch seconds; 0 while it has not ended."""
         if self.is_open:
             return 0
-        kept = SUCCEEDED_RETENTION_SECONDS if self.is_final else DEAD_RETENTION_SECONDS
+        is_success = self.status is Status.SUCCEEDED or self.result == "succeeded"
+        kept = SUCCEEDED_RETENTION_SECONDS if is_success else DEAD_RETENTION_SECONDS
         return self.updated_at_ms // 1000 + kept
 
 
@@ -277,6 +278,7 @@ def failed_first(
 
 def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int) -> Change:
     """The row of an action that the gate, a parent or a settle delay keeps from its first attempt."""
+    _must_be_seen_again(row, due_at_ms)
     after = replace(
         row,
         status=Status.PENDING,
@@ -352,6 +354,8 @@ def unknown_first(row: Row, detail: str) -> Change:
 
 def dead_first(row: Row, code: str, detail: str, root_cause: RootCause, status: Status) -> Change:
     """The row of a whole event that cannot be processed (`dlq`), or that only a person can judge (`failed`)."""
+    if status not in (Status.FAILED, Status.DLQ):
+        raise IllegalTransition(f"{row.recovery_id} is dead: it cannot be {status}")
     after = replace(
         row,
         status=status,
@@ -383,30 +387,69 @@ def claim(row: Row, now_ms: int, lease_until_ms: int, request_id: str) -> Change
     """Take the row for one attempt, which counts. An ended lease that nobody cleared is a takeover: what its owner did is unknown."""
     if not may_claim(row, now_ms):
         raise IllegalTransition(f"{row.recovery_id} cannot be claimed: {row.status}, lease {row.lease_until_ms}, not before {row.not_before_ms}")
+    if lease_until_ms <= now_ms:
+        raise IllegalTransition(f"{row.recovery_id} cannot be claimed until {lease_until_ms}: that is over")
     is_takeover = row.lease_until_ms > 0
+    seen = _abandoned(row) if is_takeover else row
     after = _next(
-        row,
+        seen,
         now_ms,
         "taken over" if is_takeover else "claimed",
         status=row.status if row.status is Status.REPLAYED else Status.RETRYING,
-        attempt_count=row.attempt_count + 1,
+        attempt_count=row.attempt_count if is_takeover and row.verify_only else row.attempt_count + 1,
         first_attempt_at_ms=row.first_attempt_at_ms or now_ms,
         lease_until_ms=lease_until_ms,
         due_at_ms=lease_until_ms,
         waiting_for=WaitingFor.NOTHING,
-        request_id=request_id,
-        takeovers=row.takeovers + 1 if is_takeover else row.takeovers,
-        last_possible_send_ms=max(row.last_possible_send_ms, row.lease_until_ms) if is_takeover else row.last_possible_send_ms,
-        first_sent_at_ms=row.first_sent_at_ms or (row.updated_at_ms if is_takeover else 0),
-        effect=Effect.UNKNOWN if is_takeover else row.effect,
+        # A replay is the operator's operation: what comes of it is found under the request id that was answered.
+        request_id=row.request_id if row.status is Status.REPLAYED else request_id,
     )
     return Change(after, row)
+
+
+def _abandoned(row: Row) -> Row:
+    """What is known once a claim's owner has not come back: it may have sent, at any moment between its claim and the lease's end."""
+    if row.verify_only:  # such a claim only asks
+        return replace(row, takeovers=row.takeovers + 1)
+    return replace(
+        row,
+        takeovers=row.takeovers + 1,
+        first_sent_at_ms=row.first_sent_at_ms or row.updated_at_ms,
+        last_possible_send_ms=max(row.last_possible_send_ms, row.lease_until_ms),
+        effect=Effect.UNKNOWN if _tracks_effect(row) else row.effect,
+    )
+
+
+def _tracks_effect(row: Row) -> bool:
+    """Whether a second effect would do harm. A whole event has its ledger item to keep it from that."""
+    return row.action is not None and row.action.repeat not in (Repeat.IDEMPOTENT, Repeat.SETTING)
+
+
+def _was_abandoned(row: Row, now_ms: int) -> bool:
+    return 0 < row.lease_until_ms <= now_ms
+
+
+def _must_be_seen_again(row: Row, at_ms: int) -> None:
+    if at_ms <= 0 and not row.waits_for:
+        raise IllegalTransition(f"{row.recovery_id} waits for no other item: it needs a time at which to look again")
+
+
+def _must_not_be_leased(row: Row, now_ms: int) -> None:
+    """Another version under a claim's owner would keep it from storing what it did."""
+    if row.lease_until_ms > now_ms:
+        raise IllegalTransition(f"{row.recovery_id} is under way until {row.lease_until_ms}")
+
+
+def _must_be_claimed(row: Row) -> None:
+    if not row.is_open or row.lease_until_ms == 0:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: nobody has claimed it")
 
 
 def hinted(row: Row, now_ms: int, scale: float) -> Change:
     """The sweeper is about to send a hint: look again only if nothing comes of it."""
     if not row.is_open:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}: there is nothing to hint at")
+    _must_not_be_leased(row, now_ms)
     later = max(row.due_at_ms, now_ms) + int(REHINT_SECONDS * 1000 * scale)
     return Change(replace(row, version=row.version + 1, due_at_ms=later), row)
 
@@ -415,19 +458,30 @@ def put_off(row: Row, due_at_ms: int) -> Change:
     """The sweeper saw it and cannot use it yet: look again then (0: never by itself). Nothing about it has changed."""
     if not row.is_open:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}: nobody will look at it again")
+    _must_be_seen_again(row, due_at_ms)
     return Change(replace(row, version=row.version + 1, due_at_ms=due_at_ms), row)
 
 
 def defer(row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms: int, *, uncount: bool, **fields: Any) -> Change:
-    """Put off without an attempt being spent. `uncount`: the claim had counted one already."""
+    """Put off without an attempt being spent. `uncount`: its claimant does it, whose claim had counted one already.
+
+    Without a claim, an ended lease that nobody cleared keeps its meaning: what its owner did is unknown.
+    """
     if not row.is_open:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}: it cannot be put off")
+    _must_be_seen_again(row, until_ms)
+    if uncount:
+        _must_be_claimed(row)
+        known = row
+    else:
+        _must_not_be_leased(row, now_ms)
+        known = _abandoned(row) if _was_abandoned(row, now_ms) else row
     attempts = row.attempt_count - 1 if uncount else row.attempt_count
     status = row.status
     if status is not Status.REPLAYED:
         status = Status.RETRYING if attempts > 0 else Status.PENDING
     after = _next(
-        row,
+        known,
         now_ms,
         reason,
         status=status,
@@ -453,6 +507,7 @@ def after_attempt(
     was_sent: bool,
 ) -> Change:
     """What one claimed attempt leads to. `was_sent` is False where only a read or lookup failed."""
+    _must_be_claimed(row)
     if isinstance(result, Done | Superseded):
         return succeeded(row, result, now_ms)
     after, kind, severity = _after_failure(row, rules, policy, result, now_ms, rng, scale, was_sent=was_sent)
@@ -462,8 +517,7 @@ def after_attempt(
 
 def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
     """The effect is there, or nobody wants it any more. Children are released by the caller, in the same transaction."""
-    if not row.is_open:
-        raise IllegalTransition(f"{row.recovery_id} is {row.status}: it cannot succeed")
+    _must_be_claimed(row)
     is_replay = row.status is Status.REPLAYED
     is_done = isinstance(result, Done)
     after = _next(
@@ -472,6 +526,7 @@ def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
         "succeeded" if is_done else "superseded",
         status=Status.REPLAYED if is_replay else Status.SUCCEEDED,
         result="succeeded" if is_replay else "",
+        attempt_count=_calls(row),
         effect=Effect.DONE if is_done else row.effect,
         provider_id=result.provider_id if isinstance(result, Done) else row.provider_id,
         failure_detail=row.failure_detail if isinstance(result, Done) else f"superseded: {result.detail}"[:DETAIL_LENGTH],
@@ -481,19 +536,31 @@ def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
         waiting_for=WaitingFor.NOTHING,
         verify_only=False,
     )
-    return Change(after, row, (audit_of(AuditType.REPROCESS_SUCCEEDED, Severity.WARNING, row, after),))
+    reason = "" if is_done else after.failure_detail
+    return Change(after, row, (audit_of(AuditType.REPROCESS_SUCCEEDED, Severity.WARNING, row, after, reason=reason),))
 
 
 def absent(row: Row, now_ms: int) -> Change:
     """A last lookup, after the last attempt, found nothing: the row is dead, and known to be without effect."""
-    after = _dead(replace(row, effect=Effect.NONE), Status.DLQ, now_ms, "looked up after the last attempt: nothing there", attempt_count=row.attempt_count - 1)
+    _must_be_claimed(row)
+    if not row.verify_only:
+        raise IllegalTransition(f"{row.recovery_id} has attempts left: what is absent is sent again")
+    after = _dead(replace(row, effect=Effect.NONE), Status.DLQ, now_ms, "looked up after the last attempt: nothing there")
     return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
 
 
 def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
     """Nothing can tell whether it happened: for a person."""
+    _must_be_claimed(row)
     after = _dead(
-        replace(row, effect=Effect.UNKNOWN, failure_class=FailureClass.UNKNOWN_OUTCOME.value, failure_code=OUTCOME_UNKNOWN, failure_detail=detail[:DETAIL_LENGTH]),
+        replace(
+            row,
+            effect=Effect.UNKNOWN,
+            failure_class=FailureClass.UNKNOWN_OUTCOME.value,
+            failure_code=OUTCOME_UNKNOWN,
+            failure_detail=detail[:DETAIL_LENGTH],
+            root_cause=PROPOSED_ROOT_CAUSE[FailureClass.UNKNOWN_OUTCOME].value,
+        ),
         Status.FAILED,
         now_ms,
         OUTCOME_UNKNOWN,
@@ -503,26 +570,36 @@ def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
 
 def worker_died(row: Row, now_ms: int) -> Change:
     """Every attempt ended with its worker: stop before it takes another one down."""
+    if not row.is_open or not _was_abandoned(row, now_ms):
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: nobody died on it")
+    known = _abandoned(row)
     after = _dead(
-        replace(row, failure_class=FailureClass.UNKNOWN_OUTCOME.value, failure_code=WORKER_DIED, failure_detail=f"{row.takeovers} workers died on it"),
+        replace(
+            known,
+            failure_class=FailureClass.UNKNOWN_OUTCOME.value,
+            failure_code=WORKER_DIED,
+            failure_detail=f"{known.takeovers} workers died on it",
+            root_cause=RootCause.CODE_DEFECT.value,
+        ),
         Status.DLQ,
         now_ms,
         WORKER_DIED,
     )
-    after = replace(after, root_cause=RootCause.CODE_DEFECT.value)
-    return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
+    return Change(after, row, (audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay"),))
+
+
+def _to_dlq(row: Row) -> AuditType:
+    return AuditType.REPROCESS_FAILED if row.status is Status.REPLAYED else AuditType.RETRY_EXHAUSTED
 
 
 def poisoned(row: Row, detail: str, now_ms: int) -> Change:
     """Its message was given up by the queue: no worker could do anything with it. A claim that nobody cleared may have sent."""
     if not row.is_open or row.lease_until_ms > now_ms:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: it is not poison")
-    is_harmless = row.action is None or row.action.repeat in (Repeat.IDEMPOTENT, Repeat.SETTING)
-    was_claimed = row.lease_until_ms > 0
+    known = _abandoned(row) if _was_abandoned(row, now_ms) else row
     after = _dead(
         replace(
-            row,
-            effect=Effect.UNKNOWN if was_claimed and not is_harmless else row.effect,
+            known,
             failure_class=row.failure_class or FailureClass.DATA_ERROR.value,
             failure_code=POISONED,
             failure_detail=detail[:DETAIL_LENGTH],
@@ -532,11 +609,12 @@ def poisoned(row: Row, detail: str, now_ms: int) -> Change:
         now_ms,
         POISONED,
     )
-    return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
+    return Change(after, row, (audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay"),))
 
 
 def suppress(row: Row, reason: str, now_ms: int) -> Change:
     """The gate suppressed it on a later attempt."""
+    _must_be_claimed(row)
     after = _dead(replace(row, failure_code=SUPPRESSED, failure_detail=reason[:DETAIL_LENGTH]), Status.FAILED, now_ms, reason)
     return Change(after, row, (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, row, after, containment="suppressed", reason=reason),))
 
@@ -545,7 +623,10 @@ def end(row: Row, code: str, reason: str, now_ms: int, *, actor: str = MACHINE, 
     """End it for good: `CANCELLED`, `EXPIRED`, `DISMISSED` or `DONE_BY_HAND`."""
     if code not in FINAL_CODES or row.is_final:
         raise IllegalTransition(f"{row.recovery_id} is {row.status} {row.failure_code}: it cannot end as {code}")
-    marked = replace(row, failure_code=code, failure_detail=reason[:DETAIL_LENGTH], request_id=request_id or row.request_id)
+    if actor != MACHINE:
+        _must_not_be_leased(row, now_ms)
+    known = _abandoned(row) if _was_abandoned(row, now_ms) else row
+    marked = replace(known, failure_code=code, failure_detail=reason[:DETAIL_LENGTH], request_id=request_id or row.request_id)
     if code == "DONE_BY_HAND":
         marked = replace(marked, effect=Effect.DONE)
     after = _dead(marked, Status.FAILED, now_ms, reason)
@@ -554,6 +635,8 @@ def end(row: Row, code: str, reason: str, now_ms: int, *, actor: str = MACHINE, 
 
 def release(child: Row, parent_id: str, now_ms: int) -> Change:
     """A parent succeeded: the child waits for one less, and is due when that was the last."""
+    if not child.is_open or parent_id not in child.waits_for:
+        raise IllegalTransition(f"{child.recovery_id} is {child.status} and does not wait for {parent_id}")
     left = tuple(waited for waited in child.waits_for if waited != parent_id)
     due = {} if left else {"not_before_ms": now_ms, "due_at_ms": now_ms, "waiting_for": WaitingFor.NOTHING}
     return Change(_next(child, now_ms, "a required action is done", waits_for=left, **due), child)
@@ -596,6 +679,7 @@ def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, j
         result="",
         job_id=job_id,
         request_id=request_id,
+        first_attempt_at_ms=0,  # its claim starts a time budget of its own
         lease_until_ms=0,
         takeovers=0,
         verify_only=False,
@@ -637,8 +721,10 @@ def _after_failure(
     stated = seen.retry_after_ms if seen.failure_class is FailureClass.RATE_LIMITED else None
     wait = wait_ms(policy, row.attempt_count, seen, rng, scale)
     due_ms = now_ms + wait
-    if effect is Effect.UNKNOWN and rules.can_look_up:
-        due_ms = max(due_ms, settled_at(rules, marked.last_possible_send_ms, scale))
+    must_verify = effect is Effect.UNKNOWN and rules.can_look_up
+    believed_ms = settled_at(rules, marked.last_possible_send_ms, scale) if must_verify else 0
+    if rules.repeat is Repeat.LOOKUP:
+        due_ms = max(due_ms, believed_ms)
     started_ms = row.first_attempt_at_ms or now_ms
     if stated is not None and due_ms - started_ms <= policy.budget_seconds * 1000:
         after = _waiting(marked, WaitingFor.PROVIDER_RESET, due_ms, now_ms, seen.code, uncount=True)
@@ -648,8 +734,9 @@ def _after_failure(
     if not is_exhausted(policy, row.attempt_count, started_ms, due_ms):
         after = _waiting(marked, WaitingFor.BACKOFF, due_ms, now_ms, seen.code, uncount=row.verify_only)
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
-    if effect is Effect.UNKNOWN and rules.can_look_up and due_ms - started_ms <= policy.budget_seconds * 1000:
-        after = _waiting(replace(marked, verify_only=True), WaitingFor.TIME, due_ms, now_ms, seen.code, uncount=row.verify_only)
+    verify_ms = max(due_ms, believed_ms)
+    if must_verify and verify_ms - started_ms <= policy.budget_seconds * 1000:
+        after = _waiting(replace(marked, verify_only=True), WaitingFor.TIME, verify_ms, now_ms, seen.code, uncount=row.verify_only)
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
     return _dead(marked, Status.DLQ, now_ms, seen.code), AuditType.RETRY_EXHAUSTED, Severity.ERROR
 
@@ -679,7 +766,12 @@ def _waiting(row: Row, waiting_for: WaitingFor, due_ms: int, now_ms: int, why: s
     )
 
 
-def _dead(row: Row, status: Status, now_ms: int, why: str, **fields: Any) -> Row:
+def _calls(row: Row) -> int:
+    """The attempts that count. A claim that only looks whether the last one worked is none."""
+    return row.attempt_count - 1 if row.verify_only and row.lease_until_ms > 0 else row.attempt_count
+
+
+def _dead(row: Row, status: Status, now_ms: int, why: str) -> Row:
     is_replay = row.status is Status.REPLAYED
     return _next(
         row,
@@ -687,13 +779,13 @@ def _dead(row: Row, status: Status, now_ms: int, why: str, **fields: Any) -> Row
         why,
         status=status,
         result="failed" if is_replay else row.result,
+        attempt_count=_calls(row),
         lease_until_ms=0,
         not_before_ms=0,
         due_at_ms=0,
         waiting_for=WaitingFor.NOTHING,
         waits_for=(),
         verify_only=False,
-        **fields,
     )
 
 
