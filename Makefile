@@ -68,13 +68,13 @@ down: setup ## end the local stack
 
 .PHONY: test
 test: setup ## all tests of all tiers, with the branches of functions/core covered in full
-	$(PY) -m pytest tests --ignore=tests/e2e -n auto --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
+	$(PY) -m pytest tests --ignore=tests/e2e -n auto --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100
 	$(PY) -m pytest tests/e2e
 
 .PHONY: fast
 fast: setup ## the tests that need no deployed stack
-	$(PY) -m pytest tests --ignore=tests/e2e -n auto
+	$(PY) -m pytest tests --ignore=tests/e2e -n auto --dist loadgroup
 
 .PHONY: e2e
 e2e: setup ## the tests against the deployed local stack

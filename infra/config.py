@@ -30,7 +30,7 @@ class StageConfig:
     """Keep tables, bucket and logs when the stack goes, and refuse to delete it."""
 
     emulated: bool = False
-    """Deployed to the emulator of the local stack. Everything this changes is listed in tests/infra/test_stages.py."""
+    """Deployed to the emulator of the local stack. Everything this changes is listed in tests/infra/test_stack.py."""
 
     log_retention_days: int = 30
     worker_timeout_seconds: int = 60

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, CliCredentialsStackSynthesizer, Environment, Stack
+from aws_cdk import CfnOutput, CliCredentialsStackSynthesizer, Stack
 from constructs import Construct
 
 from infra.config import StageConfig
@@ -24,9 +24,8 @@ class HoldfastStack(Stack):
             f"holdfast-{config.name}",
             description="Holdfast: webhook middleware in which nothing fails silently",
             termination_protection=config.retain,
-            # The emulator enforces IAM but not the conditions of bootstrapped roles, and it has one account and region.
+            # The emulator enforces IAM, but knows the conditions of bootstrapped roles too little to let them in.
             synthesizer=CliCredentialsStackSynthesizer() if config.emulated else None,
-            env=Environment(account="000000000000", region="us-east-1") if config.emulated else None,
             tags={"application": "holdfast", "stage": config.name},
         )
         storage = Storage(self, config=config)

@@ -1,0 +1,672 @@
+"""Facts about the templates. Physical and logical names are read from the template, never spelled here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from cdk_nag import AwsSolutionsChecks, ServerlessChecks
+
+from functions.env import EnvSettings
+from functions.evaluator.settings import EvaluatorSettings
+from functions.ingress.settings import IngressSettings
+from functions.replay.settings import ReplaySettings
+from functions.sweeper.settings import SweeperSettings
+from functions.triage.settings import TriageSettings
+from functions.worker.settings import WorkerSettings
+from infra.config import STAGES
+from infra.operations import SWITCHES
+from infra.python_function import PythonFunction
+from tests.template import Resource, Template, new_stack
+
+ROOT = Path(__file__).parent.parent.parent
+FOURTEEN_DAYS = 14 * 24 * 60 * 60
+SETTINGS: dict[str, type[EnvSettings]] = {
+    "ingress": IngressSettings,
+    "worker": WorkerSettings,
+    "triage": TriageSettings,
+    "sweeper": SweeperSettings,
+    "evaluator": EvaluatorSettings,
+    "replay": ReplaySettings,
+}
+OUTPUTS = {
+    "AlarmTopicArn",
+    "ApiId",
+    "ApiUrl",
+    "AuditTable",
+    "Bucket",
+    "ControlTable",
+    "EvaluatorFunction",
+    "EventsDlqUrl",
+    "EventsQueueUrl",
+    "IngressFunction",
+    "IntegrationsPath",
+    "LedgerTable",
+    "OpsDlqUrl",
+    "RecipientsTable",
+    "RecoveryTable",
+    "ReplayFunction",
+    "ReplaysDlqUrl",
+    "ReplaysQueueUrl",
+    "RetriesDlqUrl",
+    "RetriesQueueUrl",
+    "SourcesPath",
+    "SweeperFunction",
+    "SwitchesPath",
+    "TriageFunction",
+    "WorkerFunction",
+}
+
+
+def functions(template: Template) -> Iterator[tuple[str, Resource]]:
+    for resource in template.of_type("AWS::Lambda::Function").values():
+        handler = resource["Properties"]["Handler"]
+        found = re.fullmatch(r"functions\.(\w+)\.main\.handler", handler)
+        assert found, handler
+        yield found.group(1), resource
+
+
+def refers_to(value: Any) -> set[str]:
+    """Logical ids that a value of a template refers to."""
+    match value:
+        case {"Ref": str(name)}:
+            return {name}
+        case {"Fn::GetAtt": [str(name), _]}:
+            return {name}
+        case dict():
+            return set().union(*(refers_to(item) for item in value.values()))
+        case list():
+            return set().union(*(refers_to(item) for item in value))
+    return set()
+
+
+def dead_letter_queues(template: Template) -> set[str]:
+    return {template.output(key)["Ref"] for key in ("EventsDlqUrl", "RetriesDlqUrl", "ReplaysDlqUrl", "OpsDlqUrl")}
+
+
+# ------------------------------------------------------------------------------------------------------ queues, alarms
+
+
+def test_every_queue_has_a_dead_letter_queue_or_is_one(template: Template) -> None:
+    queues = template.of_type("AWS::SQS::Queue")
+    dlqs = dead_letter_queues(template)
+    assert len(queues) == 7
+    for name, queue in queues.items():
+        redrive = queue["Properties"].get("RedrivePolicy")
+        if name in dlqs:
+            assert redrive is None
+        else:
+            assert refers_to(redrive["deadLetterTargetArn"]) <= dlqs
+            assert redrive["maxReceiveCount"] == template.config.max_receive_count
+
+
+def test_a_dead_letter_queue_takes_messages_from_its_own_queue_only(template: Template) -> None:
+    queues = template.of_type("AWS::SQS::Queue")
+    names = {queue["Properties"]["QueueName"] for queue in queues.values()}
+    for logical_id in dead_letter_queues(template):
+        properties = queues[logical_id]["Properties"]
+        allowed = properties["RedriveAllowPolicy"]
+        if logical_id == template.output("OpsDlqUrl")["Ref"]:
+            assert allowed == {"redrivePermission": "denyAll"}
+            continue
+        assert allowed["redrivePermission"] == "byQueue"
+        (source,) = allowed["sourceQueueArns"]
+        source_name = json.dumps(source).rstrip('"]}').rsplit(":", 1)[1]
+        assert source_name in names
+        assert f"{source_name}-dlq" == properties["QueueName"]
+
+
+def test_queues_keep_messages_for_fourteen_days_and_are_encrypted(template: Template) -> None:
+    for queue in template.of_type("AWS::SQS::Queue").values():
+        assert queue["Properties"]["MessageRetentionPeriod"] == FOURTEEN_DAYS
+        assert queue["Properties"]["SqsManagedSseEnabled"] is True
+
+
+def test_each_dead_letter_queue_has_an_alarm_that_tells_people(template: Template) -> None:
+    """001.11, 003: an alarm on waiting plus in-flight messages, so that a triage that takes and fails is seen."""
+    alarms = template.of_type("AWS::CloudWatch::Alarm")
+    topic = template.output("AlarmTopicArn")["Ref"]
+    watched: set[str] = set()
+    for alarm in alarms.values():
+        properties = alarm["Properties"]
+        assert refers_to(properties["AlarmActions"]) == {topic}
+        assert properties["Threshold"] == 0
+        assert properties["ComparisonOperator"] == "GreaterThanThreshold"
+        if template.config.emulated:
+            assert properties["MetricName"] == properties["AlarmName"]
+            continue
+        (math,) = [metric for metric in properties["Metrics"] if "Expression" in metric]
+        assert math["Expression"] == "visible + in_flight"
+        parts = {m["Id"]: m["MetricStat"]["Metric"] for m in properties["Metrics"] if "MetricStat" in m}
+        assert parts["visible"]["MetricName"] == "ApproximateNumberOfMessagesVisible"
+        assert parts["in_flight"]["MetricName"] == "ApproximateNumberOfMessagesNotVisible"
+        (queue,) = refers_to(properties["Metrics"])
+        expected = 1 if queue == template.output("OpsDlqUrl")["Ref"] else 5
+        assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == expected
+        watched.add(queue)
+    assert len(alarms) == 4
+    if not template.config.emulated:
+        assert watched == dead_letter_queues(template)
+
+
+def test_a_queue_hides_a_message_for_six_timeouts_of_its_reader(template: Template) -> None:
+    queues = template.of_type("AWS::SQS::Queue")
+    resources = template.body["Resources"]
+    mappings = template.of_type("AWS::Lambda::EventSourceMapping")
+    for mapping in mappings.values():
+        (queue,) = refers_to(mapping["Properties"]["EventSourceArn"])
+        (function,) = refers_to(mapping["Properties"]["FunctionName"])
+        timeout = resources[function]["Properties"]["Timeout"]
+        assert queues[queue]["Properties"]["VisibilityTimeout"] >= 6 * timeout
+    assert len(mappings) == 6
+
+
+def test_mappings_report_failures_one_by_one_and_bound_their_concurrency(template: Template) -> None:
+    concurrency: dict[str, int] = {}
+    for mapping in template.of_type("AWS::Lambda::EventSourceMapping").values():
+        properties = mapping["Properties"]
+        assert properties["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert properties["BatchSize"] == 10
+        assert "MaximumBatchingWindowInSeconds" not in properties
+        (queue,) = refers_to(properties["EventSourceArn"])
+        name = template.body["Resources"][queue]["Properties"]["QueueName"]
+        concurrency[name.removeprefix(f"holdfast-{template.config.name}-")] = properties["ScalingConfig"][
+            "MaximumConcurrency"
+        ]
+    assert concurrency == {
+        "events": 10,
+        "retries": 2,
+        "replays": 2,
+        "events-dlq": 2,
+        "retries-dlq": 2,
+        "replays-dlq": 2,
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- functions
+
+
+def test_each_function_reads_back_exactly_the_settings_it_is_given(template: Template) -> None:
+    seen = set()
+    for name, resource in functions(template):
+        variables = resource["Properties"]["Environment"]["Variables"]
+        environ = {key: value if isinstance(value, str) else "resolved" for key, value in variables.items()}
+        settings = SETTINGS[name].from_env(environ)
+        assert settings.to_env() == environ
+        seen.add(name)
+    assert seen == set(SETTINGS)
+
+
+def test_a_function_is_told_the_timeout_it_has(template: Template) -> None:
+    told = 0
+    for _, resource in functions(template):
+        variables = resource["Properties"]["Environment"]["Variables"]
+        if "TIMEOUT_SECONDS" in variables:
+            assert int(variables["TIMEOUT_SECONDS"]) == resource["Properties"]["Timeout"]
+            told += 1
+    assert told == 3
+
+
+def test_functions_are_made_alike(template: Template) -> None:
+    groups = template.of_type("AWS::Logs::LogGroup")
+    roles, logs = set(), set()
+    for _, resource in functions(template):
+        properties = resource["Properties"]
+        assert properties["Runtime"] == "python3.13"
+        assert properties["Architectures"] == ["arm64"]
+        assert properties["TracingConfig"] == {"Mode": "Active"}
+        assert properties["LoggingConfig"]["LogFormat"] == "JSON"
+        (log_group,) = refers_to(properties["LoggingConfig"]["LogGroup"])
+        assert groups[log_group]["Properties"]["RetentionInDays"] == template.config.log_retention_days
+        logs.add(log_group)
+        roles |= refers_to(properties["Role"])
+    assert len(roles) == len(logs) == len(SETTINGS)
+
+
+def test_no_role_has_a_managed_policy(template: Template) -> None:
+    for role in template.of_type("AWS::IAM::Role").values():
+        assert "ManagedPolicyArns" not in role["Properties"]
+        assert "Policies" not in role["Properties"]
+
+
+def test_what_fails_asynchronously_ends_in_the_ops_queue(template: Template) -> None:
+    ops = template.output("OpsDlqUrl")["Ref"]
+    configs = template.of_type("AWS::Lambda::EventInvokeConfig")
+    owners = set()
+    for config in configs.values():
+        assert refers_to(config["Properties"]["DestinationConfig"]["OnFailure"]) == {ops}
+        owners |= refers_to(config["Properties"]["FunctionName"])
+    assert owners == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator", "Replay")}
+
+
+def test_sweeper_and_evaluator_run_each_minute_where_nothing_else_ticks(template: Template) -> None:
+    rules = template.of_type("AWS::Events::Rule")
+    if template.config.emulated:
+        assert rules == {}
+        return
+    targets = set()
+    for rule in rules.values():
+        assert rule["Properties"]["ScheduleExpression"] == "rate(1 minute)"
+        (target,) = rule["Properties"]["Targets"]
+        targets |= refers_to(target["Arn"])
+    assert targets == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator")}
+
+
+def test_workers_can_never_starve_ingress_in_prod(stage: Callable[[str], Template]) -> None:
+    reserved = {
+        name: resource["Properties"].get("ReservedConcurrentExecutions") for name, resource in functions(stage("prod"))
+    }
+    assert reserved.pop("ingress") >= 100
+    assert set(reserved.values()) == {None}
+
+
+# ------------------------------------------------------------------------------------------------------------- storage
+
+
+def test_tables_are_on_demand_recoverable_encrypted_and_expire_items(template: Template) -> None:
+    tables = dict(template.tables())
+    assert set(tables) == {"LedgerTable", "RecoveryTable", "AuditTable", "ControlTable", "RecipientsTable"}
+    assert len(template.of_type("AWS::DynamoDB::Table")) == len(tables)
+    for properties in tables.values():
+        assert properties["BillingMode"] == "PAY_PER_REQUEST"
+        assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+        assert properties["SSESpecification"] == {"SSEEnabled": True}
+        assert properties["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+
+
+def test_tables_have_the_keys_that_the_code_writes(template: Template) -> None:
+    keys = {
+        key: [schema["AttributeName"] for schema in properties["KeySchema"]] for key, properties in template.tables()
+    }
+    indexes = {
+        (key, index["IndexName"]): (
+            [schema["AttributeName"] for schema in index["KeySchema"]],
+            index["Projection"]["ProjectionType"],
+        )
+        for key, properties in template.tables()
+        for index in properties.get("GlobalSecondaryIndexes", [])
+    }
+    assert keys == {
+        "LedgerTable": ["pk"],
+        "RecoveryTable": ["pk"],
+        "AuditTable": ["pk", "sk"],
+        "ControlTable": ["pk"],
+        "RecipientsTable": ["pk"],
+    }
+    assert indexes == {
+        ("RecoveryTable", "work"): (["gpk", "gsk"], "ALL"),
+        ("AuditTable", "by_request"): (["request_id", "sk"], "ALL"),
+    }
+
+
+def test_the_bucket_is_private_and_forgets_replay_material_but_never_a_spilled_event(template: Template) -> None:
+    (bucket,) = template.of_type("AWS::S3::Bucket").values()
+    properties = bucket["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
+    assert rules["envelopes"]["ExpirationInDays"] == rules["claims"]["ExpirationInDays"] == 120
+    assert "ExpirationInDays" not in rules["spill"]
+    assert "ExpirationInDays" not in rules["uploads"]
+
+
+def test_prod_keeps_its_data_and_the_others_leave_nothing_behind(template: Template) -> None:
+    kept = template.config.name == "prod"
+    stateful = {
+        **template.of_type("AWS::DynamoDB::Table"),
+        **template.of_type("AWS::S3::Bucket"),
+        **template.of_type("AWS::SQS::Queue"),
+        **template.of_type("AWS::Logs::LogGroup"),
+    }
+    for resource in stateful.values():
+        assert resource["DeletionPolicy"] == ("Retain" if kept else "Delete")
+    for _, properties in template.tables():
+        assert properties["DeletionProtectionEnabled"] is kept
+    assert bool(template.stack.termination_protection) is kept
+
+
+# -------------------------------------------------------------------------------------------------------------- intake
+
+
+def test_webhooks_come_in_by_one_route(template: Template) -> None:
+    routes = [route["Properties"]["RouteKey"] for route in template.of_type("AWS::ApiGatewayV2::Route").values()]
+    assert routes == ["POST /webhooks/{source}"]
+
+
+def test_the_gateway_logs_what_it_refuses_without_an_address_or_a_body(template: Template) -> None:
+    (api_stage,) = template.of_type("AWS::ApiGatewayV2::Stage").values()
+    written = json.loads(api_stage["Properties"]["AccessLogSettings"]["Format"])
+    assert {"status", "route", "request_id", "gateway_error"} <= set(written)
+    assert not any("identity" in value or "body" in value for value in written.values())
+    assert api_stage["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"] > 0
+
+
+# ------------------------------------------------------------------------------------------------------------ switches
+
+
+def test_every_switch_of_the_design_is_deployed_with_its_everyday_value(template: Template) -> None:
+    path = f"/holdfast/{template.config.name}/switches/"
+    assert template.output("SwitchesPath") == path.rstrip("/")
+    deployed = {
+        parameter["Properties"]["Name"].removeprefix(path): parameter["Properties"]["Value"]
+        for parameter in template.of_type("AWS::SSM::Parameter").values()
+    }
+    assert deployed == {
+        "mode": "live",
+        "auto_reply": "on",
+        "classifier": "llm",
+        "optional_calls": "on",
+        "replay": "on",
+        "disabled_integrations": "none",
+        "replay_blocked_integrations": "none",
+        "limits/helpdesk": "1",
+        "limits/llm": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("switch", "good", "bad"),
+    [
+        ("mode", ["live", "route_only", "shadow", "manual", "hold"], ["Live", "livehold", ""]),
+        ("auto_reply", ["on", "off"], ["true", "offf", "On"]),
+        ("classifier", ["llm", "rules"], ["gpt"]),
+        ("disabled_integrations", ["none", "all", "helpdesk", "helpdesk,llm"], ["helpdesk;llm", ",", ""]),
+        ("limits/helpdesk", ["0", "1", "0.25"], ["2", "-1", "50%", "1.5"]),
+    ],
+)
+def test_ssm_itself_refuses_a_value_that_no_reader_knows(switch: str, good: list[str], bad: list[str]) -> None:
+    (pattern,) = [each.pattern for each in SWITCHES if each.name == switch]
+    assert all(re.search(pattern, value) for value in good)
+    assert not any(re.search(pattern, value) for value in bad)
+
+
+# ------------------------------------------------------------------------------------------------------------- grants
+
+# What each function may do, on what. Read it as the expectation: an action more or less is a decision to be made here.
+GRANTS: dict[str, dict[str, set[str]]] = {
+    "ingress": {
+        "events": {"sqs:SendMessage"},
+        "sources/*": {"ssm:GetParameter"},
+    },
+    "worker": {
+        "Ledger": {
+            "dynamodb:BatchGetItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+        },
+        "Recovery": {
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+        },
+        "Audit": {"dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:UpdateItem"},
+        "Recipients": {"dynamodb:BatchGetItem", "dynamodb:GetItem"},
+        "Bucket": {"s3:ListBucket"},
+        "Bucket/envelopes/*": {"s3:GetObject", "s3:PutObject"},
+        "Bucket/claims/*": {"s3:GetObject"},
+        "integrations/*": {"ssm:GetParameter"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParametersByPath"},
+        "events": {"consume"},
+        "retries": {"consume"},
+        "replays": {"consume"},
+    },
+    "triage": {
+        "Ledger": {"dynamodb:GetItem"},
+        "Recovery": {
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+        },
+        "Audit": {"dynamodb:PutItem"},
+        "Bucket/envelopes/*": {"s3:PutObject"},
+        "events-dlq": {"consume"},
+        "retries-dlq": {"consume"},
+        "replays-dlq": {"consume"},
+    },
+    "sweeper": {
+        "Recovery/index/work": {"dynamodb:Query"},
+        "Recovery": {
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+        },
+        "Audit": {"dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
+        "retries": {"sqs:SendMessage"},
+        "replays": {"sqs:SendMessage"},
+        "ops-dlq": {"send"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParametersByPath"},
+    },
+    "replay": {
+        "Recovery/index/work": {"dynamodb:Query"},
+        "Recovery": {
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+        },
+        "Audit": {"dynamodb:PutItem"},
+        "Control": {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
+        "replays": {"sqs:SendMessage"},
+        "ops-dlq": {"send"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParametersByPath"},
+    },
+    "evaluator": {
+        "Control": {
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+            "dynamodb:UpdateItem",
+        },
+        "Audit": {"dynamodb:PutItem"},
+        "ops-dlq": {"send"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath"},
+    },
+}
+CONSUME = {
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:GetQueueUrl",
+    "sqs:ReceiveMessage",
+}
+SEND = {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"}
+EVERY_FUNCTION = {
+    "Logs": {"logs:CreateLogStream", "logs:PutLogEvents"},
+    "*": {"xray:PutTelemetryRecords", "xray:PutTraceSegments"},
+}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _spelled(template: Template, arn: Any) -> str:
+    """A policy's resource in the words of `GRANTS`."""
+    match arn:
+        case str():
+            return arn
+        case {"Fn::GetAtt": [str(logical_id), "Arn"]}:
+            properties = template.body["Resources"][logical_id]["Properties"]
+            if "QueueName" in properties:
+                return str(properties["QueueName"]).removeprefix(f"holdfast-{template.config.name}-")
+            if template.body["Resources"][logical_id]["Type"] == "AWS::Logs::LogGroup":
+                return "Logs"
+            (word,) = [
+                key.removesuffix("Table")
+                for key in template.body["Outputs"]
+                if template.output(key) == {"Ref": logical_id}
+            ]
+            return str(word)
+        case {"Fn::Join": ["", list(parts)]}:
+            text = "".join(part if isinstance(part, str) else f"<{_spelled(template, part)}>" for part in parts)
+            if ":parameter/" in text:
+                return text.split(f":parameter/holdfast/{template.config.name}/", 1)[1]
+            return text.replace("<", "").replace(">", "")
+        case {"Ref": str(name)}:
+            return name
+    raise AssertionError(f"not an ARN: {arn}")
+
+
+def granted(template: Template) -> dict[str, dict[str, set[str]]]:
+    role_of = {next(iter(refers_to(r["Properties"]["Role"]))): name for name, r in functions(template)}
+    found: dict[str, dict[str, set[str]]] = {name: {} for name in role_of.values()}
+    for policy in template.of_type("AWS::IAM::Policy").values():
+        (role,) = refers_to(policy["Properties"]["Roles"])
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            assert statement["Effect"] == "Allow"
+            for resource in _listed(statement["Resource"]):
+                actions = found[role_of[role]].setdefault(_spelled(template, resource), set())
+                actions |= set(_listed(statement["Action"]))
+    return found
+
+
+def _expected(grants: dict[str, set[str]]) -> dict[str, set[str]]:
+    written_out = {
+        resource: CONSUME if actions == {"consume"} else SEND if actions == {"send"} else actions
+        for resource, actions in grants.items()
+    }
+    return {**written_out, **EVERY_FUNCTION}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_each_function_may_do_exactly_what_is_written_here(name: str, stage: Callable[[str], Template]) -> None:
+    assert granted(stage("prod"))[name] == _expected(GRANTS[name])
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_on_the_local_stage_only_reads_of_switches_are_wider(name: str, stage: Callable[[str], Template]) -> None:
+    expected = _expected(GRANTS[name])
+    if expected.pop("switches", None):
+        expected["*"] = expected["*"] | {"ssm:GetParametersByPath"}
+        history = expected.pop("switches/*") - {"ssm:GetParametersByPath"}
+        if history:
+            expected["switches/*"] = history
+    assert granted(stage("local"))[name] == expected
+
+
+def test_no_action_is_a_wildcard(template: Template) -> None:
+    for grants in granted(template).values():
+        assert not [action for actions in grants.values() for action in actions if "*" in action]
+
+
+def test_a_wildcard_grant_without_a_reason_cannot_be_written() -> None:
+    stack = new_stack(STAGES["dev"])
+    (worker,) = [
+        each for each in stack.node.find_all() if isinstance(each, PythonFunction) and each.node.id == "Worker"
+    ]
+    with pytest.raises(ValueError, match="needs a reason"):
+        worker.allow(["dynamodb:GetItem"], ["*"])
+
+
+# ------------------------------------------------------------------------------------------------------------ checkers
+
+
+def _findings(stack: Stack, pack: type[AwsSolutionsChecks | ServerlessChecks]) -> list[str]:
+    report = pack().validate_scope(stack)
+    return [f"{violation.rule_name}: {violation.description}" for violation in report.violations]
+
+
+@pytest.mark.parametrize("pack", [AwsSolutionsChecks, ServerlessChecks])
+def test_cdk_nag_finds_nothing(template: Template, pack: type[AwsSolutionsChecks | ServerlessChecks]) -> None:
+    assert _findings(template.stack, pack) == []
+
+
+def test_cdk_nag_would_find_a_wildcard_that_nobody_gave_a_reason_for() -> None:
+    stack = new_stack(STAGES["dev"])
+    (worker,) = [
+        each for each in stack.node.find_all() if isinstance(each, PythonFunction) and each.node.id == "Worker"
+    ]
+    worker.role.add_to_policy(iam.PolicyStatement(actions=["dynamodb:*"], resources=["*"]))
+    assert any("IAM5" in finding for finding in _findings(stack, AwsSolutionsChecks))
+
+
+def test_cfn_lint_finds_nothing_in_any_stage(stage: Callable[[str], Template], tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.template.json" for name in STAGES]
+    for path, name in zip(paths, STAGES, strict=True):
+        path.write_text(json.dumps(stage(name).body))
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "cfn-lint"), *map(str, paths)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, "")
+
+
+# ------------------------------------------------------------------------------------------------------ outputs, stages
+
+
+def test_outputs_are_what_the_command_line_reads(template: Template) -> None:
+    assert set(template.body["Outputs"]) == OUTPUTS
+
+
+def _differences(left: Any, right: Any, path: str) -> Iterator[str]:
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in left.keys() | right.keys():
+            yield from _differences(left.get(key), right.get(key), f"{path}.{key}")
+    elif left != right:
+        yield path
+
+
+def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_else(
+    stage: Callable[[str], Template],
+) -> None:
+    def comparable(template: Template) -> dict[str, Any]:
+        text = json.dumps(template.body["Resources"]).replace(f"holdfast-{template.config.name}", "holdfast-STAGE")
+        resources: dict[str, Any] = json.loads(text.replace(f"/holdfast/{template.config.name}/", "/holdfast/STAGE/"))
+        return resources
+
+    local, dev = comparable(stage("local")), comparable(stage("dev"))
+    assert local.keys() - dev.keys() == set()
+    # No schedule (the local stack ticks by itself), and no policy that refuses plain HTTP or lets a schedule in.
+    assert {dev[key]["Type"] for key in dev.keys() - local.keys()} == {
+        "AWS::Events::Rule",
+        "AWS::Lambda::Permission",
+        "AWS::SQS::QueuePolicy",
+        "AWS::S3::BucketPolicy",
+        "AWS::SNS::TopicPolicy",
+    }
+    found = {
+        f"{local[key]['Type']}{place}"
+        for key in local.keys() & dev.keys()
+        for place in _differences(local[key].get("Properties"), dev[key].get("Properties"), "")
+    }
+    assert found == {
+        # The emulator computes neither metric math nor M of N: one derived metric per alarm.
+        "AWS::CloudWatch::Alarm.DatapointsToAlarm",
+        "AWS::CloudWatch::Alarm.EvaluationPeriods",
+        "AWS::CloudWatch::Alarm.MetricName",
+        "AWS::CloudWatch::Alarm.Metrics",
+        "AWS::CloudWatch::Alarm.Namespace",
+        "AWS::CloudWatch::Alarm.Period",
+        "AWS::CloudWatch::Alarm.Statistic",
+        # Reads of parameters by path; what exactly is tested with the grants.
+        "AWS::IAM::Policy.PolicyDocument.Statement",
+        # Numbers: the same waits on a shorter clock.
+        "AWS::Lambda::Function.Environment.Variables.STAGE",
+        "AWS::Lambda::Function.Environment.Variables.TIMEOUT_SECONDS",
+        "AWS::Lambda::Function.Environment.Variables.TIME_SCALE",
+        "AWS::Lambda::Function.Timeout",
+        "AWS::Logs::LogGroup.RetentionInDays",
+        "AWS::SQS::Queue.RedrivePolicy.maxReceiveCount",
+        "AWS::SQS::Queue.VisibilityTimeout",
+    }
