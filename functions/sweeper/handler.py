@@ -1,0 +1,201 @@
+"""The only scheduler (architecture §7): each tick, per integration that may send, hints at its due rows go out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from functions.core import sweep
+from functions.core.clock import Clock
+from functions.core.failure import VersionConflict
+from functions.core.gate import IntegrationState
+from functions.core.integration import INTAKE
+from functions.core.ports import Hint, Hints, Ledger, Recovery, Switches
+from functions.core.recovery import Change, Row, Status, end, hinted, put_off
+from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
+from functions.observability import Metrics
+from functions.sweeper.settings import SweeperSettings
+
+BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
+HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
+
+Handler = Callable[[dict[str, Any], object], dict[str, int]]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one tick did, by outcome."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, outcome: str, number: int = 1) -> None:
+        self.counts[outcome] = self.counts.get(outcome, 0) + number
+
+    @property
+    def woken(self) -> int:
+        """How many hints were tried, which is what the cap of a tick bounds."""
+        return self.counts.get("rows_hinted", 0) + self.counts.get("hints_not_accepted", 0)
+
+
+def build(
+    settings: SweeperSettings,
+    *,
+    integrations: Sequence[str],
+    ledger: Ledger,
+    recovery: Recovery,
+    switches: Switches,
+    retries: Hints,
+    replays: Hints,
+    clock: Clock,
+    log: Logger,
+    metrics: Metrics,
+) -> Handler:
+    """The handler of one tick. `integrations` are those of the catalog; `intake` is added.
+
+    Answers how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what went wrong, after
+    everything else was done: no duty waits for another, and the failure is seen.
+    """
+    swept = (INTAKE, *(name for name in integrations if name != INTAKE))
+
+    def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
+        started_ms = clock.now_ms()
+        deadline_ms = started_ms + settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS
+        tally, failures = _Tally(), []
+        snapshot = switches.snapshot(FRESH_FOR_MS)
+        try:
+            states = ledger.read([], swept).integrations
+            for integration in sweep.in_turn(swept, started_ms // (sweep.HORIZON_SECONDS * 1000)):
+                duty = _Duty(
+                    state=states.get(integration, IntegrationState(integration)),
+                    snapshot=snapshot,
+                    deadline_ms=deadline_ms,
+                    scale=settings.time_scale,
+                    recovery=recovery,
+                    queues={True: replays, False: retries},
+                    clock=clock,
+                    log=log,
+                    metrics=metrics,
+                    tally=tally,
+                )
+                try:
+                    duty.run()
+                except Exception as error:
+                    failures.append(error)
+                    metrics.count("duties_failed", integration=integration)
+                    log.exception("a duty of the sweeper failed", extra={"duty": "wake", "integration": integration})
+        finally:
+            metrics.flush()
+        log.info("swept", extra={"count": tally.counts, "duration_ms": clock.now_ms() - started_ms})
+        if failures:
+            raise ExceptionGroup("duties of the sweeper failed", failures)
+        return dict(tally.counts)
+
+    return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """One integration's part of a tick."""
+
+    state: IntegrationState
+    snapshot: Snapshot | None
+    deadline_ms: int
+    scale: float
+    recovery: Recovery
+    queues: dict[bool, Hints]
+    clock: Clock
+    log: Logger
+    metrics: Metrics
+    tally: _Tally
+
+    def run(self) -> None:
+        now_ms = self.clock.now_ms()
+        name, horizon = self.state.integration, sweep.horizon_ms(self.scale)
+        cap = min(sweep.PER_INTEGRATION, sweep.PER_TICK - self.tally.woken)
+        if cap <= 0 or now_ms >= self.deadline_ms:
+            self._count("integrations_not_reached")
+            return
+        general = view(self.snapshot, flow="", source="", tenant="", now_ms=now_ms)
+        parked = sweep.why_parked(self.state, general, now_ms, horizon)
+        if parked is not None:
+            self._count("integrations_parked")
+            self.log.info("parked", extra={"integration": name, "reason": parked})
+            return
+        rows = self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD)
+        woken: list[tuple[Row, int]] = []
+        for row in rows:
+            match sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale):
+                case sweep.Wake(not_before_ms):
+                    woken.append((row, not_before_ms))
+                    if sweep.is_overdue(row, now_ms, self.scale):
+                        self._count("rows_overdue")
+                case sweep.LetExpire():
+                    self._commit(
+                        end(row, "EXPIRED", "nothing could be sent before it was too late", now_ms), "rows_expired"
+                    )
+                case sweep.PutOff(until_ms):
+                    self._commit(put_off(row, until_ms), "rows_put_off")
+                case sweep.Leave():
+                    self.tally.add("rows_left")
+            if self.clock.now_ms() >= self.deadline_ms:
+                break
+        self._wake(woken, cap)
+
+    def _switches(self, row: Row, now_ms: int) -> SwitchView:
+        return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
+
+    def _wake(self, woken: list[tuple[Row, int]], cap: int) -> None:
+        """Commit, then send: a hint that is lost in between is made up for when the row is due again."""
+        times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
+        chosen = sweep.order_fairly((row for row, _ in woken), cap)
+        if len(woken) > len(chosen):
+            self._count("rows_over_cap", len(woken) - len(chosen))
+        for batch in _batches(chosen):
+            if self.clock.now_ms() >= self.deadline_ms:
+                self._count("sweeps_cut_short")
+                return
+            hints: dict[bool, list[Hint]] = {True: [], False: []}
+            try:
+                for row in batch:
+                    change = hinted(row, self.clock.now_ms(), sweep.rehint_scale(self.scale))
+                    if self._commit(change, "rows_committed"):
+                        after = change.after
+                        hints[after.status is Status.REPLAYED].append(
+                            Hint(after.recovery_id, after.version, times[row.recovery_id], after.tenant)
+                        )
+            finally:  # what was committed is sent, even if the next commit failed
+                for is_replay, sending in hints.items():
+                    if sending:
+                        self._send(self.queues[is_replay], sending)
+
+    def _send(self, queue: Hints, hints: list[Hint]) -> None:
+        refused = queue.send(hints, self.clock.now_ms())
+        self._count("rows_hinted", len(hints) - len(refused))
+        if refused:
+            self._count("hints_not_accepted", len(refused))
+            self.log.error(
+                "a queue did not accept hints; their rows will be due again",
+                extra={"integration": self.state.integration, "count": len(refused)},
+            )
+
+    def _commit(self, change: Change, outcome: str) -> bool:
+        try:
+            self.recovery.commit([change])
+        except VersionConflict:
+            self._count("rows_moved")
+            return False
+        self._count(outcome)
+        return True
+
+    def _count(self, name: str, number: int = 1) -> None:
+        if number:
+            self.tally.add(name, number)
+            self.metrics.count(name, number, integration=self.state.integration)
+
+
+def _batches(rows: list[Row]) -> Iterator[list[Row]]:
+    for start in range(0, len(rows), HINT_BATCH):
+        yield rows[start : start + HINT_BATCH]

@@ -1,0 +1,310 @@
+"""Ticks of the sweeper over tables and queues: what is hinted, what is left, and that no crash loses anything."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from functions import observability
+from functions.core import sweep
+from functions.core.audit import AuditType
+from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.gate import Health
+from functions.core.ports import Hint
+from functions.core.recovery import Change, Row, Status, claim
+from functions.sweeper.handler import Handler, build
+from functions.sweeper.settings import SweeperSettings
+from tests.fakes import (
+    LIVE_SWITCHES,
+    NOON_MS,
+    FakeClock,
+    FakeHints,
+    FakeLedger,
+    FakeRecovery,
+    FakeSwitches,
+    FakeTables,
+)
+from tests.recovery_rows import event_row, row
+
+SETTINGS = SweeperSettings(
+    stage="test",
+    recovery_table="recovery",
+    audit_table="audit",
+    control_table="control",
+    retries_queue_url="http://localhost/retries",
+    replays_queue_url="http://localhost/replays",
+    switches_path="/holdfast/test/switches",
+    timeout_seconds=50,
+    time_scale=1.0,
+)
+
+
+class Stage:
+    """Everything one sweeper sees."""
+
+    def __init__(self, *rows: Row, scale: float = 1.0, **switches: str) -> None:
+        self.tables = FakeTables()
+        self.clock = FakeClock()
+        self.recovery = FakeRecovery(self.tables)
+        self.retries = FakeHints(self.tables.faults, "retries")
+        self.replays = FakeHints(self.tables.faults, "replays")
+        self.switches = FakeSwitches(self.clock, {**LIVE_SWITCHES, **switches})
+        self.lines: list[str] = []
+        self.log = io.StringIO()
+        self.put(*rows)
+        self.tick_once: Handler = self.sweeper(scale)
+
+    def sweeper(self, scale: float) -> Handler:
+        return build(
+            replace(SETTINGS, time_scale=scale),
+            integrations=("helpdesk", "email"),
+            ledger=FakeLedger(self.tables),
+            recovery=self.recovery,
+            switches=self.switches,
+            retries=self.retries,
+            replays=self.replays,
+            clock=self.clock,
+            log=observability.logger("sweeper-test", stream=self.log),
+            metrics=observability.metrics("sweeper", self.lines.append),
+        )
+
+    def put(self, *rows: Row) -> None:
+        self.tables.rows.update({each.recovery_id: each for each in rows})
+
+    def tick(self) -> dict[str, int]:
+        return self.tick_once({}, None)
+
+    def now(self, subject: Row) -> Row:
+        return self.tables.rows[subject.recovery_id]
+
+    def hints(self, queue: FakeHints) -> list[str]:
+        return [sent.hint.recovery_id for sent in queue.sent]
+
+
+def test_a_due_row_gets_a_hint_at_its_new_version_and_is_looked_at_again_if_nothing_comes_of_it() -> None:
+    due = row()
+    stage = Stage(due)
+    assert stage.tick() == {"rows_committed": 1, "rows_hinted": 1}
+    (sent,) = stage.retries.sent
+    assert sent.hint == Hint(due.recovery_id, due.version + 1, NOON_MS, "acme")
+    assert stage.now(due).version == sent.hint.version
+    assert stage.now(due).due_at_ms == NOON_MS + 180_000
+    assert stage.tick() == {}
+
+
+def test_a_wait_that_ends_before_the_next_tick_travels_as_the_hints_delay() -> None:
+    stage = Stage(row(not_before_ms=NOON_MS + 42_000, due_at_ms=NOON_MS + 42_000))
+    stage.tick()
+    assert [sent.delay_seconds for sent in stage.retries.sent] == [42]
+
+
+def test_a_row_that_is_due_later_is_not_touched() -> None:
+    later = row(not_before_ms=NOON_MS + 60_001, due_at_ms=NOON_MS + 60_001)
+    stage = Stage(later)
+    assert stage.tick() == {}
+    assert stage.now(later) == later
+
+
+def test_a_replayed_row_is_hinted_on_the_replays_queue_and_an_events_row_too() -> None:
+    replayed, dead_event = row(status=Status.REPLAYED), event_row(status=Status.REPLAYED, due_at_ms=NOON_MS)
+    stage = Stage(replayed, dead_event)
+    stage.tick()
+    assert sorted(stage.hints(stage.replays)) == sorted([replayed.recovery_id, dead_event.recovery_id])
+    assert stage.retries.sent == []
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"mode": "hold"}, {"disabled_integrations": "all"}, {"limits/helpdesk": "0"}],
+    ids=str,
+)
+def test_rows_of_what_may_not_send_stay_as_they_are_and_are_woken_once_it_may(switches: dict[str, Any]) -> None:
+    due = row()
+    stage = Stage(due, **switches)
+    stage.tick()
+    assert stage.now(due) == due
+    stage.switches.values.update(LIVE_SWITCHES)
+    stage.switches.values.pop("limits/helpdesk", None)
+    stage.clock.advance(60_000)
+    stage.tick()
+    assert stage.hints(stage.retries) == [due.recovery_id]
+
+
+def test_while_an_integration_is_down_no_row_of_it_is_woken_and_other_integrations_go_on() -> None:
+    waiting, other = row("waiting"), row("other", integration_id="email")
+    stage = Stage(waiting, other)
+    stage.tables.set_health("helpdesk", Health.HARD_DOWN)
+    stage.tick()
+    assert stage.hints(stage.retries) == [other.recovery_id]
+    assert stage.now(waiting) == waiting
+
+
+def test_a_row_past_its_expiry_ends_with_its_audit_event_and_no_hint() -> None:
+    late = row(expires_at_ms=NOON_MS)
+    stage = Stage(late)
+    stage.tick()
+    assert (stage.now(late).status, stage.now(late).failure_code) == (Status.FAILED, "EXPIRED")
+    assert [each.event_type for each in stage.tables.events] == [AuditType.DISMISSED]
+    assert stage.retries.sent == []
+
+
+def test_a_row_that_waits_for_another_costs_one_write_and_ends_when_it_expires() -> None:
+    child = row(status=Status.PENDING, waits_for=("parent",), expires_at_ms=NOON_MS + 90_000)
+    stage = Stage(child)
+    assert stage.tick() == {"rows_put_off": 1}
+    for _ in range(2):
+        stage.clock.advance(30_000)
+        assert "rows_put_off" not in stage.tick()
+    stage.clock.advance(30_000)
+    assert stage.tick()["rows_expired"] == 1
+    assert stage.now(child).failure_code == "EXPIRED"
+
+
+def test_replays_wait_while_the_switch_is_off_and_go_on_by_themselves_afterwards() -> None:
+    replayed, ordinary = row("replayed", status=Status.REPLAYED), row("ordinary")
+    stage = Stage(replayed, ordinary, replay="off")
+    stage.tick()
+    assert stage.hints(stage.retries) == [ordinary.recovery_id]
+    assert stage.replays.sent == []
+    stage.switches.values["replay"] = "on"
+    stage.clock.advance(60_000)
+    stage.tick()
+    assert stage.hints(stage.replays) == [replayed.recovery_id]
+
+
+def test_a_hint_that_the_queue_does_not_accept_is_sent_again_when_the_row_is_due_again() -> None:
+    due = row()
+    stage = Stage(due)
+    stage.retries.refused.add(due.recovery_id)
+    assert stage.tick()["hints_not_accepted"] == 1
+    stage.retries.refused.clear()
+    stage.clock.advance(180_000)
+    assert stage.tick()["rows_hinted"] == 1
+    assert [sent.hint.version for sent in stage.retries.sent] == [stage.now(due).version]
+
+
+def test_a_row_that_somebody_else_moves_in_between_is_skipped_and_counted() -> None:
+    due = row()
+    stage = Stage(due)
+
+    class Racing(FakeRecovery):
+        def commit(self, changes: Sequence[Change]) -> None:
+            stage.put(claim(due, NOON_MS, NOON_MS + 65_000, "req-2").after)
+            super().commit(changes)
+
+    stage.recovery.__class__ = Racing
+    assert stage.tick() == {"rows_moved": 1}
+    assert stage.retries.sent == []
+    assert stage.now(due).lease_until_ms == NOON_MS + 65_000
+
+
+def test_one_integrations_trouble_does_not_stop_the_others_and_the_tick_still_fails() -> None:
+    here, there = row("here"), row("there", integration_id="email")
+    stage = Stage(here, there)
+    stage.tables.faults.on_before = _failing_due_of_first_two(stage)
+    with pytest.raises(ExceptionGroup) as failed:
+        stage.tick()
+    assert len(failed.value.exceptions) == 2
+    assert len(stage.retries.sent) <= 1
+    assert "a duty of the sweeper failed" in stage.log.getvalue() or any(
+        "duties_failed" in line for line in stage.lines
+    )
+    stage.tables.faults.on_before = None
+    stage.clock.advance(60_000)
+    stage.tick()
+    assert sorted(stage.hints(stage.retries)) == sorted([here.recovery_id, there.recovery_id])
+
+
+def _failing_due_of_first_two(stage: Stage) -> Any:
+    seen: list[str] = []
+
+    def fail(op: str) -> None:
+        if op == "recovery.due":
+            seen.append(op)
+            if len(seen) <= 2:
+                raise StorageUnavailable("the table did not answer")
+
+    return fail
+
+
+def test_a_flood_of_one_tenant_is_capped_and_the_rest_of_it_follows() -> None:
+    flood = [row(f"r{n}") for n in range(sweep.PER_INTEGRATION + 20)]
+    stage = Stage(*flood)
+    assert stage.tick()["rows_over_cap"] == 20
+    assert len(stage.retries.sent) == sweep.PER_INTEGRATION
+    stage.clock.advance(60_000)
+    stage.tick()
+    assert sorted(stage.hints(stage.retries)) == sorted(each.recovery_id for each in flood)
+
+
+def test_a_tick_ends_before_its_time_is_up_and_the_next_one_goes_on() -> None:
+    rows = [row(f"r{n}") for n in range(30)]
+    stage = Stage(*rows)
+
+    def slow(op: str) -> None:
+        if op == "recovery.commit":
+            stage.clock.advance(3_000)
+
+    stage.tables.faults.on_before = slow
+    assert stage.tick()["sweeps_cut_short"] == 1
+    assert 0 < len(stage.retries.sent) < 30
+    stage.tables.faults.on_before = None
+    stage.clock.advance(60_000)
+    stage.tick()
+    assert {*stage.hints(stage.retries)} == {each.recovery_id for each in rows}
+
+
+def test_shortened_waits_leave_a_hint_the_time_that_a_queue_needs() -> None:
+    due = row()
+    stage = Stage(due, scale=1 / 60)
+    stage.tick()
+    for _ in range(9):
+        stage.clock.advance(1_000)
+        stage.tick()
+    assert len(stage.retries.sent) == 1
+    stage.clock.advance(1_000)
+    stage.tick()
+    assert len(stage.retries.sent) == 2
+
+
+class _Died(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_sweeper_that_dies_at_any_step_loses_no_row_and_ends_none_twice(step: int, when: str) -> None:
+    due = [row(f"r{n}") for n in range(12)]
+    late, replayed = row("late", expires_at_ms=NOON_MS), row("replayed", status=Status.REPLAYED)
+    stage = Stage(*due, late, replayed)
+    left = [step]
+
+    def die(_op: str) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise _Died
+
+    setattr(stage.tables.faults, f"on_{when}", die)
+    with pytest.raises(_Died):
+        stage.tick()
+    setattr(stage.tables.faults, f"on_{when}", None)
+    for _ in range(4):
+        stage.clock.advance(60_000)
+        stage.tick()
+    latest = {
+        sent.hint.recovery_id: sent.hint.version for queue in (stage.retries, stage.replays) for sent in queue.sent
+    }
+    for each in (*due, replayed):
+        assert latest[each.recovery_id] == stage.now(each).version
+    assert stage.now(late).failure_code == "EXPIRED"
+    assert len([each for each in stage.tables.events if each.affected_id == late.recovery_id]) == 1
+
+
+def test_conflicts_are_never_raised_to_the_caller() -> None:
+    stage = Stage(row())
+    stage.tables.faults.fail("recovery.commit", VersionConflict("moved"))
+    assert stage.tick() == {"rows_moved": 1}

@@ -1,0 +1,187 @@
+"""Which rows are woken, when, and in what order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.core import sweep
+from functions.core.attempt import Effect
+from functions.core.gate import Health, IntegrationState
+from functions.core.integration import INTAKE
+from functions.core.recovery import REHINT_SECONDS, Row, Status
+from functions.core.switches import Snapshot, SwitchView, view
+from tests.fakes import LIVE_SWITCHES, NOON_MS
+from tests.recovery_rows import dead, row
+
+HEALTHY = IntegrationState("helpdesk")
+
+
+def switches(**values: str) -> SwitchView:
+    snapshot = Snapshot.complete(
+        {**LIVE_SWITCHES, **{name.replace("__", "/"): text for name, text in values.items()}}, NOON_MS
+    )
+    return view(snapshot, flow="support", source="helpdesk-acme", tenant="acme", now_ms=NOON_MS)
+
+
+def look(subject: Row, *, now_ms: int = NOON_MS, state: IntegrationState = HEALTHY, **values: Any) -> sweep.Look:
+    return sweep.look(subject, state, switches(**values), now_ms, 1.0)
+
+
+# ------------------------------------------------------------------------------------------------------- integrations
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "why"),
+    [
+        (HEALTHY, {}, None),
+        (HEALTHY, {"mode": "hold"}, "mode_hold"),
+        (HEALTHY, {"mode": "shadow"}, "mode_shadow"),
+        (HEALTHY, {"mode": "route_only"}, None),
+        (HEALTHY, {"disabled_integrations": "email,helpdesk"}, "disabled"),
+        (HEALTHY, {"disabled_integrations": "email"}, None),
+        (HEALTHY, {"limits__helpdesk": "0"}, "limit_0"),
+        (HEALTHY, {"limits__helpdesk": "0.1"}, None),
+        (IntegrationState("helpdesk", Health.HARD_DOWN), {}, "hard_down"),
+        (IntegrationState("helpdesk", Health.DEGRADED), {}, None),
+        (IntegrationState("helpdesk", paused_until_ms=NOON_MS + 60_001), {}, "paused"),
+        (IntegrationState("helpdesk", paused_until_ms=NOON_MS + 60_000), {}, None),
+        (IntegrationState(INTAKE), {"disabled_integrations": "all"}, None),
+        (IntegrationState(INTAKE), {"mode": "hold"}, "mode_hold"),
+    ],
+)
+def test_an_integration_that_may_not_send_is_parked(
+    state: IntegrationState, values: dict[str, str], why: str | None
+) -> None:
+    assert sweep.why_parked(state, switches(**values), NOON_MS, 60_000) == why
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def test_a_row_that_is_due_is_woken_at_once() -> None:
+    assert look(row()) == sweep.Wake(NOON_MS)
+
+
+def test_a_row_whose_wait_ends_before_the_next_tick_is_woken_at_its_exact_time() -> None:
+    soon = row(not_before_ms=NOON_MS + 30_000, due_at_ms=NOON_MS + 30_000)
+    assert look(soon) == sweep.Wake(NOON_MS + 30_000)
+
+
+def test_a_pause_that_ends_before_the_next_tick_is_waited_for() -> None:
+    assert look(row(), state=IntegrationState("helpdesk", paused_until_ms=NOON_MS + 20_000)) == sweep.Wake(
+        NOON_MS + 20_000
+    )
+
+
+def test_a_row_with_a_live_lease_is_left_alone_so_that_its_owner_can_store_the_outcome() -> None:
+    assert look(row(lease_until_ms=NOON_MS + 1, due_at_ms=NOON_MS + 1)) == sweep.Leave()
+
+
+def test_a_row_whose_owner_died_is_woken_when_the_lease_has_ended() -> None:
+    assert look(row(lease_until_ms=NOON_MS, due_at_ms=NOON_MS)) == sweep.Wake(NOON_MS)
+
+
+def test_a_hint_under_way_is_not_made_worthless_by_another_one() -> None:
+    hinted = row(not_before_ms=NOON_MS - 1, due_at_ms=NOON_MS + 59_000)
+    assert look(hinted) == sweep.Leave()
+    assert look(hinted, now_ms=NOON_MS + 59_000) == sweep.Wake(NOON_MS + 59_000)
+
+
+def test_a_row_past_its_expiry_ends() -> None:
+    assert look(row(expires_at_ms=NOON_MS)) == sweep.LetExpire()
+    assert look(row(expires_at_ms=NOON_MS + 1)) == sweep.Wake(NOON_MS)
+
+
+@pytest.mark.parametrize("fields", [{"effect": Effect.UNKNOWN}, {"lease_until_ms": NOON_MS - 1}])
+def test_a_row_that_may_have_been_sent_does_not_expire_before_a_worker_has_looked(fields: dict[str, Any]) -> None:
+    assert look(row(expires_at_ms=NOON_MS - 1, **fields)) == sweep.Wake(NOON_MS)
+
+
+def test_a_row_without_an_expiry_never_expires() -> None:
+    assert look(row(expires_at_ms=0)) == sweep.Wake(NOON_MS)
+
+
+def test_a_row_that_waits_for_another_is_only_looked_at_when_it_expires() -> None:
+    waiting = row(status=Status.PENDING, waits_for=("parent",), expires_at_ms=NOON_MS + 5_000)
+    assert look(waiting) == sweep.PutOff(NOON_MS + 5_000)
+    put_off = replace(waiting, due_at_ms=NOON_MS + 5_000)
+    assert look(put_off) == sweep.Leave()
+    assert look(put_off, now_ms=NOON_MS + 5_000) == sweep.LetExpire()
+
+
+@pytest.mark.parametrize("values", [{"replay": "off"}, {"replay_blocked_integrations": "helpdesk"}])
+def test_a_replay_that_may_not_run_waits_and_an_ordinary_row_does_not(values: dict[str, Any]) -> None:
+    assert look(row(status=Status.REPLAYED), **values) == sweep.PutOff(NOON_MS + 60_000)
+    assert look(row(), **values) == sweep.Wake(NOON_MS)
+    assert look(row(status=Status.REPLAYED)) == sweep.Wake(NOON_MS)
+
+
+def test_an_ended_row_that_the_index_still_shows_is_left() -> None:
+    assert look(dead()) == sweep.Leave()
+
+
+# -------------------------------------------------------------------------------------------------------------- times
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, 60_000), (1 / 60, 2_000), (0.5, 30_000)])
+def test_the_horizon_shrinks_with_the_waits_but_not_below_two_seconds(scale: float, expected: int) -> None:
+    assert sweep.horizon_ms(scale) == expected
+
+
+@given(st.floats(min_value=1e-6, max_value=1.0))
+def test_a_hinted_row_is_out_of_sight_for_longer_than_a_tick_looks_ahead(scale: float) -> None:
+    assert sweep.rehint_scale(scale) * REHINT_SECONDS * 1000 > sweep.horizon_ms(scale)
+
+
+def test_a_row_that_hint_after_hint_led_nowhere_with_is_overdue() -> None:
+    assert not sweep.is_overdue(row(), NOON_MS + 1_800_000, 1.0)
+    assert sweep.is_overdue(row(), NOON_MS + 1_800_001, 1.0)
+    assert not sweep.is_overdue(row(updated_at_ms=NOON_MS + 1), NOON_MS + 1_800_001, 1.0)
+
+
+# -------------------------------------------------------------------------------------------------------------- order
+
+
+def named(rows: list[Row]) -> list[str]:
+    return [each.action.name for each in rows if each.action is not None]
+
+
+def test_the_more_urgent_goes_first_however_old_the_other_is() -> None:
+    urgent, old = row("urgent", priority=1, received_at_ms=NOON_MS), row("old", priority=5, received_at_ms=1)
+    assert named(sweep.order_fairly([old, urgent], 2)) == ["urgent", "old"]
+
+
+def test_tenants_take_turns_so_that_a_flood_of_one_does_not_keep_the_other_waiting() -> None:
+    flood = [row(f"a{n}", tenant="a", received_at_ms=n) for n in range(5)]
+    calm = [row(f"b{n}", tenant="b", received_at_ms=100 + n) for n in range(2)]
+    assert named(sweep.order_fairly([*flood, *calm], 4)) == ["a0", "b0", "a1", "b1"]
+
+
+def test_of_one_tenant_the_oldest_event_goes_first() -> None:
+    assert named(sweep.order_fairly([row("new", received_at_ms=2), row("old", received_at_ms=1)], 2)) == ["old", "new"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc"), st.integers(0, 5)), max_size=30),
+    st.integers(0, 40),
+)
+def test_nothing_is_chosen_twice_and_nothing_less_urgent_before_something_more_urgent(
+    drawn: list[tuple[int, str, int]], cap: int
+) -> None:
+    rows = [row(f"r{n}", priority=p, tenant=t, received_at_ms=at) for n, (p, t, at) in enumerate(drawn)]
+    chosen = sweep.order_fairly(rows, cap)
+    assert len(chosen) == min(cap, len(rows))
+    assert len({each.recovery_id for each in chosen}) == len(chosen)
+    priorities = [each.priority for each in chosen]
+    assert priorities == sorted(each.priority for each in rows)[: len(chosen)]
+
+
+def test_each_tick_begins_with_another_integration() -> None:
+    assert [sweep.in_turn(["a", "b", "c"], tick)[0] for tick in range(4)] == ["a", "b", "c", "a"]
+    assert sorted(sweep.in_turn(["a", "b", "c"], 1)) == ["a", "b", "c"]
+    assert sweep.in_turn([], 3) == []
