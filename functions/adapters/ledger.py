@@ -1,0 +1,364 @@
+"""The ledger table, and the control items that its readers need in the same request (architecture §6).
+
+A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash`, `decision`
+(compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id}`), `ttl`. Times are epoch
+milliseconds, `ttl` is seconds. A control item: `pk` = `I#{integration}`, `health`, `paused_until` (milliseconds).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
+
+from functions.adapters import aws, items
+from functions.adapters.audit import audit_puts
+from functions.adapters.recovery import row_put
+from functions.adapters.transactions import Transactions, check_size
+from functions.core.clock import Ids
+from functions.core.decision import Decision
+from functions.core.failure import Fenced, MalformedDecision, StorageUnavailable
+from functions.core.gate import Health, IntegrationState
+from functions.core.ledger import (
+    RETENTION_SECONDS,
+    ActionMark,
+    ActionStatus,
+    Claim,
+    Claimed,
+    LedgerItem,
+    LedgerStatus,
+    Refused,
+)
+from functions.core.ports import BatchView, Settlement
+from functions.core.recovery import Change
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+BATCH_SIZE: Final = 100
+PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)  # before unprocessed keys are asked for again
+
+_LOG = logging.getLogger(__name__)
+_OWN = "#owner = :owner AND #generation = :generation AND #status = :processing"
+
+_KEEP_FIRST = (
+    "received_at = if_not_exists(received_at, :received_at), epoch = if_not_exists(epoch, :epoch), "
+    "decision = if_not_exists(decision, :decision), "
+    "decision_version = if_not_exists(decision_version, :decision_version), "
+    "#actions = if_not_exists(#actions, :actions)"
+)
+_REPLACE = (
+    "received_at = :received_at, epoch = :epoch, decision = :decision, decision_version = :decision_version, "
+    "#actions = :actions"
+)
+
+
+class DynamoLedger:
+    """`ports.Ledger`. A shell that only reads integrations, or only events, may leave out the other tables' names."""
+
+    def __init__(
+        self,
+        client: DynamoDBClient,
+        ids: Ids,
+        *,
+        ledger_table: str = "",
+        control_table: str = "",
+        recovery_table: str = "",
+        audit_table: str = "",
+        pause: aws.Pause = aws.pause,
+    ) -> None:
+        self._client = client
+        self._ids = ids
+        self._ledger_table = ledger_table
+        self._control_table = control_table
+        self._recovery_table = recovery_table
+        self._audit_table = audit_table
+        self._pause = pause
+        self._transactions = Transactions(client, pause)
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+        """One consistent BatchGetItem per 100 different keys, over both tables.
+
+        Raises `MalformedDecision` if an item cannot be read, naming its key, and `StorageUnavailable`.
+        """
+        ledger_keys = {items.sound(key): key for key in keys}
+        control_keys = {items.sound(f"I#{name}"): name for name in integrations}
+        wanted = [(self._ledger_table, pk) for pk in ledger_keys] + [(self._control_table, pk) for pk in control_keys]
+        found: dict[str, LedgerItem] = {}
+        states = {name: IntegrationState(name) for name in integrations}
+        for chunk in items.chunks(wanted, BATCH_SIZE):
+            for table, item in self._batch(chunk):
+                pk = item["pk"]["S"]
+                if table == self._ledger_table:
+                    found[ledger_keys[pk]] = ledger_item(ledger_keys[pk], item)
+                else:
+                    states[control_keys[pk]] = integration_state(control_keys[pk], item)
+        return BatchView(found, states)
+
+    def _batch(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, Mapping[str, Any]]]:
+        requests: dict[str, Any] = {}
+        for table, pk in wanted:
+            asked = requests.setdefault(table, {"Keys": [], "ConsistentRead": True})
+            asked["Keys"].append({"pk": {"S": pk}})
+        found: list[tuple[str, Mapping[str, Any]]] = []
+        for attempt, seconds in enumerate((0.0, *PAUSES_SECONDS)):
+            if attempt:
+                self._pause(seconds)
+            with aws.border("read the ledger and the control table"):
+                answer = self._client.batch_get_item(RequestItems=requests)
+            found.extend((table, item) for table, several in answer.get("Responses", {}).items() for item in several)
+            requests = dict(answer.get("UnprocessedKeys") or {})
+            if not requests:
+                return found
+        raise StorageUnavailable("read the ledger and the control table: keys were left unprocessed again and again")
+
+    # -------------------------------------------------------------------------------------------------------- claiming
+
+    def claim(self, claim: Claim) -> Claimed | Refused:
+        """One conditional UpdateItem. Raises `MalformedDecision` if the decision that counts cannot be read.
+
+        After the repeat window only a settled item at `seen_epoch_ms` (or none) is claimed: whoever came first may have
+        died with a decision of its own, which a claim that replaces decisions must not touch.
+        """
+        is_afresh = claim.seen_epoch_ms is not None
+        free = (
+            "#status = :settled AND epoch = :seen_epoch"
+            if is_afresh
+            else "#status = :processing AND lease_until <= :now"
+        )
+        given: dict[str, Any] = {
+            "processing": LedgerStatus.PROCESSING.value,
+            "owner": claim.owner,
+            "lease_until": claim.lease_until_ms,
+            "payload_hash": claim.payload_hash,
+            "received_at": claim.received_at_ms,
+            "epoch": claim.epoch_ms,
+            "decision": claim.decision.to_json(),
+            "decision_version": claim.decision.version,
+            "actions": marks_value(claim.marks),
+            "ttl": claim.expires_at_s,
+            "one": 1,
+        }
+        if is_afresh:
+            given |= {"settled": LedgerStatus.SETTLED.value, "seen_epoch": claim.seen_epoch_ms}
+        else:
+            given["now"] = claim.now_ms
+        with aws.border("claim an event"):
+            try:
+                answer = self._client.update_item(
+                    TableName=self._ledger_table,
+                    Key=_pk(claim.key),
+                    UpdateExpression=(
+                        "SET #status = :processing, #owner = :owner, lease_until = :lease_until, "
+                        f"payload_hash = :payload_hash, #ttl = :ttl, {_REPLACE if is_afresh else _KEEP_FIRST} "
+                        "ADD #generation :one"
+                    ),
+                    ConditionExpression=f"attribute_not_exists(pk) OR ({free} AND payload_hash = :payload_hash)",
+                    ExpressionAttributeNames=items.names(("status", "owner", "ttl", "actions", "generation")),
+                    ExpressionAttributeValues=items.values(given),
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+            except ClientError as exc:
+                if not aws.is_refused(exc):
+                    raise
+                return self._refused(claim, _stored(exc))
+        return Claimed(ledger_item(claim.key, answer["Attributes"]))
+
+    def _refused(self, claim: Claim, stored: Mapping[str, Any]) -> Claimed | Refused:
+        if not stored:
+            raise StorageUnavailable("claim an event: refused without the item that stood in the way")
+        item = ledger_item(claim.key, stored)
+        is_ours = item.owner == claim.owner and item.status is LedgerStatus.PROCESSING
+        return Claimed(item) if is_ours else Refused(item)
+
+    # ------------------------------------------------------------------------------------------------- while it is ours
+
+    def mark(self, key: str, owner: str, generation: int, name: str, mark: ActionMark) -> None:
+        """Store one action's mark. Raises `Fenced` unless owner of that generation, or `StorageUnavailable`."""
+        self._update_own(
+            key,
+            owner,
+            generation,
+            "SET #actions.#name = :mark",
+            {"#actions": "actions", "#name": items.sound(name)},
+            {"mark": _mark_value(mark)},
+        )
+
+    def release(self, key: str, owner: str, generation: int) -> None:
+        """Give up a claim under which nothing was tried: the lease ends now. Raises `Fenced` like `mark`."""
+        self._update_own(key, owner, generation, "SET lease_until = :ended", {}, {"ended": 0})
+
+    def _update_own(
+        self, key: str, owner: str, generation: int, update: str, names: Mapping[str, str], given: Mapping[str, Any]
+    ) -> None:
+        with aws.border("write to a claimed event"):
+            try:
+                self._client.update_item(
+                    TableName=self._ledger_table,
+                    Key=_pk(key),
+                    UpdateExpression=update,
+                    ConditionExpression=_OWN,
+                    ExpressionAttributeNames=items.names(("owner", "generation", "status")) | dict(names),
+                    ExpressionAttributeValues=items.values(
+                        {"owner": owner, "generation": generation, "processing": LedgerStatus.PROCESSING.value}
+                        | dict(given)
+                    ),
+                )
+            except ClientError as exc:
+                if not aws.is_refused(exc):
+                    raise
+                raise _fenced(key, owner, generation) from exc
+
+    # -------------------------------------------------------------------------------------------------------- settling
+
+    def settle(self, settlement: Settlement) -> None:
+        """One UpdateItem, or with changes one TransactWriteItems. Raises `Fenced` or `StorageUnavailable`.
+
+        Raises ValueError for more changes and audit events than one transaction holds.
+        """
+        check_size(settlement.changes, others=1)
+        update = self._settle_update(settlement)
+        if settlement.changes:
+            self._settle_with_rows(settlement, update)
+            return
+        with aws.border("settle an event"):
+            try:
+                self._client.update_item(**update)
+            except ClientError as exc:
+                if not aws.is_refused(exc):
+                    raise
+                self._check_own_settlement(settlement, _stored(exc))
+
+    def _settle_with_rows(self, settlement: Settlement, update: Mapping[str, Any]) -> None:
+        """A row that is there already leaves the transaction with its audit events, and the rest is written."""
+        changes = list(settlement.changes)
+        write_id = self._ids.new_id()
+        while True:
+            audit = [event for change in changes for event in change.audit]
+            verdicts = self._transactions.write(
+                [
+                    {"Update": dict(update)},
+                    *(row_put(change, self._recovery_table, write_id, is_new=True) for change in changes),
+                    *audit_puts(audit, self._audit_table),
+                ],
+                "settle an event with its rows",
+            )
+            if verdicts is None:
+                return
+            if verdicts[0].is_refused:
+                self._check_own_settlement(settlement, verdicts[0].stored)
+                return
+            changes = _without_refused(changes, [verdict.is_refused for verdict in verdicts[1:]])
+
+    def _settle_update(self, settlement: Settlement) -> dict[str, Any]:
+        given = {
+            "owner": settlement.owner,
+            "generation": settlement.generation,
+            "processing": LedgerStatus.PROCESSING.value,
+            "settled": LedgerStatus.SETTLED.value,
+            "actions": marks_value(settlement.marks),
+            "ttl": settlement.now_ms // 1000 + RETENTION_SECONDS,
+        }
+        return {
+            "TableName": self._ledger_table,
+            "Key": _pk(settlement.key),
+            "UpdateExpression": "SET #status = :settled, #actions = :actions, #ttl = :ttl REMOVE lease_until",
+            "ConditionExpression": _OWN,
+            "ExpressionAttributeNames": items.names(("owner", "generation", "status", "actions", "ttl")),
+            "ExpressionAttributeValues": items.values(given),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+
+    def _check_own_settlement(self, settlement: Settlement, stored: Mapping[str, Any]) -> None:
+        """Return if the refusal only met the same owner's own settlement, whose answer was lost. Raises `Fenced`."""
+        seen = {name: items.plain(stored[name]) for name in ("status", "owner", "generation") if name in stored}
+        ours = {"status": LedgerStatus.SETTLED.value, "owner": settlement.owner, "generation": settlement.generation}
+        if seen != ours:
+            raise _fenced(settlement.key, settlement.owner, settlement.generation)
+
+    # --------------------------------------------------------------------------------------------------------- pausing
+
+    def pause(self, integration: str, until_ms: int) -> None:
+        """Hold the whole fleet's calls until then; an earlier, longer pause stays. Raises `StorageUnavailable`."""
+        with aws.border("pause an integration"):
+            try:
+                self._client.update_item(
+                    TableName=self._control_table,
+                    Key=_pk(f"I#{integration}"),
+                    UpdateExpression="SET paused_until = :until",
+                    ConditionExpression="attribute_not_exists(paused_until) OR paused_until < :until",
+                    ExpressionAttributeValues=items.values({"until": until_ms}),
+                )
+            except ClientError as exc:
+                if not aws.is_refused(exc):
+                    raise
+
+
+def _pk(key: str) -> items.Item:
+    return {"pk": items.value(key)}
+
+
+def _stored(exc: ClientError) -> Mapping[str, Any]:
+    stored: Mapping[str, Any] = exc.response.get("Item", {})  # type: ignore[assignment]  # not in the error's general shape
+    return stored
+
+
+def _fenced(key: str, owner: str, generation: int) -> Fenced:
+    return Fenced(f"{key} is not held by {owner} in generation {generation}")
+
+
+def _without_refused(changes: Sequence[Change], refused: Sequence[bool]) -> list[Change]:
+    """The changes whose rows were not there yet. Audit events have no condition, so only rows can be refused."""
+    left = [change for change, is_refused in zip(changes, refused, strict=False) if not is_refused]
+    if len(left) == len(changes):
+        raise StorageUnavailable("settle an event with its rows: refused for none of its conditions")
+    return left
+
+
+def _mark_value(mark: ActionMark) -> dict[str, str]:
+    return {"s": mark.status.value} | ({"p": mark.provider_id} if mark.provider_id else {})
+
+
+def marks_value(marks: Mapping[str, ActionMark]) -> dict[str, dict[str, str]]:
+    """The `actions` attribute."""
+    return {name: _mark_value(mark) for name, mark in marks.items()}
+
+
+def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
+    """A ledger item as it was read. Raises `MalformedDecision` if its decision, or anything else of it, cannot be."""
+    try:
+        seen = {name: items.plain(content) for name, content in stored.items()}
+        return LedgerItem(
+            key=key,
+            status=LedgerStatus(seen["status"]),
+            owner=seen["owner"],
+            generation=seen["generation"],
+            lease_until_ms=seen.get("lease_until", 0),
+            received_at_ms=seen["received_at"],
+            epoch_ms=seen["epoch"],
+            payload_hash=seen["payload_hash"],
+            decision=Decision.from_json(seen["decision"]),
+            actions={
+                name: ActionMark(ActionStatus(mark["s"]), mark.get("p", "")) for name, mark in seen["actions"].items()
+            },
+        )
+    except MalformedDecision as exc:
+        raise MalformedDecision(f"ledger item {key}: {exc}") from exc
+    except (KeyError, ValueError, TypeError, AttributeError) as exc:
+        raise MalformedDecision(f"ledger item {key} cannot be read: {exc!r}") from exc
+
+
+def integration_state(integration: str, stored: Mapping[str, Any]) -> IntegrationState:
+    """A control item as it was read. A health that nobody can understand counts as down: parked is safe, and seen."""
+    said = stored.get("health", {}).get("S", Health.HEALTHY.value)
+    try:
+        health = Health(said)
+    except ValueError:
+        _LOG.error("health_unreadable", extra={"integration": integration})
+        health = Health.HARD_DOWN
+    return IntegrationState(integration, health, int(stored.get("paused_until", {}).get("N", "0")))
