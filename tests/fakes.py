@@ -68,7 +68,7 @@ class FakeRandom:
 
 
 class FakeIds:
-    """Counts, in 32 hexadecimal digits."""
+    """Counts, in 32 hexadecimal digits. Share one among all that must not make the same id."""
 
     def __init__(self) -> None:
         self._last = 0

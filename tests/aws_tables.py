@@ -1,0 +1,85 @@
+"""The five tables in moto, as the stack makes them (`tests/infra/test_tables.py` compares), and a client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.client import BaseClient
+from moto import mock_aws
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+LEDGER = "ledger"
+RECOVERY = "recovery"
+AUDIT = "audit"
+CONTROL = "control"
+RECIPIENTS = "recipients"
+REGION = "us-east-1"
+
+# Table to its keys, and to its indexes with theirs. All keys are texts, all indexes hold all attributes.
+KEYS: dict[str, tuple[str, ...]] = {
+    LEDGER: ("pk",),
+    RECOVERY: ("pk",),
+    AUDIT: ("pk", "sk"),
+    CONTROL: ("pk",),
+    RECIPIENTS: ("pk",),
+}
+INDEXES: dict[str, dict[str, tuple[str, ...]]] = {
+    RECOVERY: {"work": ("gpk", "gsk")},
+    AUDIT: {"by_request": ("request_id", "sk")},
+}
+
+
+def key_schema(keys: tuple[str, ...]) -> list[dict[str, str]]:
+    """The first is the partition key."""
+    return [{"AttributeName": key, "KeyType": "RANGE" if place else "HASH"} for place, key in enumerate(keys)]
+
+
+def create_tables(client: DynamoDBClient) -> None:
+    """Make all five, empty."""
+    for table, keys in KEYS.items():
+        indexes = INDEXES.get(table, {})
+        used = sorted({*keys, *(key for index in indexes.values() for key in index)})
+        request: dict[str, Any] = {
+            "TableName": table,
+            "KeySchema": key_schema(keys),
+            "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in used],
+            "BillingMode": "PAY_PER_REQUEST",
+        }
+        if indexes:
+            request["GlobalSecondaryIndexes"] = [
+                {"IndexName": name, "KeySchema": key_schema(index), "Projection": {"ProjectionType": "ALL"}}
+                for name, index in indexes.items()
+            ]
+        client.create_table(**request)
+
+
+@contextmanager
+def moto_tables() -> Iterator[DynamoDBClient]:
+    """A client to fresh tables."""
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name=REGION)
+        create_tables(client)
+        yield client
+
+
+@contextmanager
+def one_request_at_a_time() -> Iterator[None]:
+    """Moto is not atomic under threads, as DynamoDB is: let one request in at a time."""
+    lock = threading.Lock()
+    original = BaseClient._make_api_call  # type: ignore[attr-defined]  # not in the stubs
+
+    def locked(self: BaseClient, operation_name: str, api_params: Any) -> Any:
+        with lock:
+            return original(self, operation_name, api_params)
+
+    BaseClient._make_api_call = locked  # type: ignore[attr-defined]  # as above
+    try:
+        yield
+    finally:
+        BaseClient._make_api_call = original  # type: ignore[attr-defined]  # as above
