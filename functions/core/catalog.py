@@ -157,15 +157,11 @@ def params_of(text: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the LLM is told. `reason_codes` are all that it may give as reasons."""
+    """What the LLM is told before it is told the labels. `reason_codes` are all that it may give as reasons."""
 
     version: str
     text: str
     reason_codes: tuple[str, ...]
-
-    def render(self, labels: Mapping[str, str]) -> str:
-        """The system message: the text, then one line `- label: description` for each label."""
-        return "\n".join([self.text.strip(), "", *(f"- {label}: {meaning}" for label, meaning in labels.items())])
 
 
 @dataclass(frozen=True, slots=True)

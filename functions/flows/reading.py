@@ -77,8 +77,8 @@ class Reader:
         return own or self.defaults[name]
 
     def text(self, name: str) -> str | None:
-        """The first text or number that is there; empty if there is only an empty one, or null; None if there is
-        nothing.""" found: str | None = None
+        """The first text or number that is there; empty if what is there is empty or null; None if there is nothing."""
+        found: str | None = None
         for pointer in self.places(name):
             value = text_at(self.document, pointer)
             if value:

@@ -121,9 +121,8 @@ class Support:
         if not whole:
             return self._default("no_text", is_final=True)
         if ends_with_marker(text):
-            # The helpdesk says that a customer wrote this, yet it ends as our replies do: quoted without a sign of
-            it, most
-            # likely. A machine that answers might be answering itself, so a person looks.
+            # The helpdesk says that a customer wrote this, yet it ends as our replies do: most likely a quotation
+            # without a sign of it. A machine that answers might be answering itself, so a person looks.
             return self._default("bears_our_marker", is_final=True)
         rule = first_match(rules.keywords, plain(text), is_high_signal=True)
         strength, reason, is_final = 1.0, "high_signal", True
@@ -153,7 +152,8 @@ class Support:
         if verdict is None:
             return _because(fallback, "llm_skipped")
         if isinstance(verdict, ClassifierUnavailable):
-            return _because(fallback, _bounded(f"llm_{verdict.code}".lower(), "llm_unavailable"))
+            code = verdict.code.lower()
+            return _because(fallback, code if _CODE.match(code) else "llm_unavailable")
         label = self._rules.labels.get(verdict.label)
         if label is None or not math.isfinite(verdict.confidence) or not 0 <= verdict.confidence <= 1:
             return _because(fallback, "llm_invalid")
@@ -249,7 +249,3 @@ def _silent(finding: Finding) -> Finding:
 def _because(finding: Finding, reason: str) -> Finding:
     said = finding.classification
     return replace(finding, classification=replace(said, reason_codes=(reason, *said.reason_codes)[:MAX_REASON_CODES]))
-
-
-def _bounded(code: str, otherwise: str) -> str:
-    return code if _CODE.match(code) else otherwise
