@@ -1,0 +1,82 @@
+"""`holdfast`: what operators and senders type, for the local stack or, with your own credentials, a stage on AWS.
+
+Results go to standard output, remarks and progress to standard error. Exit codes: 0 done; 1 a check failed, or what was
+asked for was refused or not found; 2 the command was not understood; 3 there is no such stack, or it does not answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.cli import environment, events, queue, replaying, sending, switches, verifying
+from ops.cli.console import ExitCode, Refused, say
+from ops.stack import StackNotFound, StackUnreachable, Wanted
+from ops.traffic import UnknownSource
+
+__all__ = ["main", "run"]
+
+app = typer.Typer(
+    name="holdfast",
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def choose(
+    ctx: typer.Context,
+    stage: Annotated[
+        str, typer.Option(envvar="HOLDFAST_STAGE", help="local (the running local stack), dev, staging or prod.")
+    ] = "",
+    endpoint: Annotated[
+        str, typer.Option(envvar="AWS_ENDPOINT_URL", help="AWS endpoint, if it is not the usual one.")
+    ] = "",
+    region: Annotated[str, typer.Option(help="AWS region; without it, as your AWS configuration says.")] = "",
+) -> None:
+    """Take the options that hold for every command."""
+    ctx.obj = Wanted(stage=stage, endpoint=endpoint, region=region)
+
+
+app.command("env")(environment.show)
+app.command("send")(sending.send)
+app.command("events")(events.show)
+app.command("queue")(queue.show)
+app.command("replay")(replaying.replay)
+app.command("verify")(verifying.verify)
+app.add_typer(switches.app, name="switch")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; gives its exit code."""
+    try:
+        app(args=list(arguments), prog_name="holdfast")
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else int(ExitCode.OK if exc.code is None else ExitCode.REFUSED)
+    except (Refused, UnknownSource) as exc:
+        say(str(exc))
+        return ExitCode.REFUSED
+    except (StackNotFound, StackUnreachable) as exc:
+        say(str(exc))
+        return ExitCode.UNREACHABLE
+    except ClientError as exc:
+        error = exc.response.get("Error", {})
+        say(f"AWS refused {exc.operation_name}: {error.get('Code', '?')}: {error.get('Message', '')}")
+        return ExitCode.REFUSED
+    except BotoCoreError as exc:
+        say(f"the stack does not answer: {exc}")
+        return ExitCode.UNREACHABLE
+    return ExitCode.OK
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""`holdfast replay`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ops.cli.console import AsJson, ExitCode, Refused, emit, say, show_table, stack_of
+from ops.stack import Stack
+
+
+def replay(
+    ctx: typer.Context,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit.")],
+    recovery_id: Annotated[list[str] | None, typer.Option("--id", help="These rows; may be repeated.")] = None,
+    integration: Annotated[str, typer.Option(help="Rows of this integration.")] = "",
+    status: Annotated[str, typer.Option(help="failed or dlq.")] = "",
+    failure_code: Annotated[str, typer.Option(help="Rows that failed with this code.")] = "",
+    root_cause: Annotated[str, typer.Option(help="Rows with this root cause.")] = "",
+    source: Annotated[str, typer.Option(help="Rows of this source's events.")] = "",
+    tenant: Annotated[str, typer.Option(help="Rows of this tenant.")] = "",
+    flow: Annotated[str, typer.Option(help="Rows of this flow.")] = "",
+    event_name: Annotated[str, typer.Option(help="Rows of events of this name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many.")] = 100,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be replayed, and do nothing.")] = False,
+    actor: Annotated[str, typer.Option(help="Who asks; without it, as these credentials say.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give failed and dead rows one more attempt, under their old keys. Exit code 1 if refused or nothing matched."""
+    stack = stack_of(ctx)
+    chosen = {
+        "integration": integration,
+        "status": status,
+        "failure_code": failure_code,
+        "root_cause": root_cause,
+        "source": source,
+        "tenant": tenant,
+        "flow": flow,
+        "event_name": event_name,
+        "recovery_id": list(recovery_id or []),
+    }
+    answer = invoke(
+        stack,
+        {
+            "filter": {name: value for name, value in chosen.items() if value},
+            "reason": reason,
+            "actor": actor or _who(stack),
+            "limit": limit,
+            "dry_run": dry_run,
+        },
+    )
+    if as_json:
+        emit(answer)
+    else:
+        _tell(answer)
+    if "error" in answer or not answer.get("matched"):
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def invoke(stack: Stack, request: dict[str, Any]) -> dict[str, Any]:
+    """Call the replay function. Its refusals are answers; raises `Refused` if it failed."""
+    response = stack.client("lambda").invoke(
+        FunctionName=stack.output("ReplayFunction"), Payload=json.dumps(request).encode()
+    )
+    text = response["Payload"].read().decode()
+    if response.get("FunctionError"):
+        raise Refused(f"the replay function failed: {text[:500]}")
+    answer = json.loads(text)
+    if not isinstance(answer, dict):
+        raise Refused(f"the replay function gave no answer that can be understood: {text[:200]}")
+    return answer
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        error = answer["error"] if isinstance(answer["error"], dict) else {"detail": answer["error"]}
+        say(f"refused: {error.get('code', '')} {error.get('detail') or error.get('message') or ''}".rstrip())
+        return
+    show_table(
+        "",
+        ("recovery id", "result", "event", "action", "why"),
+        [
+            (item["recovery_id"], item["result"], item.get("event_id", ""), item.get("action", ""), item.get("reason"))
+            for item in answer.get("items", [])
+        ],
+    )
+    verb = "would be replayed" if answer.get("dry_run") else "replayed"
+    skipped = sum(dict(answer.get("skipped") or {}).values())
+    count = sum(item["result"] in ("replayed", "would_replay") for item in answer.get("items", []))
+    say(f"{answer.get('matched', 0)} matched, {count} {verb}, {skipped} skipped (job {answer.get('job_id', '')})")
+
+
+def _who(stack: Stack) -> str:
+    """The caller: on AWS as AWS knows it, locally by login name."""
+    if not stack.is_local:
+        return str(stack.client("sts").get_caller_identity()["Arn"])
+    try:
+        return f"local/{getpass.getuser()}"
+    except (OSError, KeyError):  # a container may run under a user without a name
+        return "local/operator"

@@ -1,0 +1,113 @@
+"""`holdfast switch list | get | set`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from botocore.exceptions import ClientError
+
+from functions.core.switches import problem
+from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of
+from ops.stack import Stack
+
+app = typer.Typer(help="The operators' switches: show them, or set one.", no_args_is_help=True)
+
+REASON_BYTES = 1000  # SSM keeps 1024 characters of description with each version
+Name = Annotated[str, typer.Argument(help="mode, auto_reply, limits/helpdesk, flow/support/auto_reply, ...")]
+
+
+@app.command("list")
+def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Every switch that is set, narrowing ones included."""
+    stack = stack_of(ctx)
+    switches = read(stack)
+    if as_json:
+        emit({name: {"value": item["value"], "version": item["version"]} for name, item in switches.items()})
+        return
+    show_table(
+        "",
+        ("switch", "value", "version", "changed"),
+        [(name, item["value"], item["version"], item["changed"]) for name, item in sorted(switches.items())],
+    )
+
+
+@app.command("get")
+def show_one(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """One switch's value. Exit code 1 if it is not set."""
+    switches = read(stack_of(ctx))
+    if name not in switches:
+        raise Refused(f"the switch {name!r} is not set; there are {', '.join(sorted(switches))}")
+    if as_json:
+        emit({"name": name, **{key: switches[name][key] for key in ("value", "version")}})
+    else:
+        typer.echo(switches[name]["value"])
+
+
+@app.command("set")
+def change(
+    ctx: typer.Context,
+    name: Name,
+    value: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the parameter's version.")],
+    as_json: AsJson = False,
+) -> None:
+    """Set a switch. A value that nobody could read is refused, exit code 1, and nothing is written."""
+    stack = stack_of(ctx)
+    wrong = problem(name, value) or _unfit(name)
+    if wrong:
+        raise Refused(wrong)
+    if not reason.strip() or len(reason.encode()) > REASON_BYTES:
+        raise Refused(f"give a reason of at most {REASON_BYTES} bytes")
+    before, version = write(stack, name, value, reason.strip())
+    if as_json:
+        emit({"name": name, "before": before, "value": value, "version": version})
+    else:
+        say(f"{name}: {'not set' if before is None else before} → {value} (version {version})")
+
+
+def read(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Every switch by its name below the switches' path: `value`, `version`, `changed`."""
+    path = stack.output("SwitchesPath")
+    pages = stack.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
+    return {
+        parameter["Name"].removeprefix(f"{path}/"): {
+            "value": parameter["Value"],
+            "version": parameter["Version"],
+            "changed": str(parameter.get("LastModifiedDate", "")),
+        }
+        for page in pages
+        for parameter in page["Parameters"]
+    }
+
+
+def write(stack: Stack, name: str, value: str, reason: str) -> tuple[str | None, int]:
+    """Put the value; gives the one before and the new version. The reason becomes the version's description."""
+    ssm = stack.client("ssm")
+    parameter = f"{stack.output('SwitchesPath')}/{name}"
+    try:
+        before: str | None = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    except ClientError as exc:
+        if exc.response.get("Error", {}).get("Code") != "ParameterNotFound":
+            raise
+        before = None
+    request: dict[str, Any] = {"Name": parameter, "Value": value, "Type": "String", "Description": reason}
+    pattern = _pattern(ssm, parameter)
+    if pattern:
+        request["AllowedPattern"] = pattern  # a version without one would let the next writer put anything
+    version = ssm.put_parameter(**request, Overwrite=before is not None)["Version"]
+    return before, int(version)
+
+
+def _pattern(ssm: Any, parameter: str) -> str:
+    described = ssm.describe_parameters(ParameterFilters=[{"Key": "Name", "Option": "Equals", "Values": [parameter]}])[
+        "Parameters"
+    ]
+    return str(described[0].get("AllowedPattern", "")) if described else ""
+
+
+def _unfit(name: str) -> str | None:
+    """Why no parameter can bear that name, if none can: SSM takes letters, digits and `.-_` between slashes."""
+    parts = name.split("/")
+    is_fit = all(part and all(one.isascii() and (one.isalnum() or one in "._-") for one in part) for part in parts)
+    return None if is_fit and len(name) <= 500 else f"{name!r} cannot be a parameter's name"

@@ -1,0 +1,177 @@
+"""What a stage remembers, read from its tables for people: events, recovery rows, audit events.
+
+Items are given as plain dictionaries under the names they are stored by, for eyes and for balances; what decides
+anything reads them through `functions.adapters`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer
+
+from functions.adapters.recovery import SHARDS, WORK_INDEX
+from functions.core.decision import Decision
+from functions.core.recovery import Status, action_recovery_id, event_recovery_id
+from ops.stack import Stack
+
+Item = dict[str, Any]
+
+_read = TypeDeserializer().deserialize
+
+
+def plain(stored: Mapping[str, Any]) -> Item:
+    """A DynamoDB item with Python's own numbers, lists and dictionaries."""
+    return {name: _plain(_read(value)) for name, value in stored.items()}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case dict():
+            return {name: _plain(inner) for name, inner in value.items()}
+        case list() | set() | frozenset() | tuple():
+            return [_plain(inner) for inner in value]
+        case bytes() | bytearray():
+            return value.hex()
+        case _:
+            return value
+
+
+def events(stack: Stack) -> list[Item]:
+    """Every event of the ledger, latest first. Reads the whole table: for a local stack."""
+    return sorted(
+        (_event(item) for item in _scan(stack, stack.output("LedgerTable"))),
+        key=lambda event: int(event.get("received_at", 0)),
+        reverse=True,
+    )
+
+
+def event(stack: Stack, tenant: str, event_id: str) -> Item | None:
+    """One event of the ledger."""
+    for prefix in ("E", "S"):
+        answer = stack.client("dynamodb").get_item(
+            TableName=stack.output("LedgerTable"),
+            Key={"pk": {"S": f"{prefix}#{tenant}#{event_id}"}},
+            ConsistentRead=True,
+        )
+        if "Item" in answer:
+            return _event(plain(answer["Item"]))
+    return None
+
+
+def _event(item: Item) -> Item:
+    """A ledger item with its key taken apart and its decision read."""
+    prefix, _, rest = str(item["pk"]).partition("#")
+    tenant, _, event_id = rest.partition("#")
+    decision = item.get("decision")
+    return {
+        **item,
+        "tenant": tenant,
+        "event_id": event_id,
+        "is_shadow": prefix == "S",
+        "decision": json.loads(decision) if isinstance(decision, str) else decision,
+    }
+
+
+def row(stack: Stack, recovery_id: str) -> Item | None:
+    """One recovery row."""
+    answer = stack.client("dynamodb").get_item(
+        TableName=stack.output("RecoveryTable"), Key={"pk": {"S": recovery_id}}, ConsistentRead=True
+    )
+    return plain(answer["Item"]) if "Item" in answer else None
+
+
+def rows_of_event(stack: Stack, tenant: str, event_id: str, item: Item | None) -> list[Item]:
+    """The recovery rows of an event: of its actions, whose ids follow from its decision, and of the event itself."""
+    epoch = int(item.get("epoch", 0)) if item else 0
+    wanted = [event_recovery_id(tenant, event_id, epoch)]
+    if item is not None and item.get("decision"):
+        decision = Decision.from_json(json.dumps(item["decision"])).bound(tenant, event_id, epoch)
+        wanted += [action_recovery_id(action.action_id) for action in decision.actions]
+    found = (row(stack, recovery_id) for recovery_id in wanted)
+    return [one for one in found if one is not None]
+
+
+def rows(stack: Stack, integrations: Iterable[str], statuses: Sequence[str] = (), limit: int = 0) -> list[Item]:
+    """Recovery rows of the integrations, by the index: earliest due first, then those that have ended.
+
+    `statuses` narrows to some; `limit` (0: none) bounds what is given, and what is read per shard and status.
+    """
+    wanted = [
+        (integration, status, shard)
+        for integration in integrations
+        for status in (statuses or [status.value for status in Status])
+        for shard in range(SHARDS)
+    ]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        found = [item for part in pool.map(lambda key: _rows_of(stack, *key, limit=limit), wanted) for item in part]
+    found.sort(key=lambda item: str(item.get("gsk", "")).partition("#")[2])
+    return found[:limit] if limit else found
+
+
+def _rows_of(stack: Stack, integration: str, status: str, shard: int, *, limit: int) -> list[Item]:
+    request: dict[str, Any] = {
+        "TableName": stack.output("RecoveryTable"),
+        "IndexName": WORK_INDEX,
+        "KeyConditionExpression": "gpk = :shard AND begins_with(gsk, :status)",
+        "ExpressionAttributeValues": {":shard": {"S": f"{integration}#{shard}"}, ":status": {"S": f"{status}#"}},
+    }
+    if limit:
+        request["Limit"] = limit
+        return [plain(item) for item in stack.client("dynamodb").query(**request)["Items"]]
+    pages = stack.client("dynamodb").get_paginator("query").paginate(**request)
+    return [plain(item) for page in pages for item in page["Items"]]
+
+
+def all_rows(stack: Stack) -> list[Item]:
+    """Every recovery row, consistently. Reads the whole table: for a local stack."""
+    return list(_scan(stack, stack.output("RecoveryTable")))
+
+
+def audit_of(stack: Stack, entity: str) -> list[Item]:
+    """The audit events about one entity (`{kind}#{id}`), in order."""
+    pages = (
+        stack.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=stack.output("AuditTable"),
+            KeyConditionExpression="pk = :entity",
+            ExpressionAttributeValues={":entity": {"S": entity}},
+            ConsistentRead=True,
+        )
+    )
+    return [plain(item) for page in pages for item in page["Items"]]
+
+
+def all_audit(stack: Stack) -> list[Item]:
+    """Every audit event, oldest first. Reads the whole table: for a local stack."""
+    return sorted(_scan(stack, stack.output("AuditTable")), key=lambda item: str(item["sk"]))
+
+
+def queue_depths(stack: Stack) -> dict[str, int]:
+    """Messages in each queue, waiting, in flight and delayed together, by name (`Events`, `EventsDlq`, ...)."""
+    depths = {}
+    for key, url in stack.outputs.items():
+        if key.endswith(("QueueUrl", "DlqUrl")):
+            counted = stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=_COUNTS)["Attributes"]
+            depths[key.removesuffix("Url").removesuffix("Queue")] = sum(int(counted[name]) for name in _COUNTS)
+    return depths
+
+
+_COUNTS = [
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+]
+
+
+def _scan(stack: Stack, table: str) -> Iterator[Item]:
+    for page in stack.client("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
+        for item in page["Items"]:
+            yield plain(item)
