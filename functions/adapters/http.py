@@ -192,7 +192,7 @@ class HttpCaller:
                     progress.answer = await _read(response, progress.answer)
         except TimeoutError:
             return progress.answer or failure_of_network(progress.cause_of_deadline())
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
             return progress.answer or failure_of_exception(exc)
         return progress.answer
 
@@ -242,7 +242,7 @@ async def _read(response: httpx.Response, head: Answer) -> Answer:
         return Answer(head.status, head.headers, None, "the body is encoded, which we do not accept")
     parts: list[bytes] = []
     size = 0
-    async for part in response.aiter_raw():
+    async for part in response.aiter_bytes():
         size += len(part)
         if size > MAX_BODY_BYTES:
             return Answer(head.status, head.headers, None, f"the body is over {MAX_BODY_BYTES} bytes")

@@ -39,10 +39,10 @@ _BUILT_IN: dict[str, tuple[str, ...]] = {
     "product": ("product", "size", "color", "stock", "material"),
 }
 _COMMON_WORDS = """
-a about an and anything are as ask asks at be but by customer customers do does else for from has have he how i in into is
-it its like message messages my not of on or other our out question questions say says she so someone such than that the
-their them there they thing things this ticket to us want wants was we were what when where which who whose why will wish
-wishes with without would you your
+a about an and anything are as ask asks at be but by customer customers do does else for from has have he how
+i in into is it its like message messages my not of on or other our out question questions say says she so
+someone such than that the their them there they thing things this ticket to us want wants was we were what
+when where which who whose why will wish wishes with without would you your
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 _FALLBACK_NAMES = ("other", "general", "unknown", "default")
