@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from functions.core.decision import Classification, Decision, Mode
 from functions.core.event import Event
@@ -17,8 +17,10 @@ class UnreadableEvent(HoldfastError):
     """An event's body is not what its flow can read. The text names what is missing and quotes nothing of the body.
 
     `root_cause` is the proposal for triage: `schema_mismatch` where something is not where it should be,
-    `bad_source_data` where what is there cannot be used.
+    `bad_source_data` where what is there cannot be used. `code` is stable, for rows and metrics.
     """
+
+    code: Final = "UNREADABLE_EVENT"
 
     def __init__(self, root_cause: RootCause, detail: str) -> None:
         super().__init__(detail)

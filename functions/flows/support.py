@@ -152,7 +152,7 @@ class Support:
         if verdict is None:
             return _because(fallback, "llm_skipped")
         if isinstance(verdict, ClassifierUnavailable):
-            code = verdict.code.lower()
+            code = "llm_" + verdict.code.lower().removeprefix("llm_")
             return _because(fallback, code if _CODE.match(code) else "llm_unavailable")
         label = self._rules.labels.get(verdict.label)
         if label is None or not math.isfinite(verdict.confidence) or not 0 <= verdict.confidence <= 1:
