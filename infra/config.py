@@ -34,6 +34,8 @@ class StageConfig:
 
     log_retention_days: int = 30
     worker_timeout_seconds: int = 60
+    visibility_timeouts: int = 6
+    """For how many of the worker's timeouts a message stays invisible. AWS asks for six: a throttled poll is no redelivery."""
     triage_timeout_seconds: int = 30
     sweeper_timeout_seconds: int = 50
     evaluator_timeout_seconds: int = 50
@@ -49,8 +51,8 @@ class StageConfig:
 
     @property
     def visibility_seconds(self) -> int:
-        """Of the queues the worker reads. Six times the timeout, as AWS asks for: a throttled poll is no redelivery."""
-        return 6 * self.worker_timeout_seconds
+        """Of the queues the worker reads."""
+        return self.visibility_timeouts * self.worker_timeout_seconds
 
     @property
     def dlq_visibility_seconds(self) -> int:
@@ -83,7 +85,8 @@ LOCAL = StageConfig(
     platform=Platform.HOST,
     emulated=True,
     log_retention_days=1,
-    worker_timeout_seconds=10,
+    worker_timeout_seconds=24,
+    visibility_timeouts=2,
     triage_timeout_seconds=10,
     sweeper_timeout_seconds=20,
     evaluator_timeout_seconds=20,

@@ -1,7 +1,8 @@
-"""A small world around the real worker and sweeper handlers: queues that redeliver, a provider that remembers, processes that die.
+"""A small world around the real worker and sweeper: queues that redeliver, a provider that remembers, deaths.
 
-Time stands still but for `run_until_quiet`, which jumps to the next moment at which anything can happen. `Died` ends a "process"
-wherever it is raised: nothing of it goes on, its messages come back after their visibility timeout, its leases run out.
+Time stands still but for `run_until_quiet`, which jumps to the next moment at which anything can happen. `Died` ends a
+"process" wherever it is raised: nothing of it goes on, its messages come back after their visibility timeout, its
+leases run out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 from functions.core.attempt import Effect
@@ -20,6 +21,7 @@ from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
 from functions.core.ports import Absent, Call, SettingState
 from functions.core.recovery import OUTCOME_UNKNOWN, Row, Status, Subject
+from functions.flows.flow import Finding, Prepared, Verdict
 from functions.sweeper.handler import build as build_sweeper
 from functions.sweeper.settings import SweeperSettings
 from functions.worker.handler import build as build_worker
@@ -75,7 +77,9 @@ ACTIONS: Mapping[str, Action] = {
         recipient="r1",
     ),
     "push": Action("push", "desk.push", DESK, Repeat.BLIND, "t1", {"what": "bell"}),
-    "after_push": Action("after_push", "desk.add_tags", DESK, Repeat.IDEMPOTENT, "t1", {"tags": ["pushed"]}, requires=("push",)),
+    "after_push": Action(
+        "after_push", "desk.add_tags", DESK, Repeat.IDEMPOTENT, "t1", {"tags": ["pushed"]}, requires=("push",)
+    ),
     "instead": Action(
         "instead", "desk.add_tags", DESK, Repeat.IDEMPOTENT, "t1", {"tags": ["needs_manual_triage"]}, instead_of="reply"
     ),
@@ -135,14 +139,7 @@ class Provider:
         return self.credential
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What this world's flow reads of an event: nothing."""
-
-    needs_llm: bool = False
-    text: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    subject: str = "t1"
+SAID = Classification("all", 1.0, DecidedBy.RULES, "1")
 
 
 class EveryKind:
@@ -154,18 +151,17 @@ class EveryKind:
         self.names = names
 
     def prepare(self, event: Event) -> Prepared:
-        return Prepared()
+        return Prepared("t1", "", {}, needs_llm=False, finding=Finding(SAID))
 
     def decide(
         self,
         event: Event,
-        prepared: Any,
-        verdict: Classification | ClassifierUnavailable | None,
+        prepared: Prepared,
+        verdict: Verdict,
         mode: Mode,
         now_ms: int,
     ) -> Decision:
-        said = Classification("all", 1.0, DecidedBy.RULES, "1")
-        return Decision(FLOW, mode, said, tuple(ACTIONS[name] for name in self.names), now_ms)
+        return Decision(FLOW, mode, SAID, tuple(ACTIONS[name] for name in self.names), now_ms)
 
 
 class NoClassifier:
@@ -314,7 +310,9 @@ class World:
             self._put("events", event.to_message(), 0)
 
     def _put(self, queue: str, body: str, delay_seconds: int) -> None:
-        message = Message(f"m{len(self.messages) + len(self.dead)}-{self._ids.new_id()[-6:]}", body, queue, self.clock.now)
+        message = Message(
+            f"m{len(self.messages) + len(self.dead)}-{self._ids.new_id()[-6:]}", body, queue, self.clock.now
+        )
         message.visible_at_ms += delay_seconds * 1000
         self.messages.append(message)
 
@@ -412,7 +410,12 @@ class World:
     def open_rows(self) -> list[tuple[str, str, str, int]]:
         """What still waits, for a failing test's message."""
         return [
-            (row.action.name if row.action else "event", row.status.value, row.waiting_for.value, row.due_at_ms - self.clock.now)
+            (
+                row.action.name if row.action else "event",
+                row.status.value,
+                row.waiting_for.value,
+                row.due_at_ms - self.clock.now,
+            )
             for row in self.tables.rows.values()
             if row.is_open
         ]
@@ -429,13 +432,14 @@ class World:
         return item.decision.bound(event.tenant, event.event_id, item.epoch_ms)
 
     def check_settled(self, event: Event) -> None:
-        """The invariants of a finished event: settled; every action done or a row; effects at most once, and once unless for people."""
+        """The invariants of a finished event: settled, every action done or a row, one effect or at most one."""
         item = self.tables.ledger[f"E#{event.tenant}#{event.event_id}"]
         assert item.status is LedgerStatus.SETTLED, f"{event.event_id} is {item.status}"
         for action in self.decision_of(event).actions:
             status, row = item.actions[action.name].status, self.row_of(action)
             effects = self.provider.effects.get(action.action_id, 0)
-            about = f"{action.name}: ledger {status}, row {row and (row.status, row.failure_code, row.effect)}, {effects} effects"
+            state = row and (row.status, row.failure_code, row.effect)
+            about = f"{action.name}: ledger {status}, row {state}, {effects} effects"
             assert status not in (ActionStatus.TODO, ActionStatus.TRYING), about
             if status is ActionStatus.NOT_NEEDED:
                 assert row is None, about

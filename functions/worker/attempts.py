@@ -1,4 +1,4 @@
-"""One attempt at one action, on whichever path it comes: the gate, the step its kind allows, the call, and what came of it."""
+"""One attempt at one action, on whichever path: the gate, the step its kind allows, the call, and what came of it."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ class Whose:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A call was made. `was_sent`: it was the effect's own call, not a read or a lookup before it. `was_absent`: a lookup had found
-    nothing, so that what earlier attempts may have done is known: nothing."""
+    """A call was made. `was_sent`: it was the effect's own call, not a read or a lookup before it.
+
+    `was_absent`: a lookup had found nothing, so that it is known what earlier attempts did: nothing.
+    """
 
     result: Result
     was_sent: bool
@@ -104,7 +106,7 @@ Attempt = Tried | Held | NotYet | Unknown | VerifiedAbsent
 
 
 class Attempts:
-    """Makes attempts for one invocation. Remembers the control items the batch was read with, and pauses learned since."""
+    """Makes attempts for one invocation. Remembers the control items of the batch, and pauses learned since."""
 
     def __init__(
         self, ports: Ports, time_scale: float, budget: Budget, states: MutableMapping[str, IntegrationState]
@@ -209,7 +211,7 @@ class Attempts:
     async def _send_with_new_credential(
         self, action: Action, whose: Whose, provider: Provider, refused: Failure, *, was_absent: bool
     ) -> Tried:
-        """A refused credential may be one that was rotated: read it past the cache and try once more (architecture §7)."""
+        """A refused credential may have been rotated: read it past the cache and try once more (architecture §7)."""
         try:
             version = await self._ports.io(provider.refresh_credential)
         except StorageUnavailable:
@@ -231,10 +233,8 @@ class Attempts:
             return Superseded(f"set to another value {state.changed_at_ms - whose.decided_at_ms} ms after the decision")
         return None
 
-    async def _call(
-        self, action: Action, whose: Whose, call: Callable[[Action, Call], Awaitable[_R]]
-    ) -> _R | Failure:
-        """One provider call under a wall-clock deadline. Cancelling it closes its socket, so that nothing is left behind."""
+    async def _call(self, action: Action, whose: Whose, call: Callable[[Action, Call], Awaitable[_R]]) -> _R | Failure:
+        """One provider call under a wall-clock deadline. Cancelling it closes its socket: nothing is left behind."""
         seconds = min(self._integration(action).deadline_seconds, self._budget.left_ms() / 1000)
         if seconds <= 0:
             return failure_of_network(NetworkCause.NOT_STARTED, "no time was left to start the call")
@@ -244,13 +244,17 @@ class Attempts:
                 return await call(action, about)
         except TimeoutError:
             return failure_of_network(NetworkCause.DEADLINE, f"no complete answer within {seconds:.1f} s")
-        except Exception:  # noqa: BLE001  # a defect of one adapter must not take the batch's other events with it
+        except Exception:  # a defect of one adapter must not take the batch's other events with it
             self._ports.log.exception(
                 "the adapter raised: the outcome counts as unknown",
                 extra={"integration": action.integration, "action_id": action.action_id, "kind": action.kind},
             )
             return Failure(
-                FailureClass.TRANSIENT, "ADAPTER_DEFECT", "the adapter raised", is_retryable=True, may_have_happened=True
+                FailureClass.TRANSIENT,
+                "ADAPTER_DEFECT",
+                "the adapter raised",
+                is_retryable=True,
+                may_have_happened=True,
             )
 
     async def _note(self, action: Action, result: Done | Failure) -> None:

@@ -1,7 +1,8 @@
 """The first pass of an event (architecture §6): admit, decide, claim, act, settle.
 
-What is unfinished at the end becomes rows in the write that settles the event, after its envelope is in S3. Whatever stops the pass
-before that leaves a claim behind whose lease ends; the next delivery takes it over with the decision that was stored.
+What is unfinished at the end becomes rows in the write that settles the event, after its envelope is in S3. Whatever
+stops the pass before that leaves a claim behind whose lease ends; the next delivery takes it over with the decision
+that was stored.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
 UNKNOWN_FLOW = "UNKNOWN_FLOW"
+UNREADABLE_EVENT = "UNREADABLE_EVENT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class Admitted:
 class FirstPass:
     """Processes events of one invocation. `process` may run for several events at once."""
 
-    def __init__(self, ports: Ports, attempts: Attempts, budget: Budget, snapshot: Snapshot | None, time_scale: float) -> None:
+    def __init__(
+        self, ports: Ports, attempts: Attempts, budget: Budget, snapshot: Snapshot | None, time_scale: float
+    ) -> None:
         self._ports = ports
         self._attempts = attempts
         self._budget = budget
@@ -146,11 +150,13 @@ class FirstPass:
             return await self._hold(event, WaitingFor.SWITCH, "mode is hold")
         flow = self._ports.flows.get(event.flow)
         if flow is None:
-            return await self._dead(event, UNKNOWN_FLOW, f"no flow is called {event.flow[:64]!r}", RootCause.SCHEMA_MISMATCH)
+            return await self._dead(
+                event, UNKNOWN_FLOW, f"no flow is called {event.flow[:64]!r}", RootCause.SCHEMA_MISMATCH
+            )
         try:
             prepared = flow.prepare(event)
         except UnreadableEvent as unreadable:
-            return await self._dead(event, unreadable.code, str(unreadable), unreadable.root_cause)
+            return await self._dead(event, UNREADABLE_EVENT, str(unreadable), unreadable.root_cause)
         if prepared.needs_llm and admitted.switches.use_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
         verdict = await self._classify(prepared, admitted.switches)
@@ -210,7 +216,7 @@ class FirstPass:
             return await self._refused(admitted, answer.item, now_ms)
         item = answer.item
         if seen_epoch_ms is None and item.generation > (1 if admitted.item is None else admitted.item.generation + 1):
-            # Somebody else had it between the read and the claim, and lost it: assume the latest end their lease can have had.
+            # Somebody else had it between the read and the claim, and lost it: assume the latest end of their lease.
             old_lease_ms = now_ms
         if admitted.switches.mode is Mode.SHADOW:
             return await self._settle_shadow(admitted, item)
@@ -242,7 +248,7 @@ class FirstPass:
         return await self._settle(event, item, work)
 
     async def _give_back(self, item: LedgerItem) -> EventResult:
-        """Claimed and untouched, and no time left: whoever comes next need not wait for our lease."""
+        """Claimed, untouched, and no time left: whoever comes next need not wait for our lease."""
         try:
             await self._ports.io(self._ports.ledger.release, item.key, item.owner, item.generation)
         except Fenced:
@@ -280,7 +286,7 @@ class FirstPass:
         row = change.after
         self._ports.meter.count("rows_created", integration=row.integration_id, outcome=row.status.value)
         self._ports.log.warning(
-            f"an action of the event is unfinished and is now recovery item {row.recovery_id} ({row.status})",
+            "an action of the event is unfinished and is a recovery item from here on",
             extra=_about(event)
             | {
                 "recovery_id": row.recovery_id,
@@ -308,7 +314,7 @@ class FirstPass:
             return Later(1, "the lease was lost")
         return Settled("shadow")
 
-    # ------------------------------------------------------------------------------------------------------ whole events
+    # ---------------------------------------------------------------------------------------------------- whole events
 
     def _duplicate(self, event: Event, *, in_window: bool) -> EventResult:
         reason = "repeat_window" if in_window else "redelivery"
@@ -357,8 +363,14 @@ class FirstPass:
         if is_new:
             self._ports.meter.count("events_dead", reason=code)
             self._ports.log.warning(
-                f"the event cannot be processed and is now recovery item {row.recovery_id} ({status}): fix the cause, then replay it",
-                extra=_about(event) | {"recovery_id": row.recovery_id, "code": code, "root_cause": root_cause.value},
+                "the event cannot be processed and is now a recovery item: fix the cause, then replay it",
+                extra=_about(event)
+                | {
+                    "recovery_id": row.recovery_id,
+                    "status": status.value,
+                    "code": code,
+                    "root_cause": root_cause.value,
+                },
             )
         return Parked(code)
 
@@ -369,7 +381,9 @@ class FirstPass:
 class _Work:
     """The actions of one claimed event: marks, and rows of what is unfinished."""
 
-    def __init__(self, owner: FirstPass, event: Event, item: LedgerItem, decision: Decision, old_lease_ms: int | None) -> None:
+    def __init__(
+        self, owner: FirstPass, event: Event, item: LedgerItem, decision: Decision, old_lease_ms: int | None
+    ) -> None:
         self._pass = owner
         self._ports = owner._ports  # noqa: SLF001  # its own pass, in the same module
         self._event = event
@@ -407,10 +421,14 @@ class _Work:
         parents = self._unfinished_parents(action)
         if parents:
             blocked = replace(blank, waits_for=tuple(parents))
-            self._row(action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms))
+            self._row(
+                action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms)
+            )
             return
         if not self._pass._attempts.fits(action):  # noqa: SLF001  # see __init__
-            self._row(action, parked_first(blank, WaitingFor.TIME, "no time was left in this invocation", blank.created_at_ms))
+            self._row(
+                action, parked_first(blank, WaitingFor.TIME, "no time was left in this invocation", blank.created_at_ms)
+            )
             return
         self.is_started = True
         attempt = await self._pass._attempts.make(  # noqa: SLF001  # see __init__
@@ -446,9 +464,7 @@ class _Work:
             case _:  # VerifiedAbsent belongs to rows
                 raise AssertionError(f"a first pass cannot end an attempt with {attempt!r}")
 
-    def _failed(
-        self, action: Action, blank: Row, failure: Failure, credential_version: str, *, was_sent: bool
-    ) -> None:
+    def _failed(self, action: Action, blank: Row, failure: Failure, credential_version: str, *, was_sent: bool) -> None:
         integration = self._ports.integrations[action.integration]
         change = failed_first(
             blank,
@@ -532,4 +548,3 @@ def _about(event: Event) -> dict[str, object]:
         "request_id": event.request_id,
         "traceparent": event.traceparent,
     }
-

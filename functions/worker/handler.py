@@ -1,7 +1,7 @@
 """The worker: batches of the events, retries and replays queues, with partial batch responses (architecture §6).
 
-A record is acknowledged only when its event or row is settled, or waits as a row. Everything else is named in `batchItemFailures` and
-shown again when that makes sense.
+A record is acknowledged only when its event or row is settled, or waits as a row. Everything else is named in
+`batchItemFailures` and shown again when that makes sense.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def build(
     run: Callable[[Coroutine[Any, Any, dict[str, Any]]], dict[str, Any]] = asyncio.run,
     flush: Callable[[], None] = lambda: None,
 ) -> Handler:
-    """The Lambda handler. `run` drives one invocation's coroutine to its end; `flush` writes the invocation's counts."""
+    """The Lambda handler. `run` drives an invocation's coroutine to its end; `flush` writes its counts."""
 
-    def handle(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    def handle(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         started_ms = ports.clock.now_ms()
         budget = Budget(
             ports.clock,
@@ -131,8 +131,12 @@ class _Batch:
                 readable.append((record, Event.from_message(record.body)))
             except MalformedEnvelope as malformed:
                 self._ports.log.warning(
-                    f"the message is no envelope ({malformed}): it goes to the DLQ, and triage makes a recovery item of it",
-                    extra={"message_id": record.message_id, "receive_count": record.receive_count},
+                    "the message is no envelope: it goes to the DLQ, and triage makes a recovery item of it",
+                    extra={
+                        "message_id": record.message_id,
+                        "receive_count": record.receive_count,
+                        "reason": str(malformed),
+                    },
                 )
                 await self._return(record)
         return readable
@@ -141,7 +145,9 @@ class _Batch:
         try:
             return await self._ports.io(self._ports.ledger.read, keys, sorted(self._ports.integrations))
         except StorageUnavailable:
-            self._ports.log.exception("the ledger could not be read: the batch comes back", extra={"count": len(records)})
+            self._ports.log.exception(
+                "the ledger could not be read: the batch comes back", extra={"count": len(records)}
+            )
             for record in records:
                 await self._return(record)
             return None
@@ -206,7 +212,7 @@ class _Batch:
                 "storage did not do its part: the message comes back",
                 extra={"message_id": record.message_id, "receive_count": record.receive_count},
             )
-        except Exception:  # noqa: BLE001  # a defect met by one message; it is logged, counted, and ends in the DLQ if it stays
+        except Exception:  # a defect met by one message; it is logged, counted, and ends in the DLQ if it stays
             self._ports.meter.count("items_failed")
             self._ports.log.exception(
                 "the message could not be processed: it comes back, and ends in the DLQ if this goes on",

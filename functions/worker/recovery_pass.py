@@ -1,6 +1,7 @@
-"""One hint from the retries or the replays queue (architecture §7): the row it points at, claimed, tried once more, and moved on.
+"""One hint from the retries or the replays queue (architecture §7): its row, claimed, tried once more, and moved on.
 
-The row is the truth and the sweeper its only scheduler, so a hint that leads nowhere is acknowledged: the row comes back when it is due.
+The row is the truth and the sweeper its only scheduler, so a hint that leads nowhere is acknowledged: the row comes
+back when it is due.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ HintResult = Handled | Later
 class RecoveryPass:
     """Handles hints of one invocation."""
 
-    def __init__(self, ports: Ports, attempts: Attempts, budget: Budget, first_pass: FirstPass, time_scale: float) -> None:
+    def __init__(
+        self, ports: Ports, attempts: Attempts, budget: Budget, first_pass: FirstPass, time_scale: float
+    ) -> None:
         self._ports = ports
         self._attempts = attempts
         self._budget = budget
@@ -73,7 +76,10 @@ class RecoveryPass:
         self._scale = time_scale
 
     async def handle(self, hint: Hint) -> HintResult:
-        """One attempt at the hint's row, if it still is what the hint saw. Raises `StorageUnavailable` where the row cannot be read."""
+        """One attempt at the hint's row, if it still is what the hint saw.
+
+        Raises `StorageUnavailable` where the row cannot be read, or its claim not stored.
+        """
         row = await self._ports.io(self._ports.recovery.get, hint.recovery_id)
         if row is None or row.version != hint.version:
             self._ports.meter.count("hints_stale")
@@ -82,7 +88,9 @@ class RecoveryPass:
         if not row.is_open:
             return Handled("ended")
         if row.subject is Subject.ACTION and now_ms >= row.expires_at_ms:
-            return await self._commit(row, end(row, "EXPIRED", "it was to happen earlier or not at all", now_ms), "expired")
+            return await self._commit(
+                row, end(row, "EXPIRED", "it was to happen earlier or not at all", now_ms), "expired"
+            )
         if row.waits_for or row.lease_until_ms > now_ms:
             return Handled("waiting")
         if row.not_before_ms > now_ms:
@@ -187,9 +195,7 @@ class RecoveryPass:
         try:
             version = await self._ports.io(self._ports.providers[action.integration].refresh_credential)
         except StorageUnavailable:
-            self._ports.log.exception(
-                "the credential could not be read again: the item waits", extra=_about(row)
-            )
+            self._ports.log.exception("the credential could not be read again: the item waits", extra=_about(row))
             return False
         return version != row.credential_version
 
@@ -233,17 +239,20 @@ class RecoveryPass:
             parked = self._parked(row, Park(WaitingFor.SWITCH, why), uncount=True)
             return await self._commit(row, parked, "parked")
         failure = Failure(FailureClass.DATA_ERROR, why, "the event still cannot be processed", False, False)
-        change = after_attempt(row, INTAKE_RULES, INTAKE_POLICY, failure, now_ms, self._ports.rng, self._scale, was_sent=False)
+        change = after_attempt(
+            row, INTAKE_RULES, INTAKE_POLICY, failure, now_ms, self._ports.rng, self._scale, was_sent=False
+        )
         return await self._commit(row, change, change.after.status.value)
 
     async def _event_failed(self, row: Row, failure: Failure) -> HintResult:
         now_ms = self._ports.clock.now_ms()
-        change = after_attempt(row, INTAKE_RULES, INTAKE_POLICY, failure, now_ms, self._ports.rng, self._scale, was_sent=False)
+        change = after_attempt(
+            row, INTAKE_RULES, INTAKE_POLICY, failure, now_ms, self._ports.rng, self._scale, was_sent=False
+        )
         return await self._commit(row, change, change.after.status.value)
 
     def _event_seconds(self) -> float:
-        slowest = max((one.deadline_seconds for one in self._ports.integrations.values()), default=0.0)
-        return slowest
+        return max((one.deadline_seconds for one in self._ports.integrations.values()), default=0.0)
 
     # --------------------------------------------------------------------------------------------------------- storing
 
@@ -257,7 +266,7 @@ class RecoveryPass:
         return change.after
 
     async def _commit(self, row: Row, change: Change, outcome: str, extra: tuple[Change, ...] = ()) -> HintResult:
-        """Store the transition, with its children's release where it succeeded. A conflict means that somebody else moved it."""
+        """Store the transition, and its children's release where it succeeded. A conflict: somebody else moved it."""
         is_success = outcome == "succeeded"
         for _ in range(COMMIT_TRIES):
             released = await self._released(change.after) if is_success else []
@@ -293,7 +302,7 @@ class RecoveryPass:
         self._ports.meter.count("recovery_transitions", integration=row.integration_id, outcome=outcome)
         say: Callable[..., None] = self._ports.log.info if outcome == "succeeded" else self._ports.log.warning
         say(
-            f"recovery item {row.recovery_id} is {row.status} after attempt {row.attempt_count}: {outcome}",
+            "a recovery item was tried and moved on",
             extra=_about(row)
             | {
                 "status": row.status.value,
@@ -326,7 +335,7 @@ def _whose(row: Row) -> Whose:
 
 
 def _history(row: Row) -> History:
-    """What earlier attempts may have left behind. The event's own lease has ended, so a setting is read first, however it came here."""
+    """What earlier attempts may have left behind. The event's own lease has ended: a setting is read first in any case."""
     return History(
         had_lease=True,
         may_have_been_sent=row.effect is Effect.UNKNOWN,

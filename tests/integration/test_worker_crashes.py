@@ -1,6 +1,6 @@
 """A worker or sweeper that dies between any two steps of the first pass and of recovery (002.33, 002.19, 004.8, 004.9).
 
-The clean run tells how many steps a scenario has; then every step is a place to die once, before and after it did its work.
+The clean run tells how many steps a scenario has; then every step is a place to die once, before and after its work.
 """
 
 from __future__ import annotations
@@ -93,12 +93,16 @@ def test_a_death_at_any_step_leaves_one_effect_and_nothing_stuck(name: str) -> N
                 world.run_until_quiet()
                 world.check_settled(event)
             except AssertionError as broken:
-                raise AssertionError(f"{name}: died {'after' if after else 'before'} step {position}: {broken}") from broken
+                raise AssertionError(
+                    f"{name}: died {'after' if after else 'before'} step {position}: {broken}"
+                ) from broken
             deaths += world.deaths
     assert deaths >= steps  # nearly every step was a death: the sweeper's ticks without work are fewer with two copies
 
 
-@pytest.mark.parametrize("name", [name for name, action in ACTIONS.items() if action.repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.SETTING)])
+@pytest.mark.parametrize(
+    "name", [name for name, action in ACTIONS.items() if action.repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.SETTING)]
+)
 def test_an_action_that_is_not_blind_ends_done_whatever_dies(name: str) -> None:
     names = (name,) if not ACTIONS[name].requires else ("tag", name)
     probe = World(names)

@@ -1,0 +1,100 @@
+"""Where the worker meets Lambda. Everything is made once, before the first batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from functions.adapters import aws
+from functions.adapters.http import HttpCaller
+from functions.adapters.ledger import DynamoLedger
+from functions.adapters.llm import LlmClassifier
+from functions.adapters.recipients import DynamoRecipients
+from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.richpanel import RichpanelProvider
+from functions.adapters.s3 import S3Envelopes
+from functions.adapters.sqs_hints import SqsVisibility
+from functions.adapters.ssm import IntegrationSettings, SsmSwitches
+from functions.catalog.loader import load
+from functions.core.clock import SystemClock, SystemIds, SystemRandom
+from functions.flows.registry import flows_of
+from functions.observability import logger, metrics
+from functions.worker.handler import build
+from functions.worker.ports import Ports
+from functions.worker.settings import WorkerSettings
+
+_settings = WorkerSettings.from_env()
+_clock, _ids = SystemClock(), SystemIds()
+_metrics = metrics("worker")
+_catalog = load()
+_dynamodb, _ssm, _sqs = aws.dynamodb_client(), aws.ssm_client(), aws.sqs_client()
+_secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock)
+_prompt = _catalog.prompts["support"]
+_helpdesk = _catalog.integrations["helpdesk"]
+
+# One loop for the life of the environment: connections belong to the loop that opened them.
+_loop = asyncio.new_event_loop()
+
+
+def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    return _loop.run_until_complete(work)
+
+
+handler = build(
+    _settings,
+    Ports(
+        ledger=DynamoLedger(
+            _dynamodb,
+            _ids,
+            ledger_table=_settings.ledger_table,
+            control_table=_settings.control_table,
+            recovery_table=_settings.recovery_table,
+            audit_table=_settings.audit_table,
+        ),
+        recovery=DynamoRecovery(
+            _dynamodb,
+            _ids,
+            recovery_table=_settings.recovery_table,
+            audit_table=_settings.audit_table,
+            count=_metrics.count,
+        ),
+        recipients=DynamoRecipients(_dynamodb, _settings.recipients_table),
+        switches=SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count),
+        envelopes=S3Envelopes(aws.s3_client(), _settings.bucket),
+        providers={
+            "helpdesk": RichpanelProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                _catalog.text_of,
+                definite_statuses=_helpdesk.definite_statuses,
+            )
+        },
+        classifier=LlmClassifier(
+            HttpCaller(_clock),
+            _secrets,
+            _clock,
+            prompt=_prompt.text,
+            prompt_version=_prompt.version,
+            default_model="gpt-4.1-mini",
+        ),
+        visibility=SqsVisibility(
+            _sqs,
+            {
+                url.rpartition("/")[2]: url
+                for url in (_settings.events_queue_url, _settings.retries_queue_url, _settings.replays_queue_url)
+            },
+        ),
+        clock=_clock,
+        ids=_ids,
+        rng=SystemRandom(),
+        io=asyncio.to_thread,
+        log=logger("worker"),
+        meter=_metrics,
+        integrations=_catalog.integrations,
+        flows=flows_of(_catalog),
+    ),
+    run=_run,
+    flush=_metrics.flush,
+)
