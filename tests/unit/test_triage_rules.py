@@ -1,0 +1,139 @@
+"""What a dead message is found to be a sign of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from functions.core.decision import Classification, DecidedBy, Decision, Mode
+from functions.core.failure import RootCause
+from functions.core.ledger import LedgerItem, LedgerStatus, ledger_key
+from functions.core.recovery import Status
+from functions.core.triage import (
+    DeadHint,
+    Delivery,
+    Finding,
+    Handled,
+    TooEarly,
+    dead_hint,
+    judge_event,
+    judge_hint,
+    judge_unreadable,
+)
+from tests.fakes import NOON_MS
+from tests.recovery_rows import dead, event, row
+
+DELIVERY = Delivery("message-1", "events-dlq", 11, NOON_MS - 5_000)
+EVENT = event()
+
+
+def item(**fields: Any) -> LedgerItem:
+    sound: dict[str, Any] = {
+        "key": ledger_key(EVENT),
+        "status": LedgerStatus.SETTLED,
+        "owner": "o-1",
+        "generation": 1,
+        "lease_until_ms": 0,
+        "received_at_ms": EVENT.received_at_ms,
+        "epoch_ms": EVENT.epoch_ms,
+        "payload_hash": EVENT.payload_hash,
+        "decision": Decision("support", Mode.LIVE, Classification("x", 1.0, DecidedBy.RULES, "1"), (), NOON_MS),
+    }
+    return LedgerItem(**{**sound, **fields})
+
+
+def judged(*items: LedgerItem | None, now_ms: int = NOON_MS) -> object:
+    return judge_event(EVENT, items or (None, None), DELIVERY, now_ms)
+
+
+def test_an_event_that_is_settled_needs_no_row_001_43() -> None:
+    assert judged(item(), None) == Handled("settled")
+
+
+def test_an_event_that_was_settled_in_shadow_mode_needs_no_row_either() -> None:
+    assert judged(None, item()) == Handled("settled")
+
+
+def test_an_event_that_a_worker_is_at_is_left_for_later() -> None:
+    held = item(status=LedgerStatus.PROCESSING, lease_until_ms=NOON_MS + 9_000)
+    assert judged(held, None) == TooEarly(NOON_MS + 9_000)
+
+
+def test_an_event_that_no_worker_ever_claimed_points_at_the_infrastructure_001_43() -> None:
+    finding = judged(None, None)
+    assert isinstance(finding, Finding)
+    assert (finding.root_cause, finding.status) == (RootCause.TRANSIENT_INFRA, Status.DLQ)
+    assert "received 11 times" in finding.evidence
+
+
+def test_an_event_claimed_again_and_again_without_an_end_points_at_the_code_001_43() -> None:
+    finding = judged(item(status=LedgerStatus.PROCESSING, generation=7, lease_until_ms=NOON_MS - 1), None)
+    assert isinstance(finding, Finding)
+    assert finding.root_cause is RootCause.CODE_DEFECT
+    assert "claimed 7 times" in finding.evidence
+
+
+def test_another_payload_under_a_known_id_is_for_a_person_as_it_is_in_the_worker() -> None:
+    finding = judged(item(payload_hash="b" * 64), None)
+    assert isinstance(finding, Finding)
+    assert (finding.code, finding.status) == ("PAYLOAD_MISMATCH", Status.FAILED)
+    assert finding.root_cause is RootCause.BAD_SOURCE_DATA
+
+
+def test_an_equal_message_after_the_repeat_window_is_an_event_of_its_own() -> None:
+    again = event(repeat_window_seconds=600)
+    old = item(epoch_ms=again.received_at_ms - 600_001)
+    finding = judge_event(again, [old, None], DELIVERY, NOON_MS)
+    assert isinstance(finding, Finding)
+    assert finding.root_cause is RootCause.TRANSIENT_INFRA
+
+
+def test_a_message_of_another_form_points_at_the_schema_001_43() -> None:
+    finding = judge_unreadable(DELIVERY, "envelope version 7 is not 1")
+    assert finding.root_cause is RootCause.SCHEMA_MISMATCH
+    assert "envelope version 7" in finding.evidence
+
+
+# -------------------------------------------------------------------------------------------------------------- hints
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('{"recovery_id":"r1","version":3}', DeadHint("r1", 3)),
+        ('{"recovery_id":"r1","version":3,"more":1}', DeadHint("r1", 3)),
+        ('{"recovery_id":"","version":3}', None),
+        ('{"recovery_id":"r1","version":true}', None),
+        ('{"recovery_id":"r1"}', None),
+        ('{"recovery_id":7,"version":3}', None),
+        ("[1]", None),
+        ("not json", None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_a_hint_is_told_by_its_content(message: str, expected: DeadHint | None) -> None:
+    assert dead_hint(message) == expected
+
+
+def test_a_hint_that_nothing_came_of_is_poison() -> None:
+    finding = judge_hint(row(version=4), DeadHint("r", 4), DELIVERY, NOON_MS)
+    assert isinstance(finding, Finding)
+    assert finding.root_cause is RootCause.CODE_DEFECT
+
+
+def test_a_hint_is_poison_too_if_only_other_hints_were_sent_since() -> None:
+    assert isinstance(judge_hint(row(version=9), DeadHint("r", 4), DELIVERY, NOON_MS), Finding)
+
+
+def test_a_hint_whose_row_was_worked_on_since_is_needless() -> None:
+    moved = row(version=9, updated_at_ms=NOON_MS - 4_999)
+    assert judge_hint(moved, DeadHint("r", 4), DELIVERY, NOON_MS) == Handled("moved")
+
+
+def test_a_hint_at_an_ended_row_is_needless() -> None:
+    assert judge_hint(dead(), DeadHint("r", 1), DELIVERY, NOON_MS) == Handled("ended")
+
+
+def test_a_hint_whose_row_is_under_way_is_left_for_later() -> None:
+    assert judge_hint(row(lease_until_ms=NOON_MS + 1), DeadHint("r", 1), DELIVERY, NOON_MS) == TooEarly(NOON_MS + 1)
