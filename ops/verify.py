@@ -1,14 +1,13 @@
 """The logic behind `holdfast verify`: does a signed request hold, and if not, why?  A sender's debugging tool.
 
-A record is a JSON object: `provider`, `secret` (or `secrets`), `headers`, `body`; and as far as the scheme needs them `method`,
-`url`, `secret_type`, `now` (seconds; the machine's clock without it), `tolerance_seconds` (300 without it), `scheme_options`
-(those of a source's `scheme`), `id`. The checks are those of ingress itself.
+A record is a JSON object: `provider`, `secret` (or `secrets`), `headers`, `body`; and as far as the scheme needs them
+`method`, `url`, `secret_type`, `now` (seconds; the machine's clock without it), `tolerance_seconds` (300 without it),
+`scheme_options` (those of a source's `scheme`), `id`. The checks are those of ingress itself.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ UNSUPPORTED_PROVIDER = "unsupported_provider"
 MALFORMED_RECORD = "malformed_record"
 UNUSABLE_SECRET = "unusable_secret"  # noqa: S105  # a reason, no password
 UNUSABLE_SCHEME = "unusable_scheme"
+MAX_SECONDS = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _seconds(record: Mapping[str, object], key: str, default: int) -> int:
     value = record.get(key)
     if value is None:
         return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MAX_SECONDS:
         raise _MalformedRecord(f"{key} is not a number of seconds")
     return int(value)
 
@@ -120,8 +120,9 @@ def _headers(record: Mapping[str, object]) -> dict[str, str]:
 
 def _secrets(record: Mapping[str, object]) -> list[str]:
     several = record.get("secrets")
-    secrets = several if isinstance(several, list) else [record.get("secret")]
-    if not secrets or not all(isinstance(secret, str) for secret in secrets):
+    given = several if isinstance(several, list) else [record.get("secret")]
+    secrets = [secret for secret in given if isinstance(secret, str)]
+    if not secrets or len(secrets) < len(given):
         raise _MalformedRecord("secret is missing or not a text")
     try:
         "".join(secrets).encode()
@@ -129,7 +130,7 @@ def _secrets(record: Mapping[str, object]) -> list[str]:
         raise _MalformedRecord("secret is not Unicode text") from exc
     if record.get("secret_type") == "ed25519_public_key_base64":
         return [secret if secret.startswith("whpk_") else f"whpk_{secret}" for secret in secrets]
-    return list(secrets)
+    return secrets
 
 
 # What a request carries whoever sends it: never where a signature or a key is.

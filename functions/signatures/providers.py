@@ -84,7 +84,7 @@ def _chosen(options: Mapping[str, str], name: str, allowed: type[StrEnum], defau
 
 
 def _header_option(options: Mapping[str, str], name: str, default: str = "") -> str:
-    value = options.get(name, default).lower()
+    value = (options.get(name) or default).lower()
     if value and not HEADER_NAME.match(value):
         raise UnusableScheme(f"scheme.{name} is not a header name")
     return value
