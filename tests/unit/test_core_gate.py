@@ -1,0 +1,220 @@
+"""The one gate before every send (architecture §9)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.core.decision import Action, Mode, Repeat
+from functions.core.gate import (
+    Expire,
+    GateView,
+    Health,
+    IntegrationState,
+    Park,
+    Send,
+    Standing,
+    Suppress,
+    WaitingFor,
+    check,
+)
+from functions.core.switches import KNOWN_FOR_MS, USABLE_FOR_MS, Integrations, SwitchView, view
+from tests.unit.builders import NOON_MS, SECOND, action
+
+NOTHING = Integrations()
+LIVE = SwitchView(
+    mode=Mode.LIVE,
+    auto_reply=True,
+    use_llm=True,
+    optional_calls=True,
+    replay=True,
+    disabled=NOTHING,
+    replay_blocked=NOTHING,
+    limits={},
+    age_ms=0,
+)
+OPEN = GateView(
+    now_ms=NOON_MS,
+    decision_mode=Mode.LIVE,
+    switches=LIVE,
+    integration=IntegrationState("helpdesk"),
+    standing=Standing.ALLOWED,
+    expires_at_ms=NOON_MS + 900 * SECOND,
+    call_ends_at_ms=NOON_MS + 8 * SECOND,
+    lease_until_ms=NOON_MS + 60 * SECOND,
+)
+TAG = action(Repeat.IDEMPOTENT)
+REPLY = action(Repeat.LOOKUP, customer_visible=True, recipient="w1")
+
+
+def switched(seen: GateView = OPEN, **fields: object) -> GateView:
+    """The view with other switches."""
+    return replace(seen, switches=replace(seen.switches, **fields))  # type: ignore[arg-type]  # fields of SwitchView
+
+
+@pytest.mark.parametrize("what", [TAG, REPLY])
+def test_what_nothing_speaks_against_is_sent(what: Action) -> None:
+    assert check(what, OPEN) == Send()
+
+
+def test_what_is_past_its_expiry_is_never_sent_whatever_else_holds() -> None:
+    late = replace(OPEN, now_ms=OPEN.expires_at_ms)
+    assert isinstance(check(TAG, late), Expire)
+    assert isinstance(check(REPLY, replace(late, standing=Standing.SUPPRESSED)), Expire)
+    assert isinstance(check(TAG, replace(OPEN, now_ms=OPEN.expires_at_ms - 1, lease_until_ms=NOON_MS * 2)), Send)
+
+
+@pytest.mark.parametrize("standing", [Standing.SUPPRESSED, Standing.NO_CONSENT])
+def test_a_recipient_who_may_not_be_contacted_is_not_even_by_a_replay_with_unreadable_switches_003_20(
+    standing: Standing,
+) -> None:
+    seen = switched(replace(OPEN, standing=standing, is_replay=True), age_ms=None, mode=Mode.HOLD)
+    assert isinstance(check(REPLY, seen), Suppress)
+
+
+def test_a_recipient_whose_standing_cannot_be_read_waits_003_20() -> None:
+    held = check(REPLY, replace(OPEN, standing=Standing.UNKNOWN))
+    assert isinstance(held, Park)
+    assert held.until_ms == NOON_MS
+
+
+def test_what_no_customer_sees_needs_no_standing() -> None:
+    assert check(TAG, replace(OPEN, standing=Standing.SUPPRESSED)) == Send()
+
+
+@pytest.mark.parametrize("age_ms", [None, USABLE_FOR_MS + 1, KNOWN_FOR_MS + 1])
+def test_a_reply_waits_where_the_switches_cannot_be_known(age_ms: int | None) -> None:
+    held = check(REPLY, switched(age_ms=age_ms, auto_reply=False))
+    assert isinstance(held, Park)
+    assert held.waiting_for is WaitingFor.SWITCH
+
+
+def test_a_reply_is_sent_on_switches_six_seconds_old() -> None:
+    assert check(REPLY, switched(age_ms=USABLE_FOR_MS)) == Send()
+
+
+def test_the_kill_switch_suppresses_a_reply_and_leaves_the_rest_002_14() -> None:
+    assert isinstance(check(REPLY, switched(auto_reply=False)), Suppress)
+    assert check(TAG, switched(auto_reply=False)) == Send()
+
+
+@pytest.mark.parametrize("mode", [Mode.ROUTE_ONLY, Mode.MANUAL, Mode.SHADOW])
+def test_no_reply_leaves_unless_the_mode_is_live_002_23(mode: Mode) -> None:
+    assert isinstance(check(REPLY, switched(mode=mode)), Suppress)
+
+
+@pytest.mark.parametrize("mode", [Mode.ROUTE_ONLY, Mode.MANUAL])
+def test_the_decisions_mode_counts_as_well_as_the_present_one(mode: Mode) -> None:
+    assert isinstance(check(REPLY, replace(OPEN, decision_mode=mode)), Suppress)
+    assert check(TAG, replace(OPEN, decision_mode=mode)) == Send()
+    assert check(TAG, switched(mode=mode)) == Send()
+
+
+@pytest.mark.parametrize("what", [TAG, REPLY])
+def test_what_was_decided_in_shadow_mode_is_never_sent_002_30(what: Action) -> None:
+    assert isinstance(check(what, replace(OPEN, decision_mode=Mode.SHADOW)), Suppress)
+
+
+def test_hold_lets_everything_wait_without_an_end() -> None:
+    for what in (TAG, REPLY):
+        assert check(what, switched(mode=Mode.HOLD)) == Park(WaitingFor.SWITCH, "mode is hold")
+
+
+def test_shadow_lets_what_was_decided_before_wait() -> None:
+    assert check(TAG, switched(mode=Mode.SHADOW)) == Park(WaitingFor.SWITCH, "mode is shadow")
+
+
+@pytest.mark.parametrize("disabled", [Integrations(every=True), Integrations(some=frozenset({"helpdesk"}))])
+def test_actions_of_a_disabled_integration_are_parked(disabled: Integrations) -> None:
+    held = check(TAG, switched(disabled=disabled))
+    assert isinstance(held, Park)
+    assert (held.waiting_for, held.until_ms) == (WaitingFor.SWITCH, None)
+    assert check(TAG, switched(disabled=Integrations(some=frozenset({"sms"})))) == Send()
+
+
+def test_a_limit_of_zero_parks_and_a_smaller_limit_does_not_002_21() -> None:
+    held = check(TAG, switched(limits={"helpdesk": 0.0}))
+    assert isinstance(held, Park)
+    assert held.waiting_for is WaitingFor.LIMITER
+    assert check(TAG, switched(limits={"helpdesk": 0.01, "sms": 0.0})) == Send()
+
+
+def test_a_replay_waits_while_replays_are_off_or_blocked_for_its_integration_004_20() -> None:
+    for seen in (switched(replay=False), switched(replay_blocked=Integrations(some=frozenset({"helpdesk"})))):
+        assert check(TAG, seen) == Send()
+        held = check(TAG, replace(seen, is_replay=True))
+        assert isinstance(held, Park)
+        assert held.waiting_for is WaitingFor.SWITCH
+    assert check(TAG, replace(OPEN, is_replay=True)) == Send()
+
+
+def test_no_attempt_is_spent_on_an_integration_that_is_down_000_15() -> None:
+    held = check(TAG, replace(OPEN, integration=IntegrationState("helpdesk", Health.HARD_DOWN)))
+    assert isinstance(held, Park)
+    assert held.waiting_for is WaitingFor.HEALTH
+    assert check(TAG, replace(OPEN, integration=IntegrationState("helpdesk", Health.DEGRADED))) == Send()
+
+
+def test_a_providers_pause_holds_everyone_until_its_end_003_17() -> None:
+    paused = replace(OPEN, integration=IntegrationState("helpdesk", paused_until_ms=NOON_MS + 5))
+    held = check(TAG, paused)
+    assert isinstance(held, Park)
+    assert (held.waiting_for, held.until_ms) == (WaitingFor.PROVIDER_RESET, NOON_MS + 5)
+    assert check(TAG, replace(paused, now_ms=NOON_MS + 5)) == Send()
+
+
+def test_a_call_that_might_outlast_the_lease_is_not_begun() -> None:
+    held = check(TAG, replace(OPEN, call_ends_at_ms=OPEN.lease_until_ms + 1))
+    assert isinstance(held, Park)
+    assert held.waiting_for is WaitingFor.TIME
+    assert check(TAG, replace(OPEN, call_ends_at_ms=OPEN.lease_until_ms)) == Send()
+
+
+@given(
+    st.sampled_from(Mode),
+    st.sampled_from(Mode),
+    st.booleans(),
+    st.none() | st.integers(0, 2 * KNOWN_FOR_MS),
+    st.sampled_from(Standing),
+    st.sampled_from(Health),
+    st.booleans(),
+    st.integers(-5, 5),
+)
+def test_a_reply_that_is_sent_met_every_condition(
+    decided: Mode,
+    present: Mode,
+    auto_reply: bool,
+    age_ms: int | None,
+    standing: Standing,
+    health: Health,
+    is_replay: bool,
+    left_ms: int,
+) -> None:
+    seen = replace(
+        switched(mode=present, auto_reply=auto_reply, age_ms=age_ms),
+        decision_mode=decided,
+        standing=standing,
+        integration=IntegrationState("helpdesk", health),
+        is_replay=is_replay,
+        expires_at_ms=NOON_MS + left_ms,
+    )
+    may_send = check(REPLY, seen) == Send()
+    assert may_send is (
+        decided in (Mode.LIVE, Mode.HOLD)
+        and present is Mode.LIVE
+        and auto_reply
+        and age_ms is not None
+        and age_ms <= USABLE_FOR_MS
+        and standing is Standing.ALLOWED
+        and health is not Health.HARD_DOWN
+        and left_ms > 0
+    )
+
+
+def test_without_any_switch_ever_read_routing_goes_on_and_replies_wait() -> None:
+    seen = replace(OPEN, switches=view(None, flow="support", source="shop", tenant="acme", now_ms=NOON_MS))
+    assert check(TAG, seen) == Send()
+    assert isinstance(check(REPLY, seen), Park)
