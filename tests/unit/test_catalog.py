@@ -1,0 +1,310 @@
+"""The catalog: what ships holds together, what does not is refused by file and key, releases stay what they were."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.catalog.loader import HERE, MalformedCatalog, load, load_from, load_released
+from functions.catalog.released import broken_releases, release_digest, release_key
+from functions.core.catalog import Message, params_of
+from functions.core.decision import MessageRef, Repeat
+from functions.core.integration import INTAKE
+
+Edit = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The shipped catalog's files, to be broken."""
+    directory = tmp_path / "catalog"
+    shutil.copytree(HERE, directory, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    return directory
+
+
+@pytest.fixture
+def edit(copy: Path) -> Edit:
+    def change(name: str, old: str, new: str) -> None:
+        path = copy / name
+        text = path.read_text()
+        assert old in text, f"{name} has no {old!r} to change"
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+# ------------------------------------------------------------------------------------------------------- what ships
+
+
+def test_the_helpdesk_may_be_called_five_times_with_one_two_four_and_eight_minutes_between() -> None:
+    policy = load().integrations["helpdesk"].policy
+    assert (policy.max_attempts, policy.waits_seconds) == (5, (60, 120, 240, 480))
+
+
+def test_every_kind_says_how_it_may_be_repeated_and_where_that_was_established() -> None:
+    kinds = load().integrations["helpdesk"].kinds
+    assert {kind: rules.repeat for kind, rules in kinds.items()} == {
+        "helpdesk.add_tags": Repeat.IDEMPOTENT,
+        "helpdesk.assign_team": Repeat.SETTING,
+        "helpdesk.reply": Repeat.LOOKUP,
+    }
+    assert all(rules.established.startswith("https://") for rules in kinds.values())
+    assert kinds["helpdesk.reply"].can_look_up
+    assert kinds["helpdesk.reply"].settle_seconds == 180
+
+
+def test_deadlines_keep_a_kill_switch_within_fifteen_seconds_and_the_llm_within_two_and_a_half() -> None:
+    integrations = load().integrations
+    assert all(integration.deadline_seconds <= 8 for integration in integrations.values())
+    assert integrations["llm"].deadline_seconds == 2.5
+    assert not integrations["llm"].kinds
+
+
+def test_the_id_of_whole_events_belongs_to_no_integration() -> None:
+    assert INTAKE not in load().integrations
+
+
+def test_thresholds_are_those_of_the_requirements() -> None:
+    assert {profile.success_threshold for profile in load().profiles.values()} == {0.90}
+    assert {profile.recovery_threshold for profile in load().profiles.values()} == {0.95}
+
+
+def test_the_catalog_is_read_once() -> None:
+    assert load() is load()
+
+
+def test_the_prompt_names_the_reason_codes_it_allows() -> None:
+    prompt = load().prompts["support"]
+    assert all(code in prompt.text for code in prompt.reason_codes)
+
+
+def test_texts_for_customers_name_no_provider_and_no_integration() -> None:
+    """000.25: no technical provider names in what users read."""
+    catalog = load()
+    names = {"richpanel", "openai", "chatgpt", "stripe", "twilio", "shopify", "slack", "github", "aws", "amazon"}
+    names |= {profile.provider for profile in catalog.profiles.values()}
+    for message in catalog.messages.values():
+        words = set(re.findall(r"[a-z]+", message.text.lower()))
+        assert not words & names, f"{message.id}@{message.version}"
+
+
+def test_a_stored_decision_finds_the_text_it_names() -> None:
+    assert load().text_of(MessageRef("order_status_received", 1)).startswith("Hello,")
+
+
+def test_a_text_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(KeyError):
+        load().text_of(MessageRef("order_status_received", 99))
+
+
+def test_a_team_has_the_id_its_tenant_gave_it() -> None:
+    team = replace(load().teams["orders"], helpdesk_ids={"acme": "team_4711"})
+    assert team.helpdesk_id_for("acme") == "team_4711"
+    assert team.helpdesk_id_for("globex") == "orders"
+
+
+# --------------------------------------------------------------------------------------------------------- releases
+
+
+def test_released_messages_are_what_they_were_and_every_message_is_released() -> None:
+    """A stored decision can be carried out for as long as it is stored."""
+    assert broken_releases(load().messages.values(), load_released()) == []
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "unreleased"])
+def test_a_released_message_cannot_be_changed_unseen(change: str) -> None:
+    one, other = Message("hello", 1, "Hello."), Message("bye", 1, "Bye.")
+    released = {release_key(message): release_digest(message) for message in (one, other)}
+    assert broken_releases([one, other], released) == []
+    changed = {
+        "edited": [one, replace(other, text="Bye!")],
+        "removed": [one],
+        "unreleased": [one, other, Message("bye", 2, "Bye!")],
+    }[change]
+    problems = broken_releases(changed, released)
+    assert len(problems) == 1
+    assert problems[0].startswith("bye@2" if change == "unreleased" else "bye@1")
+
+
+# ---------------------------------------------------------------------------------------------------------- messages
+
+
+def test_parameters_are_put_in_once_and_not_read_again() -> None:
+    message = Message("hello", 1, "{greeting}, {name}!", params_of("{greeting}, {name}!"))
+    assert message.params == {"greeting", "name"}
+    assert message.render({"greeting": "{name}", "name": "you"}) == "{name}, you!"
+
+
+def test_a_missing_parameter_is_named() -> None:
+    with pytest.raises(KeyError, match="name"):
+        Message("hello", 1, "{name}").render({})
+
+
+# ----------------------------------------------------------------------------------------------------- broken catalogs
+
+
+def test_an_untouched_copy_loads(copy: Path) -> None:
+    assert load_from(copy).rules_version == load().rules_version
+
+
+def test_the_rules_version_changes_with_a_word_and_not_with_a_comment(copy: Path, edit: Edit) -> None:
+    edit("keywords.toml", "# Words", "# Some words")
+    assert load_from(copy).rules_version == load().rules_version
+    edit("keywords.toml", '"caught fire"', '"went up in flames"')
+    assert load_from(copy).rules_version != load().rules_version
+
+
+BROKEN = [
+    (
+        "integrations.toml",
+        "deadline_seconds = 8.0",
+        "deadline_seconds = 8.5",
+        "deadline_seconds",
+        "less than or equal to 8",
+    ),
+    ("integrations.toml", "deadline_seconds = 8.0", "deadline_seconds = nan", "deadline_seconds", "finite"),
+    ("integrations.toml", "deadline_seconds = 8.0", 'deadline_seconds = "8"', "deadline_seconds", "number"),
+    ("integrations.toml", "[60, 120, 240, 480]", "[60, 120]", "policy", "5 attempts have 4 waits"),
+    ("integrations.toml", 'repeat = "lookup"', 'repeat = "keyed"', "helpdesk.reply", "key_window_seconds"),
+    ("integrations.toml", 'repeat = "lookup"', 'repeat = "sometimes"', "repeat", "Input should be"),
+    ("integrations.toml", "can_look_up = true\nsettle", "can_look_up = false\nsettle", "helpdesk.reply", "can_look_up"),
+    ("integrations.toml", '"helpdesk.reply"', '"mail.reply"', "mail.reply", "does not begin with 'helpdesk.'"),
+    (
+        "integrations.toml",
+        '"helpdesk.reply"',
+        '"helpdesk.answer"',
+        "integrations.helpdesk.kinds",
+        "lacks helpdesk.reply",
+    ),
+    ("integrations.toml", '"helpdesk.reply"', '"reply"', "kinds", "is not integration.verb"),
+    ("integrations.toml", "recovery_threshold = 0.95", "recovery_threshold = 0.5", "helpdesk", "flap"),
+    ("integrations.toml", 'established = "https://', 'established = "', "established", "page that says so"),
+    ("integrations.toml", "settle_seconds", "setle_seconds", "setle_seconds", "not permitted"),
+    ("integrations.toml", "settle_seconds = 180", "settle_seconds = true", "settle_seconds", "integer"),
+    ("teams.toml", 'default_team = "email_support"', 'default_team = "nobody"', "default_team", "'nobody' is no team"),
+    ("teams.toml", 'support = "live_chat"', 'support = "robots"', "human_teams.support", "'robots' is no team"),
+    ("teams.toml", 'support = "live_chat"', 'sales = "live_chat"', "human_teams.sales", "is no flow"),
+    ("teams.toml", 'support = "live_chat"', "", "human_teams", "no team for the flow"),
+    ("teams.toml", 'helpdesk_id = "orders"', 'helpdesk_id = "the orders team"', "helpdesk_id", "pattern"),
+    ("labels.toml", 'team = "technical"', 'team = "cellar"', "labels.technical.team", "'cellar' is no team"),
+    ("labels.toml", 'reply = "billing_received"', 'reply = "sorry"', "labels.billing.reply", "'sorry' is no message"),
+    ("labels.toml", "[labels.legal]", "[labels.echo]", "labels.echo", "a word of the flow"),
+    ("labels.toml", "[labels.legal]", "[labels.Legal]", "labels.Legal", "pattern"),
+    (
+        "labels.toml",
+        "needs_person = true",
+        'needs_person = true\nreply = "billing_received"',
+        "labels.other",
+        "no reply",
+    ),
+    (
+        "labels.toml",
+        "[labels.legal]",
+        '[labels.legal]\ntag = "needs_manual_triage"',
+        "needs_manual_triage",
+        "flow itself",
+    ),
+    ("keywords.toml", 'label = "legal"', 'label = "leagl"', "rules.1.label", "'leagl' is no label"),
+    ("keywords.toml", 'reply = "order_status_received"', 'reply = "where"', "rules.4.reply", "'where' is no message"),
+    ("keywords.toml", 'label = "refund"', 'label = "refund"\nreply = "billing_received"', "rules.5", "high-signal"),
+    ("keywords.toml", '"refund", "refunded"', '" ? ", "refunded"', "rules.5.phrases", "holds no word"),
+    ("keywords.toml", "when will (?:it|", "when will ((?:it|", "rules.8.patterns", "no regular expression"),
+    ("keywords.toml", "patterns = ['", "patterns = ['(a+)+b', '", "rules.8.patterns", "repeats"),
+    ("keywords.toml", "patterns = ['", "patterns = ['x*', '", "rules.8.patterns", "matches everything"),
+    ("keywords.toml", 'label = "sales"\nphrases', 'label = "sales"\nunless', "rules.11", "needs phrases or patterns"),
+    (
+        "flows.toml",
+        'integration = "helpdesk"',
+        'integration = "mail"',
+        "support.integration",
+        "'mail' is no integration",
+    ),
+    ("flows.toml", "bar = 0.6", "bar = 0.0", "support.bar", "greater than 0"),
+    ("flows.toml", "expires_seconds = 900", "expires_seconds = 901", "support.reply", "900 s at most"),
+    ("flows.toml", '"/subject"', '"subject"', "support.pointers", "starts with '/'"),
+    ("flows.toml", '"/subject"', '""', "support.pointers", "whole body"),
+    ("flows.toml", "contact = ", "contacts = ", "support.pointers", "pointers are those of"),
+    ("flows.toml", 'pointer = "/event/subtype"\n', "", "support.skip.3", "values need a pointer"),
+    ("flows.toml", 'pointer = "/event/bot_id"\n', "", "support.skip.2", "skip everything"),
+    ("prompts/support.toml", 'version = "p1"', 'version = "the first"', "version", "pattern"),
+    ("messages/support.toml", "version = 1", "version = 0", "messages.0.version", "greater than or equal to 1"),
+    (
+        "messages/support.toml",
+        '"returns_received"',
+        '"order_status_received"',
+        "order_status_received version 1",
+        "twice",
+    ),
+    ("messages/support.toml", "thank you for your message about your order", "{}", "messages.0.text", "brace"),
+    (
+        "messages/support.toml",
+        "Please keep the item",
+        "{name}, keep the item",
+        "returns_received version 1",
+        "no parameters",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "key", "problem"), BROKEN)
+def test_what_is_wrong_is_refused_by_file_and_key(
+    copy: Path, edit: Edit, name: str, old: str, new: str, key: str, problem: str
+) -> None:
+    edit(name, old, new)
+    with pytest.raises(MalformedCatalog) as refused:
+        load_from(copy)
+    text = str(refused.value)
+    assert key in text
+    assert problem in text
+    assert any(part in text for part in (name, name.partition("/")[0], "labels.toml"))
+
+
+def test_the_reserved_id_cannot_be_taken(copy: Path) -> None:
+    path = copy / "integrations.toml"
+    path.write_text(path.read_text().replace("integrations.llm", "integrations.intake"))
+    with pytest.raises(MalformedCatalog, match=r"integrations\.toml: integrations\.intake: is reserved"):
+        load_from(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["integrations.toml", "teams.toml", "labels.toml", "keywords.toml", "flows.toml", "prompts/support.toml"]
+)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a = [", b"a = 1", b"[" * 20_000, b"x" * 300_000, None])
+def test_a_file_that_is_no_catalog_file_is_refused_by_name(copy: Path, name: str, content: bytes | None) -> None:
+    if content is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(content)
+    with pytest.raises(MalformedCatalog, match=re.escape(name.rpartition("/")[2])):
+        load_from(copy)
+
+
+def test_missing_messages_are_refused(copy: Path) -> None:
+    shutil.rmtree(copy / "messages")
+    with pytest.raises(MalformedCatalog, match="messages"):
+        load_from(copy)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_in_place_of_the_keywords_raise_anything_else(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes
+) -> None:
+    directory = tmp_path_factory.getbasetemp() / "any-bytes"
+    if not directory.exists():
+        shutil.copytree(HERE, directory, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    (directory / "keywords.toml").write_bytes(raw)
+    with pytest.raises(MalformedCatalog):
+        load_from(directory)
+
+
+def test_every_file_of_the_catalog_is_toml_that_python_reads() -> None:
+    for path in sorted(HERE.rglob("*.toml")):
+        tomllib.loads(path.read_text())
