@@ -35,7 +35,7 @@ class StageConfig:
     log_retention_days: int = 30
     worker_timeout_seconds: int = 60
     visibility_timeouts: int = 6
-    """For how many of the worker's timeouts a message stays invisible. AWS asks for six: a throttled poll is no redelivery."""
+    """For how many of the worker's timeouts a message stays invisible. AWS asks for six."""
     triage_timeout_seconds: int = 30
     sweeper_timeout_seconds: int = 50
     evaluator_timeout_seconds: int = 50

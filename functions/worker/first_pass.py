@@ -62,7 +62,6 @@ from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
 UNKNOWN_FLOW = "UNKNOWN_FLOW"
-UNREADABLE_EVENT = "UNREADABLE_EVENT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ class FirstPass:
         try:
             prepared = flow.prepare(event)
         except UnreadableEvent as unreadable:
-            return await self._dead(event, UNREADABLE_EVENT, str(unreadable), unreadable.root_cause)
+            return await self._dead(event, unreadable.code, str(unreadable), unreadable.root_cause)
         if prepared.needs_llm and admitted.switches.use_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
         verdict = await self._classify(prepared, admitted.switches)

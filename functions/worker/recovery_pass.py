@@ -335,7 +335,7 @@ def _whose(row: Row) -> Whose:
 
 
 def _history(row: Row) -> History:
-    """What earlier attempts may have left behind. The event's own lease has ended: a setting is read first in any case."""
+    """What earlier attempts may have left behind. The first lease has ended: a setting is read first in any case."""
     return History(
         had_lease=True,
         may_have_been_sent=row.effect is Effect.UNKNOWN,
