@@ -1,6 +1,7 @@
 """What a message that a queue gave up is a sign of (architecture §7, Triage). Pure.
 
-The four root causes are those of runbook 001, "DLQ and Replay Procedure", step 2. The root cause is a proposal with its evidence beside it: a person may overrule it.
+The four root causes are those of runbook 001, "DLQ and Replay Procedure", step 2. The root cause is a
+proposal with its evidence beside it: a person may overrule it.
 """
 
 from __future__ import annotations
