@@ -9,6 +9,7 @@ whose body does not arrive whole is still a 2xx: the provider has acted.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import socket
@@ -20,6 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from functions.adapters.ssm import UnusableSecret
 from functions.core.clock import Clock
 from functions.core.failure import (
     RATE_LIMIT_CODES,
@@ -152,6 +154,12 @@ class Answer:
         return stated
 
 
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Read once, before the first deadline runs: loading the authorities takes long on a small share of a CPU."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class HttpCaller:
     """Makes calls and keeps connections. One per integration; for use from one event loop at a time.
 
@@ -161,6 +169,7 @@ class HttpCaller:
     def __init__(self, clock: Clock, transport: TransportFactory | None = None) -> None:
         self._clock = clock
         self._transport = transport
+        self._trust = _trust()
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -202,6 +211,7 @@ class HttpCaller:
             self._loop = loop
             self._client = httpx.AsyncClient(
                 transport=None if self._transport is None else self._transport(),
+                verify=self._trust,
                 timeout=PHASE_TIMEOUTS,
                 limits=CONNECTIONS,
                 follow_redirects=False,
@@ -308,6 +318,8 @@ async def secret_of(
             secret = await asyncio.to_thread(secrets.get, integration)
             if past_cache_of and secret.version == past_cache_of:
                 secret = await asyncio.to_thread(secrets.refresh, integration)
+    except UnusableSecret as exc:
+        return _malformed_credential(str(exc))
     except (StorageUnavailable, TimeoutError) as exc:
         return Failure(
             FailureClass.TRANSIENT,
@@ -317,14 +329,19 @@ async def secret_of(
             may_have_happened=False,
         )
     if not is_base_url(secret.base_url) or not is_header_value(secret.credential):
-        return Failure(
-            FailureClass.AUTH_ERROR,
-            "CREDENTIAL_MALFORMED",
-            "the integration's parameter holds no usable base URL and credential",
-            is_retryable=False,
-            may_have_happened=False,
-        )
+        return _malformed_credential("it holds no usable base URL and credential")
     return secret
+
+
+def _malformed_credential(detail: str) -> Failure:
+    """Nothing was sent, nor will be until the parameter changes: it stands like a credential that was refused."""
+    return Failure(
+        FailureClass.AUTH_ERROR,
+        "CREDENTIAL_MALFORMED",
+        f"the integration's parameter is not usable: {detail}",
+        is_retryable=False,
+        may_have_happened=False,
+    )
 
 
 def is_base_url(text: str) -> bool:

@@ -7,7 +7,8 @@
 | `helpdesk.reply` | lookup | `PUT /tickets/{id}` `{"ticket": {"comment": {"body", "sender_type": "operator"}}}` |
 
 Every call carries `x-richpanel-key`. Sources: https://developer.richpanel.com/reference/authentication,
-https://developer.richpanel.com/reference/update-a-conversation, and the public clients named in `docs/decisions.md`.
+https://developer.richpanel.com/reference/update-a-conversation; the tag call as public clients of the API make it
+(https://www.npmjs.com/package/n8n-nodes-richpanel).
 
 Richpanel honours no idempotency key. A reply therefore ends with our marker, `[hf:...]`, made from the action's id:
 it is what a lookup finds among the ticket's comments. The marker is in the text because that is the only field of a

@@ -40,17 +40,17 @@ class SecretsDouble:
     def __init__(self, cached: SecretDouble, stored: SecretDouble | None = None) -> None:
         self.cached = cached
         self.stored = stored or cached
-        self.is_down = False
+        self.error: StorageUnavailable | None = None
         self.refreshed = 0
 
     def get(self, integration: str) -> SecretDouble:
-        if self.is_down:
-            raise StorageUnavailable("the parameter store does not answer")
+        if self.error is not None:
+            raise self.error
         return self.cached
 
     def refresh(self, integration: str) -> SecretDouble:
-        if self.is_down:
-            raise StorageUnavailable("the parameter store does not answer")
+        if self.error is not None:
+            raise self.error
         self.refreshed += 1
         self.cached = self.stored
         return self.cached
@@ -189,7 +189,7 @@ def _response(reply: Reply) -> httpx.Response:
     )
 
 
-def about(seconds: float = 5.0) -> Call:
+def about(seconds: float = 30.0) -> Call:
     """A call's circumstances, with this much time left."""
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     return Call("request-1", traceparent, CLOCK.now_ms() + int(seconds * 1000))

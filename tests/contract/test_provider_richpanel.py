@@ -20,6 +20,7 @@ from functions.adapters.richpanel import (
     RichpanelProvider,
     marker_of,
 )
+from functions.adapters.ssm import UnusableSecret
 from functions.core.decision import Action, MessageRef, Repeat
 from functions.core.failure import Done, Failure, FailureClass, StorageUnavailable
 from functions.core.ports import Absent, Provider, SettingState
@@ -75,7 +76,7 @@ async def helpdesk(world: ProviderWorld, secrets: SecretsDouble) -> AsyncIterato
     await caller.aclose()
 
 
-async def send(helpdesk: Provider, what: Action, seconds: float = 5.0) -> Done | Failure:
+async def send(helpdesk: Provider, what: Action, seconds: float = 30.0) -> Done | Failure:
     return await helpdesk.send(what, about(seconds))
 
 
@@ -231,7 +232,7 @@ async def test_an_answer_that_never_came_leaves_the_outcome_open_and_a_lookup_te
     world: ProviderWorld, helpdesk: RichpanelProvider, mode: FaultMode, codes: set[str], has_effect: bool
 ) -> None:
     world.add_faults(Fault("helpdesk", mode, operation="reply", times=1))
-    failure = failed(await send(helpdesk, ANSWER, seconds=0.4))
+    failure = failed(await send(helpdesk, ANSWER, seconds=1.0 if mode is FaultMode.HANG else 30.0))
     assert failure.code in codes
     assert (failure.failure_class, failure.is_retryable) == (FailureClass.TRANSIENT, True)
     assert failure.may_have_happened is True
@@ -244,7 +245,7 @@ async def test_a_success_whose_body_is_lost_is_done_without_an_id(
     world: ProviderWorld, helpdesk: RichpanelProvider, mode: FaultMode, what: Action
 ) -> None:
     world.add_faults(Fault("helpdesk", mode, seconds=30))
-    assert await send(helpdesk, what, seconds=0.5) == Done()
+    assert await send(helpdesk, what, seconds=1.5 if mode is FaultMode.SLOW_BODY else 30.0) == Done()
     assert world.effects()
 
 
@@ -263,7 +264,8 @@ async def test_a_lookup_that_cannot_be_read_never_says_absent(
     world: ProviderWorld, helpdesk: RichpanelProvider, mode: FaultMode
 ) -> None:
     world.add_faults(Fault("helpdesk", mode))
-    for outcome in (await helpdesk.look_up(ANSWER, about(0.4)), await helpdesk.read_setting(ASSIGN, about(0.4))):
+    left = 1.0 if mode is FaultMode.HANG else 30.0
+    for outcome in (await helpdesk.look_up(ANSWER, about(left)), await helpdesk.read_setting(ASSIGN, about(left))):
         failure = failed(outcome)
         assert failure.is_retryable is True
         assert failure.may_have_happened is False
@@ -333,12 +335,12 @@ async def test_a_parameter_store_that_is_down_or_wrong_is_no_outcome_of_the_prov
     world: ProviderWorld, helpdesk: RichpanelProvider, secrets: SecretsDouble
 ) -> None:
     good = secrets.cached
-    secrets.is_down = True
+    secrets.error = StorageUnavailable("the parameter store does not answer")
     down = failed(await send(helpdesk, TAG))
     assert (down.code, down.is_retryable, down.may_have_happened) == ("CREDENTIAL_UNREADABLE", True, False)
     with pytest.raises(StorageUnavailable):
         helpdesk.refresh_credential()
-    secrets.is_down = False
+    secrets.error = None
     for bad in (
         replace(good, base_url="http://helpdesk.example.com"),
         replace(good, base_url="ftp://127.0.0.1"),
@@ -352,6 +354,8 @@ async def test_a_parameter_store_that_is_down_or_wrong_is_no_outcome_of_the_prov
         failure = failed(await send(helpdesk, TAG))
         assert (failure.code, failure.failure_class) == ("CREDENTIAL_MALFORMED", FailureClass.AUTH_ERROR)
         assert "evil" not in failure.detail
+    secrets.error = UnusableSecret("the secret of helpdesk is not JSON")
+    assert failed(await send(helpdesk, TAG)).code == "CREDENTIAL_MALFORMED"
     assert world.request_count() == 0
 
 
@@ -360,7 +364,7 @@ async def test_cancelling_a_call_ends_it_and_leaves_the_adapter_usable(
 ) -> None:
     world.add_faults(Fault("helpdesk", FaultMode.HANG, times=1))
     call = asyncio.create_task(send(helpdesk, TAG, seconds=30))
-    while not world.fired():
+    while not world.fired():  # noqa: ASYNC110  # the event is in another process or thread
         await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

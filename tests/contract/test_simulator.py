@@ -56,7 +56,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def connect(simulator: RunningSimulator, timeout: float = 5) -> http.client.HTTPConnection:
+def connect(simulator: RunningSimulator, timeout: float = 30) -> http.client.HTTPConnection:
     host, _, port = simulator.base_url.removeprefix("http://").partition(":")
     return http.client.HTTPConnection(host, int(port), timeout=timeout)
 
@@ -67,7 +67,7 @@ def call(
     path: str,
     body: Any = None,
     headers: dict[str, str] | None = None,
-    timeout: float = 5,
+    timeout: float = 30,
 ) -> Answer:
     with contextlib.closing(connect(simulator, timeout)) as connection:
         payload = body if isinstance(body, bytes) or body is None else json.dumps(body)
@@ -75,7 +75,7 @@ def call(
         return Answer(connection.getresponse())
 
 
-def tag(simulator: RunningSimulator, ticket: str = "t1", name: str = "vip", timeout: float = 5) -> Answer:
+def tag(simulator: RunningSimulator, ticket: str = "t1", name: str = "vip", timeout: float = 30) -> Answer:
     path = f"/richpanel/v1/tickets/{ticket}/add-tags"
     return call(simulator, "PUT", path, {"tags": [name]}, HELPDESK_KEY, timeout)
 
@@ -331,7 +331,7 @@ def test_a_fault_on_the_wire_breaks_the_answer_and_its_effect_is_as_promised(
 ) -> None:
     simulator.control.add_faults(Fault("helpdesk", mode, times=1))
     with pytest.raises(error):
-        tag(simulator, timeout=0.3)
+        tag(simulator, timeout=1.0 if mode is FaultMode.HANG else 30)
     assert (simulator.control.ticket("t1")["tags"] == ["vip"]) is has_effect
     assert tag(simulator).status == 200
 
