@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import Event
-from functions.core.failure import ClassifierUnavailable, Done, Failure
+from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
 from functions.core.ports import Absent, Call, SettingState
@@ -100,11 +100,12 @@ class Provider:
         self.sent: list[tuple[int, str]] = []
         self.answers: list[Callable[[Action], Failure | None]] = []
         self.credential = "1"
+        self.acts_on_failure = True  # whether an answer that leaves it open comes after the effect
 
     async def send(self, action: Action, call: Call) -> Done | Failure:
         self.faults.before(f"provider.send.{action.name}")
         failure = next((found for found in (answer(action) for answer in self.answers) if found is not None), None)
-        if failure is None or failure.may_have_happened:
+        if failure is None or (failure.may_have_happened and self.acts_on_failure):
             self._act(action)
         self.faults.after(f"provider.send.{action.name}")
         return Done(f"id-{action.name}") if failure is None else failure
@@ -225,6 +226,7 @@ class World:
         self.messages: list[Message] = []
         self.dead: list[Message] = []
         self.deaths = 0
+        self.failed_sweeps = 0
         self._ids = FakeIds()
 
     # ------------------------------------------------------------------------------------------------------ processes
@@ -371,11 +373,13 @@ class World:
             hints.sent.clear()
 
     def sweep(self) -> None:
-        """One tick. A sweeper that dies is replaced at the next."""
+        """One tick. A sweeper that dies or fails is replaced at the next."""
         try:
             self.sweeper()({}, None)
         except Died:
             self.deaths += 1
+        except (StorageUnavailable, ExceptionGroup):
+            self.failed_sweeps += 1
         self._collect_hints()
 
     # ------------------------------------------------------------------------------------------------------------ time
