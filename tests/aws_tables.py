@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,13 +60,18 @@ def create_tables(client: DynamoDBClient) -> None:
         client.create_table(**request)
 
 
+@functools.lru_cache
+def _client() -> DynamoDBClient:
+    """Made once: that takes longer than most tests. Importing moto has put its stub into every client."""
+    return boto3.client("dynamodb", region_name=REGION)
+
+
 @contextmanager
 def moto_tables() -> Iterator[DynamoDBClient]:
     """A client to fresh tables."""
     with mock_aws():
-        client = boto3.client("dynamodb", region_name=REGION)
-        create_tables(client)
-        yield client
+        create_tables(_client())
+        yield _client()
 
 
 @contextmanager
