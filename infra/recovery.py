@@ -56,7 +56,7 @@ class Recovery(Construct):
         )
         for queue in queues:
             triage.read_from(queue.dlq, max_concurrency=2)
-        triage.allow(["dynamodb:GetItem"], [storage.ledger.table_arn])
+        triage.allow(["dynamodb:BatchGetItem"], [storage.ledger.table_arn])
         triage.allow(_ROW, [storage.recovery.table_arn])
         triage.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
         triage.allow(

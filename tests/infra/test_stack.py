@@ -423,7 +423,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "replays": {"consume"},
     },
     "triage": {
-        "Ledger": {"dynamodb:GetItem"},
+        "Ledger": {"dynamodb:BatchGetItem"},
         "Recovery": {
             "dynamodb:ConditionCheckItem",
             "dynamodb:GetItem",
