@@ -1,0 +1,39 @@
+"""Where the sweeper meets Lambda. Everything is made once, before the first tick."""
+
+from __future__ import annotations
+
+from functions.adapters import aws
+from functions.adapters.ledger import DynamoLedger
+from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.sqs_hints import SqsHints
+from functions.adapters.ssm import SsmSwitches
+from functions.catalog.loader import load
+from functions.core.clock import SystemClock, SystemIds
+from functions.observability import logger, metrics
+from functions.sweeper.handler import build
+from functions.sweeper.settings import SweeperSettings
+
+_settings = SweeperSettings.from_env()
+_clock, _ids = SystemClock(), SystemIds()
+_dynamodb, _sqs = aws.dynamodb_client(), aws.sqs_client()
+_metrics = metrics("sweeper")
+
+handler = build(
+    _settings,
+    # What no action is sent to has no rows.
+    integrations=[name for name, integration in load().integrations.items() if integration.kinds],
+    ledger=DynamoLedger(_dynamodb, _ids, control_table=_settings.control_table),
+    recovery=DynamoRecovery(
+        _dynamodb,
+        _ids,
+        recovery_table=_settings.recovery_table,
+        audit_table=_settings.audit_table,
+        count=_metrics.count,
+    ),
+    switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
+    retries=SqsHints(_sqs, _settings.retries_queue_url),
+    replays=SqsHints(_sqs, _settings.replays_queue_url),
+    clock=_clock,
+    log=logger("sweeper"),
+    metrics=_metrics,
+)
