@@ -157,7 +157,7 @@ class Support:
         label = self._rules.labels.get(verdict.label)
         if label is None or not math.isfinite(verdict.confidence) or not 0 <= verdict.confidence <= 1:
             return _because(fallback, "llm_invalid")
-        reasons = tuple(code for code in verdict.reason_codes if code in self._rules.reason_codes)[:MAX_REASON_CODES]
+        reasons = tuple(code for code in verdict.reason_codes if code in self._rules.reason_codes)[:1]
         said = Classification(
             label.id,
             round(float(verdict.confidence), 2),

@@ -97,12 +97,12 @@ def test_texts_for_customers_name_no_provider_and_no_integration() -> None:
 
 
 def test_a_stored_decision_finds_the_text_it_names() -> None:
-    assert load().text_of(MessageRef("order_status_received", 1)).startswith("Hello,")
+    assert load().text_of(MessageRef("order_status", 1)).startswith("Hello,")
 
 
 def test_a_text_that_is_not_there_is_said_so() -> None:
     with pytest.raises(KeyError):
-        load().text_of(MessageRef("order_status_received", 99))
+        load().text_of(MessageRef("order_status", 99))
 
 
 def test_a_team_has_the_id_its_tenant_gave_it() -> None:
@@ -195,13 +195,13 @@ BROKEN = [
     ("teams.toml", 'support = "live_chat"', "", "human_teams", "no team for the flow"),
     ("teams.toml", 'helpdesk_id = "orders"', 'helpdesk_id = "the orders team"', "helpdesk_id", "pattern"),
     ("labels.toml", 'team = "technical"', 'team = "cellar"', "labels.technical.team", "'cellar' is no team"),
-    ("labels.toml", 'reply = "billing_received"', 'reply = "sorry"', "labels.billing.reply", "'sorry' is no message"),
+    ("labels.toml", 'reply = "billing"', 'reply = "sorry"', "labels.billing.reply", "'sorry' is no message"),
     ("labels.toml", "[labels.legal]", "[labels.echo]", "labels.echo", "a word of the flow"),
     ("labels.toml", "[labels.legal]", "[labels.Legal]", "labels.Legal", "pattern"),
     (
         "labels.toml",
         "needs_person = true",
-        'needs_person = true\nreply = "billing_received"',
+        'needs_person = true\nreply = "billing"',
         "labels.other",
         "no reply",
     ),
@@ -213,8 +213,8 @@ BROKEN = [
         "flow itself",
     ),
     ("keywords.toml", 'label = "legal"', 'label = "leagl"', "rules.1.label", "'leagl' is no label"),
-    ("keywords.toml", 'reply = "order_status_received"', 'reply = "where"', "rules.4.reply", "'where' is no message"),
-    ("keywords.toml", 'label = "refund"', 'label = "refund"\nreply = "billing_received"', "rules.5", "high-signal"),
+    ("keywords.toml", 'reply = "order_status"', 'reply = "where"', "rules.4.reply", "'where' is no message"),
+    ("keywords.toml", 'label = "refund"', 'label = "refund"\nreply = "billing"', "rules.5", "high-signal"),
     ("keywords.toml", '"refund", "refunded"', '" ? ", "refunded"', "rules.5.phrases", "holds no word"),
     ("keywords.toml", "when will (?:it|", "when will ((?:it|", "rules.8.patterns", "no regular expression"),
     ("keywords.toml", "patterns = ['", "patterns = ['(a+)+b', '", "rules.8.patterns", "repeats"),
@@ -238,9 +238,9 @@ BROKEN = [
     ("messages/support.toml", "version = 1", "version = 0", "messages.0.version", "greater than or equal to 1"),
     (
         "messages/support.toml",
-        '"returns_received"',
-        '"order_status_received"',
-        "order_status_received version 1",
+        '"returns"',
+        '"order_status"',
+        "order_status version 1",
         "twice",
     ),
     ("messages/support.toml", "thank you for your message about your order", "{}", "messages.0.text", "brace"),
@@ -248,7 +248,7 @@ BROKEN = [
         "messages/support.toml",
         "Please keep the item",
         "{name}, keep the item",
-        "returns_received version 1",
+        "returns version 1",
         "no parameters",
     ),
 ]
