@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
 
-# Two tries of at most 0.25 + 0.45 s: a sender is answered within 1.5 s whatever the queue does.
-CONNECT_SECONDS: Final = 0.25
-READ_SECONDS: Final = 0.45
+# Two tries of at most 0.2 + 0.54 s: a sender is answered within 1.5 s whatever the queue does.
+CONNECT_SECONDS: Final = 0.2
+READ_SECONDS: Final = 0.54
 TRIES: Final = 2
 
 

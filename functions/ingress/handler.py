@@ -37,7 +37,7 @@ Handler = Callable[[dict[str, object], object], dict[str, object]]
 
 
 class Outbox(Protocol):
-    """Where accepted events become durable."""
+    """Where accepted events become durable. Another store behind the first is another outbox around it."""
 
     def store(self, event: Event, message: str) -> None:
         """Return once `message`, the event's envelope, is stored. Raises `StorageUnavailable`: it may or may not be."""
