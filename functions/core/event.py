@@ -111,7 +111,9 @@ class Event:
         if not texts["identity"]:
             raise MalformedEnvelope("identity is empty")
         fields = raw.get("fields", {})
-        if not isinstance(fields, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in fields.items()):
+        if not isinstance(fields, dict) or not all(
+            isinstance(k, str) and isinstance(v, str) for k, v in fields.items()
+        ):
             raise MalformedEnvelope("fields is not a map of texts")
         held = raw.get("held", False)
         if not isinstance(held, bool):
@@ -181,6 +183,7 @@ def digest(*parts: str) -> str:
     """SHA-256 over the parts, each with its length, so that no two lists of parts meet. 64 hexadecimal digits."""
     state = hashlib.sha256()
     for part in parts:
-        raw = part.encode("utf-8", "surrogatepass")  # JSON can smuggle in half a surrogate pair, and ids come from strangers
+        # JSON can smuggle in half a surrogate pair, and ids come from strangers.
+        raw = part.encode("utf-8", "surrogatepass")
         state.update(str(len(raw)).encode() + b":" + raw)
     return state.hexdigest()
