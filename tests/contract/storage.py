@@ -76,7 +76,6 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
     """Over the adapters. `pauses` collects the waits that they ask for."""
     ids = FakeIds()
     waited: list[float] = [] if pauses is None else pauses
-    tables = {"recovery_table": aws_tables.RECOVERY, "audit_table": aws_tables.AUDIT}
 
     def audit_ids() -> list[str]:
         return sorted(item["id"]["S"] for item in client.scan(TableName=aws_tables.AUDIT)["Items"])
@@ -105,10 +104,13 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
             ids,
             ledger_table=aws_tables.LEDGER,
             control_table=aws_tables.CONTROL,
+            recovery_table=aws_tables.RECOVERY,
+            audit_table=aws_tables.AUDIT,
             pause=waited.append,
-            **tables,
         ),
-        DynamoRecovery(client, ids, pause=waited.append, **tables),
+        DynamoRecovery(
+            client, ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT, pause=waited.append
+        ),
         DynamoAudit(client, aws_tables.AUDIT),
         DynamoRecipients(client, aws_tables.RECIPIENTS),
         audit_ids,
