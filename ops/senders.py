@@ -171,7 +171,7 @@ def ticket_event(
     message_id: str,
     *,
     now: int,
-    subject: str = "Help with my order",
+    subject: str = "A question",
 ) -> SampleEvent:
     """A customer's message as this provider would tell of it. Same arguments, same bytes. Raises `UnknownProvider`."""
     builder = _BUILDERS.get(provider)
@@ -432,7 +432,7 @@ def _stripe_event(message: _Message) -> SampleEvent:
         "is_charge_refundable": False,
         "livemode": False,
         "metadata": {"ticket_id": message.ticket_id, "message": text},
-        "reason": "product_not_received",
+        "reason": "general",
         "status": "needs_response",
     }
     payload = {

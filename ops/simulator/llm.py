@@ -82,7 +82,7 @@ def classify(text: str, labels: list[str], hints: dict[str, tuple[str, ...]]) ->
         fallback = next((label for name in _FALLBACK_NAMES for label in labels if name in label.lower()), labels[0])
         return _Answer(fallback, 0.4 if "unsure" in words else 0.35, ("no_match",))
     confidence = 0.4 if "unsure" in words else (0.82, 0.9, 0.96)[min(best, 3) - 1] - (0.2 if len(winners) > 1 else 0.0)
-    return _Answer(winners[0], round(confidence, 2), (f"{winners[0]}_words",)[:1])
+    return _Answer(winners[0], round(confidence, 2), ("several_topics",) if len(winners) > 1 else ("clear_intent",))
 
 
 def _hints(system: str, labels: list[str]) -> dict[str, tuple[str, ...]]:

@@ -69,7 +69,8 @@ class World:
             return call, self.faults.take(call), self.record
 
 
-def _fault_reply(fault: Fault) -> Reply:
+def fault_reply(fault: Fault) -> Reply:
+    """The answer that a fault with a status gives."""
     code = fault.body_code or f"SIMULATED_{fault.status}"
     headers = dict(fault.headers)
     if fault.retry_after is not None:
@@ -140,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             reply = call.perform()
         match fault.mode if fault else None:
             case FaultMode.STATUS_AFTER_EFFECT if fault:
-                reply = _fault_reply(fault)
+                reply = fault_reply(fault)
             case FaultMode.DROP_RESPONSE:
                 return 0, self._reset
             case FaultMode.MALFORMED:
@@ -155,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         return reply.status, lambda: self._send(reply)
 
     def _fail_without_effect(self, call: Call, fault: Fault) -> tuple[int, Callable[[], None]]:
-        reply = _fault_reply(fault)
+        reply = fault_reply(fault)
         with self.server.world.lock:
             if fault.mode is FaultMode.STORE_STATUS and call.settle_as is not None:
                 call.settle_as(reply)

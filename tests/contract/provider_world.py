@@ -18,7 +18,7 @@ from functions.core.failure import StorageUnavailable
 from functions.core.ports import Call
 from ops.simulator import Effect, Fault, FaultMode, RunningSimulator
 from ops.simulator.http import Reply, Request
-from ops.simulator.server import World, _fault_reply
+from ops.simulator.server import World, fault_reply
 
 KEY = "key-1"
 CLOCK = SystemClock()
@@ -158,7 +158,7 @@ class OverMock:
         )
         match fault.mode if fault else None:
             case FaultMode.STATUS if fault:
-                return _response(_fault_reply(fault))
+                return _response(fault_reply(fault))
             case FaultMode.RESET:
                 raise httpx.ReadError("connection reset by peer")
             case FaultMode.HANG:
@@ -168,7 +168,7 @@ class OverMock:
         reply = call.perform()
         match fault.mode if fault else None:
             case FaultMode.STATUS_AFTER_EFFECT if fault:
-                return _response(_fault_reply(fault))
+                return _response(fault_reply(fault))
             case FaultMode.DROP_RESPONSE:
                 raise httpx.ReadError("connection reset by peer")
             case FaultMode.MALFORMED:

@@ -20,8 +20,12 @@ from hypothesis import strategies as st
 from slack_sdk.signature import Clock, SignatureVerifier
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # the SDK ships no types
 
+from functions.catalog.loader import load
+from functions.core.decision import Mode
+from functions.core.event import Event
 from functions.core.identity import name_of
 from functions.core.pointer import text_at
+from functions.flows.registry import flows_of
 from functions.signatures.providers import endpoint_of
 from functions.signatures.scheme import Delivery
 from ops.senders import (
@@ -103,6 +107,34 @@ def test_a_source_entry_makes_an_endpoint_that_accepts_the_sender_and_refuses_a_
         document(event.body, event.content_type),
     )
     assert name == event.event_name
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_support_flow_reads_the_conversation_and_the_text_of_a_sample(provider: str) -> None:
+    sample = ticket_event(provider, "t-17", TEXT, "ana@example.com", "m-1", now=NOW)
+    entry = source_entry(provider, [make_secret(provider, "x")], tenant="acme")
+    event = Event(
+        tenant="acme",
+        source="demo",
+        provider=provider,
+        flow="support",
+        identity="m-1",
+        event_name=sample.event_name,
+        event_version="",
+        received_at_ms=NOW * 1000,
+        request_id="r-1",
+        traceparent="",
+        payload_hash="h",
+        content_type=sample.content_type,
+        body=sample.body,
+        fields=entry["fields"],
+    )
+    flow = flows_of(load())["support"]
+    prepared = flow.prepare(event)
+    assert prepared.subject == sample.conversation
+    assert TEXT in prepared.text
+    decision = flow.decide(event, prepared, None, Mode.LIVE, NOW * 1000)
+    assert {action.target for action in decision.actions} == {sample.conversation}
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
