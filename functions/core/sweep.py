@@ -25,7 +25,7 @@ SHORTEST_REHINT_SECONDS = 10  # a queue needs that long to deliver, however much
 OVERDUE_AFTER_REHINTS = 10  # woken that often without a trace: no worker gets anywhere with it
 PER_TICK = 500
 PER_INTEGRATION = 100  # what two slow workers get through before the first of them would be woken again
-READ_AHEAD = 4 * PER_INTEGRATION  # rows read to choose from, so that priority and tenants' turns mean something
+READ_AHEAD = 3 * PER_INTEGRATION  # rows read to choose from, so that priority and tenants' turns mean something
 
 
 def horizon_ms(scale: float) -> int:
