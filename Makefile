@@ -100,12 +100,11 @@ check: lint types test synth lint-templates ## the whole gate: format, lint, typ
 
 .PHONY: synth
 synth: setup ## synthesize every stage, checked by cdk-nag
-	for stage in local dev staging prod; do \
-	  cdk synth --quiet --context stage=$$stage --output cdk.out.d/$$stage; done
+	cdk synth --quiet --context stage=local,dev,staging,prod --output .build/synth
 
 .PHONY: lint-templates
 lint-templates: synth ## cfn-lint over every stage's template
-	$(BIN)/cfn-lint cdk.out.d/*/*.template.json
+	$(BIN)/cfn-lint .build/synth/*.template.json
 
 .PHONY: deploy
 deploy: setup ## deploy to AWS with your own credentials: make deploy STAGE=dev
@@ -113,6 +112,6 @@ deploy: setup ## deploy to AWS with your own credentials: make deploy STAGE=dev
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache cdk.out cdk.out.d \
+	rm -rf .build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache cdk.out \
 	  holdfast.egg-info node_modules $(VENV)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

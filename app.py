@@ -1,4 +1,4 @@
-"""The CDK app: one stack of one stage. `cdk synth --context stage=prod`; the stage is `dev` unless said otherwise."""
+"""The CDK app: a stack per stage, `cdk synth --context stage=staging,prod`. The stage is `dev` unless said otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from infra.config import STAGES
 from infra.stack import HoldfastStack
 
 app = App()
-config = STAGES[app.node.try_get_context("stage") or "dev"]
-HoldfastStack(app, config=config, code_for=Bundler(config.platform).code_for)
+for stage in (app.node.try_get_context("stage") or "dev").split(","):
+    config = STAGES[stage]
+    HoldfastStack(app, config=config, code_for=Bundler(config.platform).code_for)
 Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
 app.synth()

@@ -157,7 +157,7 @@ def test_each_dead_letter_queue_has_an_alarm_that_tells_people(template: Templat
         assert watched == dead_letter_queues(template)
 
 
-def test_a_queue_hides_a_message_for_six_timeouts_of_its_reader(template: Template) -> None:
+def test_a_queue_hides_a_message_for_several_timeouts_of_its_reader(template: Template) -> None:
     queues = template.of_type("AWS::SQS::Queue")
     resources = template.body["Resources"]
     mappings = template.of_type("AWS::Lambda::EventSourceMapping")
@@ -165,7 +165,9 @@ def test_a_queue_hides_a_message_for_six_timeouts_of_its_reader(template: Templa
         (queue,) = refers_to(mapping["Properties"]["EventSourceArn"])
         (function,) = refers_to(mapping["Properties"]["FunctionName"])
         timeout = resources[function]["Properties"]["Timeout"]
-        assert queues[queue]["Properties"]["VisibilityTimeout"] >= 6 * timeout
+        # The emulator never throttles a poll, and a killed worker's messages must come back while somebody watches.
+        times = 2 if template.config.emulated else 6
+        assert queues[queue]["Properties"]["VisibilityTimeout"] >= times * timeout
     assert len(mappings) == 6
 
 
