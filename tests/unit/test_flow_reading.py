@@ -299,6 +299,11 @@ def test_leaving_quotes_out_ends_and_adds_nothing(text: str) -> None:
     assert len(without_quotes(text)) <= len(text)
 
 
+def test_what_lies_far_beyond_the_limit_is_not_even_looked_at() -> None:
+    assert readable("\x00" * 400 + "late", 100) == ""
+    assert readable("\x00" * 396 + "late", 100) == "late"
+
+
 def test_spelling_does_not_matter_for_comparing() -> None:
     assert plain("  Where’s\tMY\nＯＲＤＥＲ ") == "where's my order"
 
