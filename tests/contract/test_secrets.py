@@ -1,0 +1,123 @@
+"""The integrations' secrets in the parameter store (architecture §7, `auth_error`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from functions.adapters.ssm import CACHED_MS, KNOWN_MS, IntegrationSecret, IntegrationSettings, UnusableSecret
+from functions.core.failure import StorageUnavailable
+from tests.aws_tables import REGION
+from tests.contract.storage import Flaky, client_error
+from tests.fakes import FakeClock
+
+NAME = "/holdfast/test/integrations/helpdesk"
+
+
+class Store:
+    """The parameter, and the port over it."""
+
+    def __init__(self) -> None:
+        self.client = boto3.client("ssm", region_name=REGION)
+        self.flaky = Flaky(self.client)
+        self.clock = FakeClock()
+        self.secrets = IntegrationSettings(self.flaky, "/holdfast/test/integrations/", self.clock)  # type: ignore[arg-type]
+
+    def write(self, value: Any) -> None:
+        text = value if isinstance(value, str) else json.dumps(value)
+        self.client.put_parameter(Name=NAME, Value=text, Type="SecureString", Overwrite=True)
+
+    def break_down(self) -> None:
+        self.flaky.planned["get_parameter"] = [client_error("InternalServerError")] * 100
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with mock_aws():
+        made = Store()
+        made.write({"base_url": "https://desk.example/api/", "api_key": "k-1", "model": "m"})
+        yield made
+
+
+def test_a_secret_has_its_url_credential_version_and_what_else_is_said(store: Store) -> None:
+    secret = store.secrets.get("helpdesk")
+    assert secret == IntegrationSecret("https://desk.example/api", "k-1", {"model": "m"}, "1")
+    assert "k-1" not in repr(secret)
+
+
+def test_a_secret_is_kept_for_five_minutes_and_then_read_again(store: Store) -> None:
+    store.secrets.get("helpdesk")
+    store.write({"base_url": "https://desk.example", "api_key": "k-2"})
+    store.clock.advance(CACHED_MS)
+    assert store.secrets.get("helpdesk").credential == "k-1"
+    store.clock.advance(1)
+    assert store.secrets.get("helpdesk").credential == "k-2"
+
+
+def test_a_refresh_reads_past_the_cache_and_tells_the_new_version(store: Store) -> None:
+    store.secrets.get("helpdesk")
+    store.write({"base_url": "https://desk.example", "api_key": "k-2"})
+    assert store.secrets.refresh("helpdesk").version == "2"
+    assert store.secrets.get("helpdesk").credential == "k-2"
+
+
+def test_a_store_that_is_down_leaves_the_last_good_secret_for_a_day(store: Store) -> None:
+    store.secrets.get("helpdesk")
+    store.break_down()
+    store.clock.advance(KNOWN_MS - 1)
+    assert store.secrets.get("helpdesk").credential == "k-1"
+    with pytest.raises(StorageUnavailable):
+        store.secrets.refresh("helpdesk")
+    store.clock.advance(1)
+    with pytest.raises(StorageUnavailable, match="InternalServerError"):
+        store.secrets.get("helpdesk")
+
+
+def test_an_integration_without_a_parameter_is_unavailable(store: Store) -> None:
+    with pytest.raises(StorageUnavailable, match="ParameterNotFound"):
+        store.secrets.get("sms")
+
+
+def test_a_secret_that_became_unusable_does_not_replace_the_good_one(store: Store) -> None:
+    store.secrets.get("helpdesk")
+    store.write("not json")
+    store.clock.advance(CACHED_MS + 1)
+    assert store.secrets.get("helpdesk").credential == "k-1"
+    with pytest.raises(UnusableSecret):
+        store.secrets.refresh("helpdesk")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not a JSON object"),
+        ({"api_key": "k-secret"}, "base_url"),
+        ({"base_url": 5, "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "desk.example", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "ftp://desk.example", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "file:///etc/hosts", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://desk.example:port", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://user:pw@desk.example", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://desk.example/?x=1", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://desk.example/#x", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://desk.example/\n", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://[", "api_key": "k-secret"}, "base_url"),
+        ({"base_url": "https://desk.example"}, "api_key"),
+        ({"base_url": "https://desk.example", "api_key": ""}, "api_key"),
+        ({"base_url": "https://desk.example", "api_key": ["k-secret"]}, "api_key"),
+    ],
+)
+def test_an_unusable_secret_is_refused_with_a_reason_that_quotes_nothing(value: Any, says: str) -> None:
+    text = value if isinstance(value, str) else json.dumps(value)
+    with pytest.raises(UnusableSecret, match=says) as caught:
+        IntegrationSecret.parse("helpdesk", text, "1")
+    assert "k-secret" not in str(caught.value)
+    assert "pw" not in str(caught.value)
