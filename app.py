@@ -1,4 +1,4 @@
-"""The CDK app: a stack per stage, `cdk synth --context stage=staging,prod`. The stage is `dev` unless said otherwise."""
+"""The CDK app: a stack per stage, `cdk synth --context stage=staging,prod`. The stage is `dev` unless it is said."""
 
 from __future__ import annotations
 

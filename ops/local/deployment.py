@@ -38,12 +38,14 @@ def assembly(root: Path = ROOT) -> Path:
         os.utime(made)
         return made
     kept.mkdir(parents=True, exist_ok=True)
+    # Run directly, the app does not read cdk.json as the command line does; its feature flags shape the template.
+    context = {**json.loads((root / "cdk.json").read_text())["context"], "stage": STAGE}
     with tempfile.TemporaryDirectory(dir=kept, prefix="making-") as scratch:
         output = Path(scratch, "assembly")
         _run(
             [sys.executable, "app.py"],
             root,
-            {**_environment(root), "CDK_OUTDIR": str(output), "CDK_CONTEXT_JSON": json.dumps({"stage": STAGE})},
+            {**_environment(root), "CDK_OUTDIR": str(output), "CDK_CONTEXT_JSON": json.dumps(context)},
         )
         try:
             output.rename(made)
@@ -76,9 +78,11 @@ def deploy(assembly_path: Path, endpoint: str, root: Path = ROOT) -> dict[str, s
 
 
 def mend(assembly_path: Path, stack: Stack) -> list[str]:
-    """Set what the emulator's CloudFormation leaves out: each table's TTL, each function's reserved concurrency.
+    """Set what the emulator leaves out or sees otherwise than AWS. Gives what was set, one line each.
 
-    Gives what was set, one line each, and raises `DeploymentFailed` if a value did not take.
+    Its CloudFormation drops each table's TTL and each function's reserved concurrency. It authorizes SendMessageBatch as
+    an action of its own, while on AWS whoever may SendMessage may send a batch. Raises `DeploymentFailed` if a value did
+    not take.
     """
     template = json.loads((assembly_path / f"{STACK_NAME}.template.json").read_text())
     physical = dict(_physical_ids(stack))
@@ -101,6 +105,26 @@ def mend(assembly_path: Path, stack: Stack) -> list[str]:
                     FunctionName=name, ReservedConcurrentExecutions=reserved
                 )
                 done.append(f"reserved concurrency of {name}: {reserved}")
+            case "AWS::IAM::Role", _:
+                done += _allow_batches(stack, name)
+    return done
+
+
+def _allow_batches(stack: Stack, role: str) -> list[str]:
+    """Let the role send batches wherever it may send."""
+    iam = stack.client("iam")
+    done = []
+    for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+        changed = False
+        for statement in document["Statement"]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            if "sqs:SendMessage" in actions and statement["Effect"] == "Allow":
+                statement["Action"] = [*actions, "sqs:SendMessageBatch"]
+                changed = True
+        if changed:
+            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+            done.append(f"{role} may send batches")
     return done
 
 
