@@ -476,7 +476,7 @@ def defer(row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms:
     else:
         _must_not_be_leased(row, now_ms)
         known = _abandoned(row) if _was_abandoned(row, now_ms) else row
-    attempts = row.attempt_count - 1 if uncount else row.attempt_count
+    attempts = row.attempt_count - 1 if uncount else _calls(row)
     status = row.status
     if status is not Status.REPLAYED:
         status = Status.RETRYING if attempts > 0 else Status.PENDING
