@@ -1,0 +1,182 @@
+"""Triage, replay, sweeper and evaluator over the real adapters: a dead message becomes a row, is replayed, is hinted."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+from functions import observability
+from functions.adapters.audit import DynamoAudit
+from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.ledger import DynamoLedger
+from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.s3 import S3Envelopes
+from functions.adapters.sqs_hints import SqsHints
+from functions.adapters.ssm import SsmSwitches
+from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.core.recovery import Change, Status
+from functions.evaluator.handler import build as build_evaluator
+from functions.replay.handler import build as build_replay
+from functions.sweeper.handler import build as build_sweeper
+from functions.triage.handler import build as build_triage
+from tests import aws_tables
+from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds
+from tests.integration.test_evaluator import SETTINGS as EVALUATOR
+from tests.integration.test_replay import SETTINGS as REPLAY
+from tests.integration.test_sweeper import SETTINGS as SWEEPER
+from tests.integration.test_triage import message
+from tests.recovery_rows import event, event_row, row
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_ssm import SSMClient
+
+BUCKET = "holdfast-test"
+
+
+@dataclass
+class Account:
+    """One account with everything in it, and its clients."""
+
+    dynamodb: DynamoDBClient
+    sqs: SQSClient
+    ssm: SSMClient
+    retries_url: str
+    replays_url: str
+    clock: FakeClock
+
+    def __post_init__(self) -> None:
+        self.ids = FakeIds()
+        self.recovery = DynamoRecovery(
+            self.dynamodb, self.ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT
+        )
+        self.ledger = DynamoLedger(
+            self.dynamodb, self.ids, ledger_table=aws_tables.LEDGER, control_table=aws_tables.CONTROL
+        )
+        self.envelopes = S3Envelopes(boto3.client("s3", region_name=aws_tables.REGION), BUCKET)
+        self.switches = SsmSwitches(self.ssm, SWEEPER.switches_path, self.clock)
+        lines: list[str] = []
+        self.seen: dict[str, Any] = {
+            "clock": self.clock,
+            "log": observability.logger("aws-test", stream=io.StringIO()),
+            "metrics": observability.metrics("aws-test", lines.append),
+        }
+
+    def triage(self, *messages: dict[str, Any]) -> dict[str, Any]:
+        handle = build_triage(
+            ledger=self.ledger, recovery=self.recovery, envelopes=self.envelopes, ids=self.ids, **self.seen
+        )
+        return handle({"Records": list(messages)}, None)
+
+    def replay(self, **payload: Any) -> dict[str, Any]:
+        handle = build_replay(
+            REPLAY,
+            integrations=("helpdesk",),
+            recovery=self.recovery,
+            audit=DynamoAudit(self.dynamodb, aws_tables.AUDIT),
+            jobs=DynamoReplayJobs(self.dynamodb, aws_tables.CONTROL),
+            switches=self.switches,
+            replays=SqsHints(self.sqs, self.replays_url),
+            ids=self.ids,
+            **self.seen,
+        )
+        return handle({"reason": "fixed", "actor": "anna", **payload}, None)
+
+    def sweep(self) -> dict[str, int]:
+        return build_sweeper(
+            SWEEPER,
+            integrations=("helpdesk",),
+            ledger=self.ledger,
+            recovery=self.recovery,
+            switches=self.switches,
+            retries=SqsHints(self.sqs, self.retries_url),
+            replays=SqsHints(self.sqs, self.replays_url),
+            **self.seen,
+        )({}, None)
+
+    def evaluate(self) -> int:
+        return build_evaluator(
+            EVALUATOR,
+            history=SsmSwitchHistory(self.ssm, EVALUATOR.switches_path),
+            marks=DynamoSwitchMarks(self.dynamodb, aws_tables.CONTROL),
+            audit=DynamoAudit(self.dynamodb, aws_tables.AUDIT),
+            **self.seen,
+        )({}, None)["changes"]
+
+    def hints(self, url: str) -> list[dict[str, Any]]:
+        received = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        return [json.loads(each["Body"]) for each in received]
+
+    def audited(self, kind: str) -> list[dict[str, Any]]:
+        items = self.dynamodb.scan(TableName=aws_tables.AUDIT)["Items"]
+        return [item for item in items if item["event_type"]["S"] == kind]
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    """Empty tables, queues and bucket, and switches as they are every day."""
+    with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
+        sqs = boto3.client("sqs", region_name=aws_tables.REGION)
+        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
+        boto3.client("s3", region_name=aws_tables.REGION).create_bucket(Bucket=BUCKET)
+        for name, value in LIVE_SWITCHES.items():
+            ssm.put_parameter(Name=f"{SWEEPER.switches_path}/{name}", Value=value, Type="String")
+        urls = [sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("retries", "replays")]
+        yield Account(dynamodb, sqs, ssm, urls[0], urls[1], FakeClock())
+
+
+def test_a_poison_event_is_kept_replayed_and_hinted_again_if_its_message_is_lost(account: Account) -> None:
+    assert account.triage(message(event().to_message())) == {"batchItemFailures": []}
+    recovery_id = event_row().recovery_id
+    kept = account.recovery.get(recovery_id)
+    assert kept is not None
+    assert (kept.status, kept.root_cause) == (Status.DLQ, "transient_infra")
+    assert account.envelopes.get(kept.envelope_ref) == event()
+    assert account.sweep() == {}
+
+    answer = account.replay(filter={"source": "helpdesk-acme"})
+    assert answer["replayed"] == 1, answer
+    replayed = account.recovery.get(recovery_id)
+    assert replayed is not None
+    assert account.hints(account.replays_url) == [{"recovery_id": recovery_id, "version": replayed.version}]
+    assert len(account.audited("platform.integration.recovery.replayed")) == 3  # the row, the job's beginning and end
+
+    account.clock.advance(180_000)
+    assert account.sweep()["rows_hinted"] == 1
+    assert account.hints(account.replays_url) == [{"recovery_id": recovery_id, "version": replayed.version + 1}]
+    assert account.hints(account.retries_url) == []
+
+
+def test_a_due_row_is_hinted_an_expired_one_ends_and_a_later_one_waits(account: Account) -> None:
+    due, late = row("due"), row("late", expires_at_ms=NOON_MS)
+    later = row("later", not_before_ms=NOON_MS + 300_000, due_at_ms=NOON_MS + 300_000)
+    for each in (due, late, later):
+        assert account.recovery.put_if_absent(Change(each, None))
+    assert account.sweep() == {"rows_committed": 1, "rows_expired": 1, "rows_hinted": 1}
+    assert account.hints(account.retries_url) == [{"recovery_id": due.recovery_id, "version": 2}]
+    ended = account.recovery.get(late.recovery_id)
+    assert ended is not None
+    assert ended.failure_code == "EXPIRED"
+    assert account.recovery.get(later.recovery_id) == later
+    assert len(account.audited("platform.integration.recovery.dismissed")) == 1
+
+
+def test_switching_off_and_on_is_audited_whoever_did_it(account: Account) -> None:
+    assert account.evaluate() == len(LIVE_SWITCHES)
+    for value in ("off", "on"):
+        account.ssm.put_parameter(
+            Name=f"{SWEEPER.switches_path}/auto_reply", Value=value, Type="String", Overwrite=True
+        )
+    assert account.evaluate() == 2
+    assert account.evaluate() == 0
+    changes = [each for each in account.audited("platform.switch.changed") if each["affected_id"]["S"] == "auto_reply"]
+    changes.sort(key=lambda each: json.loads(each["after_state"]["S"])["version"])
+    assert [json.loads(each["after_state"]["S"])["value"] for each in changes] == ["on", "off", "on"]
+    assert all(each["actor"]["S"] for each in changes)
