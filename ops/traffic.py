@@ -23,6 +23,7 @@ from ops.senders import SampleEvent, sign, ticket_event
 from ops.stack import Stack
 
 STALE_SECONDS = 3600
+LONGEST_WAIT_SECONDS = 3.0  # providers wait minutes; nobody who watches does
 _TIMED = frozenset({"standard-webhooks", "svix", "stripe", "slack"})
 """Providers that sign a time, so that an old request can be told from a new one."""
 
@@ -65,6 +66,13 @@ class Answer:
     seconds: float
     document: Mapping[str, Any] = field(default_factory=dict)
     trouble: str = ""
+    retry_after_seconds: float = 1.0
+    tries: int = 1
+
+    @property
+    def is_to_be_sent_again(self) -> bool:
+        """Whether a provider would deliver it again: no answer, too fast, or our trouble."""
+        return self.status in (0, 429) or self.status >= 500
 
     @property
     def event_id(self) -> str:
@@ -194,23 +202,39 @@ def post(client: httpx.Client, delivery: Delivery) -> Answer:
         document = response.json()
     except ValueError:
         document = {}
-    return Answer(delivery, response.status_code, seconds, document if isinstance(document, dict) else {})
+    stated = response.headers.get("retry-after", "")
+    return Answer(
+        delivery,
+        response.status_code,
+        seconds,
+        document if isinstance(document, dict) else {},
+        retry_after_seconds=float(stated) if stated.isdecimal() else 1.0,
+    )
 
 
 def post_all(
     deliveries: Iterable[Delivery],
     *,
     concurrency: int = 8,
+    tries: int = 1,
     on_answer: Callable[[Answer], None] | None = None,
 ) -> list[Answer]:
-    """Send all, several at a time; answers in the order of the deliveries. `on_answer` hears of each as it comes."""
+    """Send all, several at a time; the last answer to each, in the order of the deliveries.
+
+    With more than one of `tries`, what could not be accepted is delivered again, as providers do. `on_answer` hears of
+    each answer as it comes.
+    """
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     with httpx.Client(timeout=30, limits=limits) as client, ThreadPoolExecutor(max_workers=concurrency) as pool:
 
         def one(delivery: Delivery) -> Answer:
-            answer = post(client, delivery)
-            if on_answer is not None:
-                on_answer(answer)
+            for made in range(1, tries + 1):
+                answer = replace(post(client, delivery), tries=made)
+                if on_answer is not None:
+                    on_answer(answer)
+                if not answer.is_to_be_sent_again or made == tries:
+                    break
+                time.sleep(min(answer.retry_after_seconds, LONGEST_WAIT_SECONDS))
             return answer
 
         return list(pool.map(one, deliveries))

@@ -57,7 +57,7 @@ def send(
     seed: Annotated[int, typer.Option(help="Of which ones are repeated or forged.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Send webhooks, signed as the source's provider signs them. Exit code 1 if any got another answer than it should."""
+    """Send webhooks, signed as the source's provider signs them. Exit code 1 if any is answered otherwise."""
     sender = Sender(stack_of(ctx))
     run = uuid.uuid4().hex[:10]
     body = _body(file)

@@ -24,6 +24,7 @@ from ops.local.teardown import tear_down
 from ops.stack import client
 
 INTERVAL_SECONDS = 1.0
+_AFTER_FAILURE_SECONDS = 5.0
 _GIVE_UP_AFTER = 20  # failures to reach the emulator in a row: it is gone
 TICKED = ("SweeperFunction", "EvaluatorFunction")
 
@@ -32,18 +33,19 @@ def tick(lambda_client: Any, function: str, stop: threading.Event, interval_seco
     """Invoke the function each interval until told to stop, or until nobody answers any more."""
     unreachable = 0
     while not stop.is_set():
-        began = time.monotonic()
+        began, pause = time.monotonic(), interval_seconds
         try:
             answer = lambda_client.invoke(FunctionName=function, Payload=b"{}")
             unreachable = 0
             if answer.get("FunctionError"):
+                pause = _AFTER_FAILURE_SECONDS  # a function that fails starts anew each time, which costs the others
                 report(f"{function} failed: {answer['Payload'].read()[:1000].decode(errors='replace')}")
         except (BotoCoreError, ClientError) as exc:
             unreachable += 1
             report(f"{function} could not be invoked: {exc}")
             if unreachable >= _GIVE_UP_AFTER:
                 stop.set()
-        stop.wait(max(0.0, interval_seconds - (time.monotonic() - began)))
+        stop.wait(max(0.0, pause - (time.monotonic() - began)))
 
 
 def report(text: str) -> None:
