@@ -162,6 +162,7 @@ def test_the_rules_version_changes_with_a_word_and_not_with_a_comment(copy: Path
     assert load_from(copy).rules_version != load().rules_version
 
 
+BLANK = '[[messages]]\nid = "blank"\nversion = 1\ntext = " "\n'
 BROKEN = [
     (
         "integrations.toml",
@@ -235,6 +236,9 @@ BROKEN = [
     ("flows.toml", 'pointer = "/event/subtype"\n', "", "support.skip.3", "values need a pointer"),
     ("flows.toml", 'pointer = "/event/bot_id"\n', "", "support.skip.2", "skip everything"),
     ("prompts/support.toml", 'version = "p1"', 'version = "the first"', "version", "pattern"),
+    ("messages/support.toml", "Hello,\n\nthank you for telling", "\\u0007", "messages.3.text", "control characters"),
+    ("messages/support.toml", "[[messages]]", BLANK + "[[messages]]", "messages.0.text", "blank"),
+    ("keywords.toml", 'label = "safety"', 'label = "safety"\nteam = "cellar"', "rules.0.team", "'cellar' is no team"),
     ("messages/support.toml", "version = 1", "version = 0", "messages.0.version", "greater than or equal to 1"),
     (
         "messages/support.toml",
