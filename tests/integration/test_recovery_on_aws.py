@@ -1,4 +1,4 @@
-"""Triage, replay, sweeper and evaluator over the real adapters: a dead message becomes a row, is replayed, is hinted."""
+"""Triage, replay, sweeper and evaluator over real adapters: a dead message becomes a row, is replayed, is hinted."""
 
 from __future__ import annotations
 
