@@ -78,8 +78,5 @@ class Operations(Construct):
         )
         every_minute(self, self.evaluator, config=config, failures_to=ops_dlq)
         self.evaluator.allow_switches(config=config, history=True)
-        self.evaluator.allow(
-            ["dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
-            [storage.control.table_arn],
-        )
+        self.evaluator.allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         self.evaluator.allow(["dynamodb:PutItem"], [storage.audit.table_arn])

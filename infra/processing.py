@@ -54,23 +54,12 @@ class Processing(Construct):
         ):
             self.worker.read_from(queue.queue, max_concurrency=concurrency)
         allow = self.worker.allow
-        allow(
-            [
-                "dynamodb:BatchGetItem",
-                "dynamodb:ConditionCheckItem",
-                "dynamodb:GetItem",
-                "dynamodb:PutItem",
-                "dynamodb:UpdateItem",
-            ],
-            [storage.ledger.table_arn],
-        )
-        allow(
-            ["dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
-            [storage.recovery.table_arn],
-        )
+        allow(["dynamodb:BatchGetItem", "dynamodb:UpdateItem"], [storage.ledger.table_arn])
+        # A transaction is authorized by its parts; a row is always written whole.
+        allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.recovery.table_arn])
         allow(["dynamodb:PutItem"], [storage.audit.table_arn])
-        allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:UpdateItem"], [storage.control.table_arn])
-        allow(["dynamodb:BatchGetItem", "dynamodb:GetItem"], [storage.recipients.table_arn])
+        allow(["dynamodb:BatchGetItem", "dynamodb:UpdateItem"], [storage.control.table_arn])
+        allow(["dynamodb:GetItem"], [storage.recipients.table_arn])
         allow(
             ["s3:GetObject", "s3:PutObject"],
             [storage.bucket.arn_for_objects("envelopes/*")],

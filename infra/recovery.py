@@ -91,10 +91,7 @@ class Recovery(Construct):
         sweeper.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
         sweeper.allow(_ROW, [storage.recovery.table_arn])
         sweeper.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
-        sweeper.allow(
-            ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
-            [storage.control.table_arn],
-        )
+        sweeper.allow(["dynamodb:BatchGetItem"], [storage.control.table_arn])
         sweeper.allow(["sqs:SendMessage"], [processing.retries.queue.queue_arn, processing.replays.queue.queue_arn])
         sweeper.allow_switches(config=config)
         return sweeper
@@ -121,7 +118,7 @@ class Recovery(Construct):
         replay.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
         replay.allow(_ROW, [storage.recovery.table_arn])
         replay.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
-        replay.allow(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"], [storage.control.table_arn])
+        replay.allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         replay.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
         replay.allow_switches(config=config)
         return replay
@@ -144,5 +141,5 @@ def every_minute(scope: Construct, target: PythonFunction, *, config: StageConfi
     )
 
 
-_ROW = ["dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
-"""What a conditional transition of a recovery row needs; a transaction is authorized by its parts."""
+_ROW = ["dynamodb:GetItem", "dynamodb:PutItem"]
+"""What a transition of a recovery row needs: it is written whole, and a transaction is authorized by its parts."""
