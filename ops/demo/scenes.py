@@ -1,0 +1,432 @@
+"""The scenes (a) to (g). Each states what ought to happen from what it sends and breaks, then looks at what did."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from functions.core.recovery import SUPPRESSED, Status
+from ops import records
+from ops.cli.replaying import invoke
+from ops.cli.switches import write
+from ops.demo.stage import SOURCES, Stage, is_open, repeated, what_of
+from ops.expectation import CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
+from ops.simulator import Fault, FaultMode
+from ops.traffic import Answer
+
+UNIQUE = 200
+REPEAT_SHARE = 0.10
+FORGED_SHARE = 0.05
+KNOWN_WITHIN_SECONDS = 6  # how soon a switch holds for what customers see
+PATIENCE = 120.0
+
+
+def warm_up(stage: Stage) -> None:
+    """Let every function start once, so that the story is about failures and not about cold starts."""
+    letters = stage.letters("warm", TOPICS, 2 * len(SOURCES))
+    stage.post([delivery for delivery, _ in letters])
+    # A function that starts under load may not get to read the switches in time; then it must not reply, and does not.
+    conversations = stage.expect(letters, reply_or_person=True)
+    stage.story.wait("every function has started", stage.unsettled(conversations), seconds=PATIENCE)
+
+
+def burst(stage: Stage) -> None:
+    """(a) Honest, repeated and forged webhooks from many providers."""
+    story = stage.story
+    scene = story.open(
+        "a",
+        "a burst from many providers",
+        f"{UNIQUE} messages from {len(SOURCES)} providers, signed by the vendors' own SDKs; "
+        f"{REPEAT_SHARE:.0%} of them delivered twice, and {FORGED_SHARE:.0%} forgeries among them.",
+    )
+    letters = stage.letters("a", TOPICS, UNIQUE)
+    honest = [delivery for delivery, _ in letters]
+    twice = repeated(stage.chance.sample(honest, round(UNIQUE * REPEAT_SHARE)))
+    # Forgeries of messages that were never sent: an effect in one of their conversations can come from nowhere else.
+    targets = stage.letters("forged", TOPICS, round(UNIQUE * FORGED_SHARE))
+    forged = [stage.sender.forged(delivery, stage.chance) for delivery, _ in targets]
+    early = set(stage.chance.sample(range(len(twice)), len(twice) // 2))
+    mixed = [*honest, *forged, *(delivery for number, delivery in enumerate(twice) if number in early)]
+    stage.chance.shuffle(mixed)
+    began = time.monotonic()
+    answers = stage.post(mixed)
+    answers += stage.post([delivery for number, delivery in enumerate(twice) if number not in early])
+    seconds = time.monotonic() - began
+    story.tell(f"{len(answers)} webhooks in {seconds:.1f} s ({len(answers) / seconds:.0f} a second)")
+    conversations = stage.expect(letters)
+    settled = story.wait("all of them are settled", stage.unsettled(conversations), seconds=PATIENCE)
+
+    accepted = [one for one in conversations if one in stage.sent.accepted]
+    providers = {stage.sender.provider(delivery.source) for delivery in honest}
+    by_way = Counter(delivery.honesty.value for delivery in forged)
+    story.check(
+        scene,
+        f"{len(accepted)} of {UNIQUE} honest messages of {len(providers)} providers were accepted",
+        holds=len(accepted) == UNIQUE and len(providers) >= 5,
+        details=stage.sent.lost_at_the_door,
+    )
+    refused = sum(answer.status == 401 for answer in answers if answer.delivery.honesty != "honest")
+    story.check(
+        scene,
+        f"{refused} of {len(forged)} forgeries were refused ({_listed(by_way)})",
+        holds=refused == len(forged),
+        details=stage.sent.forged_accepted,
+    )
+    again = [answer for answer in answers if answer.delivery.repeats]
+    story.check(
+        scene,
+        f"{len(again)} repeats were acknowledged and changed nothing",
+        holds=all(200 <= answer.status < 300 for answer in again),
+        details=[f"{answer.delivery.source}: {answer.status} {answer.trouble}" for answer in again],
+    )
+    story.check(scene, "every message is settled", holds=settled)
+    _effects(stage, scene_letter="a", conversations=conversations)
+    story.close(scene)
+
+
+def llm_trouble(stage: Stage) -> None:
+    """(b) The LLM is down, then slower than its deadline."""
+    story = stage.story
+    scene = story.open(
+        "b",
+        "the LLM is down, then slow",
+        "Half of the messages meet an LLM that answers 503, the others one that takes 4 s (its deadline is 2.5 s). "
+        "Rules decide what they can, the default team gets the rest, and nothing replies.",
+    )
+    stage.simulator.add_faults(Fault("llm", FaultMode.STATUS, status=503))
+    down = stage.letters("b-down", FOR_THE_LLM, 10)
+    stage.post([delivery for delivery, _ in down])
+    conversations = stage.expect(down, is_llm_up=False)
+    story.wait("decided without the LLM", stage.unsettled(conversations), seconds=PATIENCE)
+    stage.simulator.clear_faults()
+    stage.simulator.add_faults(Fault("llm", FaultMode.LATENCY, seconds=4.0))
+    slow = stage.letters("b-slow", FOR_THE_LLM, 10)
+    stage.post([delivery for delivery, _ in slow])
+    conversations += stage.expect(slow, is_llm_up=False)
+    settled = story.wait("decided at the deadline", stage.unsettled(conversations), seconds=PATIENCE)
+    stage.simulator.clear_faults()
+    deciders = stage.decided_by(conversations)
+    story.check(scene, "every message is settled", holds=settled)
+    story.check(
+        scene,
+        f"rules and the default team decided ({_listed(deciders)})",
+        holds=set(deciders) == {"rules", "default"} and deciders.total() == len(conversations),
+    )
+    replies = stage.replies_in(conversations)
+    story.check(scene, f"{replies} replies went out", holds=replies == 0)
+    _effects(stage, scene_letter="b", conversations=conversations)
+    story.close(scene)
+
+
+def helpdesk_stumbles(stage: Stage) -> None:
+    """(c) The helpdesk answers 429 with Retry-After, then 503, then does it and answers 503."""
+    story = stage.story
+    scene = story.open(
+        "c",
+        "the helpdesk stumbles",
+        "Its first answers are 429 with Retry-After, then 503; then it does what it was asked and answers 503 all the "
+        "same, and drops connections after doing it. Nobody steps in.",
+    )
+    stage.simulator.add_faults(
+        Fault("helpdesk", FaultMode.STATUS, status=429, retry_after="2", times=4),
+        Fault("helpdesk", FaultMode.STATUS, status=503, times=6),
+        Fault("helpdesk", FaultMode.STATUS_AFTER_EFFECT, operation="reply", status=503, times=3),
+        Fault("helpdesk", FaultMode.DROP_RESPONSE, operation="reply", times=2),
+        Fault("helpdesk", FaultMode.STATUS_AFTER_EFFECT, operation="assign", status=503, times=2),
+    )
+    letters = stage.letters("c", (WHERE, CRASH, TWICE, REFUND), 20)
+    stage.post([delivery for delivery, _ in letters])
+    conversations = stage.expect(letters)
+    settled = story.wait("it heals by itself", stage.unsettled(conversations), seconds=PATIENCE)
+    fired = Counter(
+        f"{fault['mode']} {fault['status']}" for fault in stage.simulator.faults() for _ in range(fault["fired"])
+    )
+    stage.simulator.clear_faults()
+    rows = stage.rows_of(conversations)
+    story.check(
+        scene,
+        f"the helpdesk failed {fired.total()} times ({_listed(fired)})",
+        holds=fired.total() >= 12,
+    )
+    story.check(
+        scene,
+        f"{len(rows)} actions needed another attempt, and all of them succeeded",
+        holds=settled and bool(rows) and all(row["status"] == Status.SUCCEEDED for row in rows),
+        details=[_row_line(row) for row in rows if row["status"] != Status.SUCCEEDED],
+    )
+    _effects(stage, scene_letter="c", conversations=conversations)
+    story.close(scene)
+
+
+def helpdesk_down(stage: Stage) -> None:
+    """(d) The helpdesk is down until items are dead, then back, then replay."""
+    story = stage.story
+    scene = story.open(
+        "d",
+        "the helpdesk is down until items die, comes back, and a person replays",
+        "Every call is reset or answered 503. After five attempts each (minutes on AWS, seconds here) the items are dead "
+        "letters. Then the helpdesk is back and one replay brings them all to their end.",
+    )
+    stage.simulator.add_faults(
+        Fault("helpdesk", FaultMode.RESET, probability=0.3, seed=1),
+        Fault("helpdesk", FaultMode.STATUS, status=503),
+    )
+    letters = stage.letters("d", (WHERE, CRASH, TWICE, REFUND), 12)
+    stage.post([delivery for delivery, _ in letters])
+    conversations = stage.expect(letters)
+
+    def not_dead() -> str:
+        rows = stage.rows_of(conversations)
+        dead = sum(row["status"] == Status.DLQ for row in rows)
+        return "" if dead >= 2 * len(conversations) else f"{dead} of {2 * len(conversations)} dead"
+
+    died = story.wait("retries are exhausted", not_dead, seconds=PATIENCE)
+    rows = [row for row in stage.rows_of(conversations) if row["status"] == Status.DLQ]
+    attempts = Counter(int(row["attempt_count"]) for row in rows)
+    story.check(
+        scene,
+        f"{len(rows)} actions are dead letters after {_listed(attempts)} attempts (attempts × items), "
+        f"replies wait for what they require",
+        holds=died and set(attempts) == {5},
+        details=[_row_line(row) for row in rows if row["attempt_count"] != 5],
+    )
+    none_yet = balance({}, [one for one in stage.simulator.effects("helpdesk") if one.target in set(conversations)])
+    story.check(scene, "nothing has reached the helpdesk so far", holds=none_yet.is_even, details=none_yet.problems)
+
+    stage.simulator.clear_faults()
+    story.tell("the helpdesk is back")
+    chosen = {"integration": "helpdesk", "status": "dlq"}
+    request = {"filter": chosen, "reason": "the helpdesk is back", "actor": "demo", "limit": 100}
+    planned = invoke(stage.stack, {**request, "dry_run": True})
+    story.tell(f"holdfast replay --dry-run: {planned.get('matched')} would be replayed")
+    empty = invoke(stage.stack, {**request, "filter": {}})
+    story.check(scene, "a replay of everything (an empty filter) is refused", holds="error" in empty)
+    answer = invoke(stage.stack, request)
+    results = Counter(str(item["result"]) for item in answer.get("items", []))
+    story.check(
+        scene,
+        f"one replay took up {results['replayed']} items (job {answer.get('job_id', '?')})",
+        holds=results["replayed"] == len(rows) == planned.get("matched"),
+        details=[json.dumps(answer)[:300]],
+    )
+    settled = story.wait("everything is brought to its end", stage.unsettled(conversations), seconds=PATIENCE)
+    story.check(scene, "nothing is left open", holds=settled)
+    _effects(stage, scene_letter="d", conversations=conversations)
+    story.close(scene)
+
+
+def poison(stage: Stage) -> None:
+    """(e) Messages that nobody can process."""
+    story = stage.story
+    scene = story.open(
+        "e",
+        "poison",
+        "A message that is no envelope at all is put on the events queue, and a signed webhook comes that says nothing "
+        "its flow could read. Neither may be lost, nor hold up its neighbours.",
+    )
+    before = {str(row["pk"]) for row in records.all_rows(stage.stack)}
+    stage.stack.client("sqs").send_message(
+        QueueUrl=stage.stack.output("EventsQueueUrl"), MessageBody='{"v": 1, "tenant": "demo", "body": "&&&"}'
+    )
+    unreadable = stage.sender.raw("internal", b'{"event": "ticket.created", "id": "poison-1"}', message_id="poison-1")
+    answer = stage.post([unreadable])[0]
+    stage.poison_event_ids.add(answer.event_id)
+    letters = stage.letters("e", (WHERE, REFUND), 6)
+    stage.post([delivery for delivery, _ in letters])
+    conversations = stage.expect(letters)
+
+    def found() -> list[records.Item]:
+        return [
+            row
+            for row in records.all_rows(stage.stack)
+            if str(row["pk"]) not in before and row["integration_id"] == "intake"
+        ]
+
+    there = story.wait(
+        "both are dead letters with a root cause",
+        lambda: "" if len(found()) >= 2 and not any(records.queue_depths(stage.stack)[q] for q in _DLQS) else "not yet",
+        seconds=PATIENCE,
+    )
+    story.wait("their neighbours are settled", stage.unsettled(conversations), seconds=PATIENCE)
+    rows = found()
+    story.check(
+        scene,
+        f"each became a row: {', '.join(sorted(_cause_of(row) for row in rows))}",
+        holds=there
+        and len(rows) == 2
+        and all(row["status"] == Status.DLQ and row.get("root_cause") and row.get("envelope_ref") for row in rows),
+        details=[_row_line(row) for row in rows],
+    )
+    depths = records.queue_depths(stage.stack)
+    story.check(
+        scene,
+        "the dead-letter queues are empty again",
+        holds=not any(depths[name] for name in _DLQS),
+        details=[str(depths)],
+    )
+    _effects(stage, scene_letter="e", conversations=conversations)
+    story.close(scene)
+
+
+def kill_switch(stage: Stage) -> None:
+    """(f) `auto_reply` off in the middle of a burst, then on again."""
+    story = stage.story
+    scene = story.open(
+        "f",
+        "the kill switch in the middle of a burst",
+        "Every message calls for a reply. auto_reply goes off while they come in, and on again once they are settled. "
+        "What was held back then must stay held back: people have it.",
+    )
+    first = stage.letters("f-before", (WHERE, CRASH), 12)
+    during = stage.letters("f-during", (WHERE, CRASH), 24)
+    stage.post([delivery for delivery, _ in first])
+    write(stage.stack, "auto_reply", "off", "demo: the kill switch")
+    off_at = time.monotonic()
+    story.tell("auto_reply is off")
+    stage.post([delivery for delivery, _ in during])
+    time.sleep(max(0.0, KNOWN_WITHIN_SECONDS - (time.monotonic() - off_at)))
+    late = stage.letters("f-late", (WHERE, CRASH), 12)
+    stage.post([delivery for delivery, _ in late])
+    racing = stage.expect([*first, *during], reply_or_person=True)
+    stopped = stage.expect(late, reply_or_person=True)
+    settled = story.wait("all of them are settled", stage.unsettled([*racing, *stopped]), seconds=PATIENCE)
+    suppressed = [row for row in stage.rows_of([*racing, *stopped]) if row.get("failure_code") == SUPPRESSED]
+    replies_before = stage.replies_in([*racing, *stopped])
+    write(stage.stack, "auto_reply", "on", "demo: all clear")
+    story.tell("auto_reply is on again")
+    time.sleep(KNOWN_WITHIN_SECONDS)
+    after = stage.letters("f-after", (WHERE, CRASH), 4)
+    stage.post([delivery for delivery, _ in after])
+    again = stage.expect(after)
+    settled = story.wait("new messages are answered", stage.unsettled(again), seconds=PATIENCE) and settled
+    story.check(scene, "every message is settled", holds=settled)
+    late_replies = stage.replies_in(stopped)
+    story.check(
+        scene,
+        f"{late_replies} replies to the {len(stopped)} messages that came {KNOWN_WITHIN_SECONDS} s and more after it went off",
+        holds=late_replies == 0,
+    )
+    seen = seen_in(stage.simulator.effects("helpdesk"))
+    handed = sum(NEEDS_PERSON in seen[one].tags for one in [*racing, *stopped] if one in seen)
+    story.check(
+        scene,
+        f"{len(suppressed)} replies are suppressed for good, and {handed} conversations are marked for people",
+        holds=len(suppressed) == handed >= len(stopped) and all(row["status"] == Status.FAILED for row in suppressed),
+        details=[_row_line(row) for row in suppressed if row["status"] != Status.FAILED],
+    )
+    stale = stage.replies_in([*racing, *stopped]) - replies_before
+    story.check(scene, f"{stale} stale replies went out after it was on again", holds=stale == 0)
+    answered = stage.replies_in(again)
+    story.check(scene, f"{answered} of {len(again)} new messages were answered", holds=answered == len(again))
+    _effects(stage, scene_letter="f", conversations=[*racing, *stopped, *again])
+    story.close(scene)
+
+
+def books(stage: Stage) -> None:
+    """(g) The balance of everything that was sent."""
+    story, sent = stage.story, stage.sent
+    scene = story.open(
+        "g",
+        "the balance",
+        "Everything the senders were promised, against the ledger, the recovery queue and the helpdesk's own record.",
+    )
+    ledger, rows = stage.ledger(), records.all_rows(stage.stack)
+    rows_by_event: dict[str, list[records.Item]] = {}
+    for row in rows:
+        rows_by_event.setdefault(str(row["event_id"]), []).append(row)
+    state: Counter[str] = Counter()
+    lost: list[str] = []
+    for conversation, answer in sent.accepted.items():
+        state[_state_of(conversation, answer, ledger, rows_by_event, lost)] += 1
+    total = state["done"] + state["waiting"] + state["for people"]
+    doors = f"{sent.posted} webhooks sent, {len(sent.accepted)} events accepted, {sent.repeats} repeats, {sent.forged} forged"
+    story.tell(f"{doors}, {sent.answered_again} delivered again after a 503")
+    story.check(
+        scene,
+        f"accepted {len(sent.accepted)} = {state['done']} settled and done + {state['waiting']} waiting "
+        f"+ {state['for people']} ended for people; lost {len(lost)}",
+        holds=total == len(sent.accepted) and not lost,
+        details=lost,
+    )
+    strangers = sorted(
+        str(item["event_id"]) for item in ledger.values() if str(item["decision"]["t"]) not in stage.expectations
+    )
+    story.check(
+        scene,
+        f"forged events accepted: {len(sent.forged_accepted) + len(strangers)} of {sent.forged}",
+        holds=not sent.forged_accepted and not strangers,
+        details=[*sent.forged_accepted, *strangers],
+    )
+    found = balance(stage.expectations, stage.simulator.effects("helpdesk"))
+    story.check(
+        scene,
+        f"{found.effects} effects at the helpdesk in {len(stage.expectations)} conversations: {len(found.missing)} missing, "
+        f"{len(found.doubled)} doubled, {len(found.wrong)} wrong, {len(found.unasked)} that nobody asked for",
+        holds=found.is_even,
+        details=found.problems,
+    )
+    depths = records.queue_depths(stage.stack)
+    story.check(scene, "every queue is empty", holds=not any(depths.values()), details=[str(depths)])
+    audit = Counter(str(event["event_type"]).rpartition("platform.")[2] for event in records.all_audit(stage.stack))
+    story.tell(f"audit: {_listed(audit)}")
+    story.check(
+        scene,
+        "both turns of the kill switch are in the audit",
+        holds=audit["switch.changed"] >= 2,
+    )
+    story.close(scene)
+
+
+def _state_of(
+    conversation: str,
+    answer: Answer,
+    ledger: dict[str, records.Item],
+    rows_by_event: dict[str, list[records.Item]],
+    lost: list[str],
+) -> str:
+    """Where an accepted event stands. Whatever is nowhere is lost."""
+    item = ledger.get(conversation)
+    event_id = str(item["event_id"]) if item else answer.event_id
+    rows = rows_by_event.get(event_id, [])
+    if any(is_open(row) for row in rows):
+        return "waiting"
+    if any(row["status"] in (Status.FAILED, Status.DLQ) for row in rows):
+        return "for people"
+    if item is not None and item["status"] == "settled":
+        return "done"
+    lost.append(f"{answer.delivery.source} {answer.delivery.message_id} ({event_id or conversation}) is nowhere")
+    return "lost"
+
+
+_DLQS = ("EventsDlq", "RetriesDlq", "ReplaysDlq", "OpsDlq")
+
+
+def _effects(stage: Stage, *, scene_letter: str, conversations: Sequence[str]) -> None:
+    """Check the effects in the scene's conversations."""
+    scene = next(one for one in stage.story.scenes if one.letter == scene_letter)
+    wanted = set(conversations)
+    expectations = {one: stage.expectations[one] for one in conversations}
+    found = balance(expectations, (one for one in stage.simulator.effects("helpdesk") if one.target in wanted))
+    stage.story.check(
+        scene,
+        f"{found.effects} effects in {len(wanted)} conversations, each of them once",
+        holds=found.is_even,
+        details=found.problems,
+    )
+
+
+def _listed(counts: Counter[str] | Counter[int]) -> str:
+    return ", ".join(f"{count} × {name}" for name, count in sorted(counts.items(), key=lambda item: str(item[0])))
+
+
+def _cause_of(row: records.Item) -> str:
+    return f"{row.get('failure_code')} ({row.get('root_cause')})"
+
+
+def _row_line(row: records.Item) -> str:
+    return (
+        f"{row['event_id']} {what_of(row)}: {row['status']} after {row.get('attempt_count', 0)}, "
+        f"{row.get('failure_code', '')} {row.get('failure_detail', '')} {row.get('waiting_for', '')}"
+    )
