@@ -80,6 +80,8 @@ def test_a_pause_that_ends_before_the_next_tick_is_waited_for() -> None:
 
 def test_a_row_with_a_live_lease_is_left_alone_so_that_its_owner_can_store_the_outcome() -> None:
     assert look(row(lease_until_ms=NOON_MS + 1, due_at_ms=NOON_MS + 1)) == sweep.Leave()
+    assert look(row(lease_until_ms=NOON_MS + 1, due_at_ms=NOON_MS)) == sweep.Leave()
+    assert look(row(lease_until_ms=NOON_MS + 1, expires_at_ms=NOON_MS)) == sweep.Leave()
 
 
 def test_a_row_whose_owner_died_is_woken_when_the_lease_has_ended() -> None:
