@@ -267,13 +267,12 @@ def failed_first(
     after, kind, severity = _after_failure(claimed, rules, policy, failure, now_ms, rng, scale, was_sent=was_sent)
     after = replace(after, version=1, history=after.history[-1:])
     contained = f"{after.status.value}: {_containment(after)}"
-    audit = [
+    audit = (
         audit_of(AuditType.FAILURE_DETECTED, Severity.WARNING, None, after),
         audit_of(AuditType.FAILURE_CONTAINED, Severity.WARNING, None, after, containment=contained),
-    ]
-    if kind is not None:
-        audit.append(audit_of(kind, severity, None, after, containment=contained))
-    return Change(after, None, tuple(audit))
+        audit_of(kind, severity, None, after, containment=contained),
+    )
+    return Change(after, None, audit)
 
 
 def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int) -> Change:
@@ -511,8 +510,7 @@ def after_attempt(
     if isinstance(result, Done | Superseded):
         return succeeded(row, result, now_ms)
     after, kind, severity = _after_failure(row, rules, policy, result, now_ms, rng, scale, was_sent=was_sent)
-    audit = () if kind is None else (audit_of(kind, severity, row, after, containment=_containment(after)),)
-    return Change(after, row, audit)
+    return Change(after, row, (audit_of(kind, severity, row, after, containment=_containment(after)),))
 
 
 def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
@@ -696,7 +694,7 @@ def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, j
 
 def _after_failure(
     row: Row, rules: KindRules, policy: RetryPolicy, failure: Failure, now_ms: int, rng: Random, scale: float, *, was_sent: bool
-) -> tuple[Row, AuditType | None, Severity]:
+) -> tuple[Row, AuditType, Severity]:
     """The claimed row after a failed attempt, and the audit event of the transition."""
     seen = interpret(rules, failure) if was_sent else failure
     effect = effect_after(rules, row.effect, failure, was_sent=was_sent)

@@ -81,9 +81,7 @@ def test_a_blind_action_that_may_have_been_sent_is_for_a_person() -> None:
 
 
 def test_a_provider_that_cannot_be_asked_after_all_is_for_a_person() -> None:
-    assert isinstance(
-        next_step(replace(RULES[Repeat.LOOKUP], can_look_up=False), UNSURE, NOON_MS, 1.0), AskPerson
-    )
+    assert isinstance(next_step(replace(RULES[Repeat.LOOKUP], can_look_up=False), UNSURE, NOON_MS, 1.0), AskPerson)
 
 
 @given(

@@ -177,9 +177,7 @@ def test_a_key_is_tried_again_after_the_plain_wait_even_where_it_could_be_looked
 
 def test_a_lookup_that_failed_before_the_first_send_tells_nothing_new() -> None:
     old = blank(Repeat.LOOKUP, effect=Effect.UNKNOWN, last_possible_send_ms=NOON_MS - 5)
-    change = failed_first(
-        old, RULES[Repeat.LOOKUP], FIVE, HTTP_503, NOON_MS, Chance(1), 1.0, was_sent=False
-    )
+    change = failed_first(old, RULES[Repeat.LOOKUP], FIVE, HTTP_503, NOON_MS, Chance(1), 1.0, was_sent=False)
     assert (change.after.effect, change.after.last_possible_send_ms) == (Effect.UNKNOWN, NOON_MS - 5)
 
 
@@ -474,9 +472,7 @@ def test_a_retryable_failure_after_the_budget_is_the_end_although_attempts_are_l
     ],
 )
 @pytest.mark.parametrize("row", [parked(), died(parked()), tried(claimed(), Done()).after])
-def test_what_only_a_claimant_may_do_is_refused_without_a_claim(
-    transition: Callable[[Row], Change], row: Row
-) -> None:
+def test_what_only_a_claimant_may_do_is_refused_without_a_claim(transition: Callable[[Row], Change], row: Row) -> None:
     with pytest.raises(IllegalTransition):
         transition(row)
 
@@ -562,7 +558,12 @@ def test_a_deferred_claim_gives_its_attempt_back() -> None:
     assert types(never_tried) == [AuditType.ACTION_PARKED]
     tried_once = first(Repeat.IDEMPOTENT, CONNECT_REFUSED).after
     again = defer(
-        claimed(tried_once, tried_once.due_at_ms), WaitingFor.HEALTH, "down", tried_once.due_at_ms, NOON_MS, uncount=True
+        claimed(tried_once, tried_once.due_at_ms),
+        WaitingFor.HEALTH,
+        "down",
+        tried_once.due_at_ms,
+        NOON_MS,
+        uncount=True,
     ).after
     assert (again.status, again.attempt_count) == (Status.RETRYING, 1)
 
@@ -757,7 +758,12 @@ def test_a_replay_days_later_has_a_time_budget_of_its_own_for_stated_rate_limits
         (end(parked(), "CANCELLED", "opt-out", NOON_MS).after, "ended_cancelled"),
         (died(parked(Repeat.KEYED), effect=Effect.UNKNOWN), "effect_unknown"),
         (died(parked(), expires_at_ms=NOON_MS), "expired"),
-        (dead_first(event_blank(received_at_ms=NOON_MS - 30 * DAY - 1), "X", "", RootCause.CODE_DEFECT, Status.DLQ).after, "too_old"),
+        (
+            dead_first(
+                event_blank(received_at_ms=NOON_MS - 30 * DAY - 1), "X", "", RootCause.CODE_DEFECT, Status.DLQ
+            ).after,
+            "too_old",
+        ),
     ],
 )
 def test_what_may_not_be_replayed_says_why_004_15(row: Row, why: str) -> None:

@@ -1,7 +1,7 @@
-"""The recovery row under every order of claims, crashes, outcomes, waits, switches and replays, with a provider that remembers.
+"""The recovery row under every order of claims, crashes, outcomes, waits, switches and replays.
 
-The machine plays the shell: what it does to the row is what the worker does. The provider counts effects and hides them from lookups
-until its index has settled, so that a repeat that core should not have allowed becomes a second effect.
+The machine plays the shell: what it does to the row is what the worker does. The provider counts effects and hides them
+from lookups until its index has settled, so that a repeat that core should not have allowed becomes a second effect.
 """
 
 from __future__ import annotations
@@ -100,15 +100,15 @@ def spends_nothing(failure: Failure) -> bool:
 
 @dataclass
 class Provider:
-    """Remembers its effects by when they came about. Honours a key for its window; its index lags by the settle delay."""
+    """Remembers its effects by when they came about. Honours a key for its window; its index lags."""
 
-    rules: KindRules
+    kind: KindRules
     effects: list[int]
 
     def send(self, at_ms: int) -> None:
         """The effect comes about, unless the same key is still remembered."""
-        window_ms = self.rules.key_window_seconds * 1000
-        is_repeat = self.rules.repeat is Repeat.KEYED and self.effects and at_ms - self.effects[0] < window_ms
+        window_ms = self.kind.key_window_seconds * 1000
+        is_repeat = self.kind.repeat is Repeat.KEYED and self.effects and at_ms - self.effects[0] < window_ms
         if not is_repeat:
             self.effects.append(at_ms)
 
@@ -121,7 +121,7 @@ class RowMachine(RuleBasedStateMachine):
     """One row from its first failure to its end, and beyond."""
 
     row: Row
-    rules: KindRules
+    kind: KindRules
     policy: RetryPolicy
     provider: Provider
     now_ms: int
@@ -131,11 +131,11 @@ class RowMachine(RuleBasedStateMachine):
 
     def _begin(self, repeat: Repeat, policy: RetryPolicy, share: float, can_look_up: bool) -> None:
         rules = RULES[repeat]
-        self.rules = replace(rules, can_look_up=can_look_up) if repeat is Repeat.KEYED else rules
+        self.kind = replace(rules, can_look_up=can_look_up) if repeat is Repeat.KEYED else rules
         self.policy = policy
         self.rng = Chance(share)
         self.now_ms = NOON_MS
-        self.provider = Provider(self.rules, [])
+        self.provider = Provider(self.kind, [])
         self.spent_calls = 0
         self.takeovers = 0
         self.audit_ids: set[str] = set()
@@ -164,7 +164,7 @@ class RowMachine(RuleBasedStateMachine):
         self._begin(repeat, policy, share, can_look_up)
         if failure is not None:
             self._sent(failure, happened=happened)
-            self._put(failed_first(blank(repeat), self.rules, policy, failure, self.now_ms, self.rng, 1.0))
+            self._put(failed_first(blank(repeat), self.kind, policy, failure, self.now_ms, self.rng, 1.0))
             return
         row = blank(repeat, waits_for=parents)
         due_ms = row.expires_at_ms if parents else self.now_ms
@@ -191,20 +191,13 @@ class RowMachine(RuleBasedStateMachine):
         lost=st.sampled_from(["", "", "", "before", "after", "late"]),
     )
     def work(self, failure: Failure | None, happened: bool, lost: str) -> None:
-        """One attempt as the worker makes it; `lost`: the worker dies before its send, after it, or stores its outcome late."""
+        """One attempt as the worker makes it; `lost`: it dies before its send, after it, or stores late."""
         self._attempt(failure, happened=happened, lost=lost)
 
     def _attempt(self, failure: Failure | None, *, happened: bool = False, lost: str = "") -> None:
         row = self.row
-        if self.now_ms >= row.expires_at_ms:
-            self._apply(end(row, "EXPIRED", "too late", self.now_ms))
+        if self._has_ended(row):
             return
-        if row.lease_until_ms:
-            self.takeovers += 1
-            if row.takeovers + 1 >= TAKEOVER_LIMIT:
-                self._apply(worker_died(row, self.now_ms))
-                assert self.row.status is Status.DLQ
-                return
         self._apply(claim(row, self.now_ms, self.now_ms + LEASE_MS, f"q{self.row.version}"))
         claimed = self.row
         if lost == "before":
@@ -216,7 +209,7 @@ class RowMachine(RuleBasedStateMachine):
             last_possible_send_ms=claimed.last_possible_send_ms,
             stored_errors=claimed.stored_errors,
         )
-        step = LookUp(only=True) if claimed.verify_only else next_step(self.rules, history, self.now_ms, 1.0)
+        step = LookUp(only=True) if claimed.verify_only else next_step(self.kind, history, self.now_ms, 1.0)
         match step:
             case WaitUntil(at_ms):
                 self._apply(defer(claimed, WaitingFor.TIME, "settling", at_ms, self.now_ms, uncount=True))
@@ -225,7 +218,7 @@ class RowMachine(RuleBasedStateMachine):
                 self._apply(unknown_outcome(claimed, detail, self.now_ms))
                 return
             case LookUp(only):
-                assert self.rules.can_look_up
+                assert self.kind.can_look_up
                 assert self.now_ms >= claimed.last_possible_send_ms + SETTLE_MS
                 if lost:
                     return
@@ -240,7 +233,7 @@ class RowMachine(RuleBasedStateMachine):
                     return
                 claimed = replace(claimed, effect=Effect.NONE)
             case ReadFirst():
-                assert self.rules.repeat is Repeat.SETTING
+                assert self.kind.repeat is Repeat.SETTING
             case SendNow():
                 pass
         if lost == "after":
@@ -248,6 +241,19 @@ class RowMachine(RuleBasedStateMachine):
             return
         self._sent(failure, happened=happened)
         self._conclude(claimed, failure, was_sent=True, lost=lost)
+
+    def _has_ended(self, row: Row) -> bool:
+        """What the worker looks at before it claims."""
+        if self.now_ms >= row.expires_at_ms:
+            self._apply(end(row, "EXPIRED", "too late", self.now_ms))
+            return True
+        if row.lease_until_ms:
+            self.takeovers += 1
+            if row.takeovers + 1 >= TAKEOVER_LIMIT:
+                self._apply(worker_died(row, self.now_ms))
+                assert self.row.status is Status.DLQ
+                return True
+        return False
 
     def _sent(self, failure: Failure | None, *, happened: bool) -> None:
         if failure is None or (failure.may_have_happened and happened):
@@ -257,9 +263,7 @@ class RowMachine(RuleBasedStateMachine):
 
     def _conclude(self, claimed: Row, failure: Failure | None, *, was_sent: bool, lost: str) -> None:
         result = Done("x1") if failure is None else failure
-        change = after_attempt(
-            claimed, self.rules, self.policy, result, self.now_ms, self.rng, 1.0, was_sent=was_sent
-        )
+        change = after_attempt(claimed, self.kind, self.policy, result, self.now_ms, self.rng, 1.0, was_sent=was_sent)
         change = replace(change, before=self.row)
         if lost == "late":
             self.zombie = change
@@ -273,14 +277,14 @@ class RowMachine(RuleBasedStateMachine):
         if zombie is not None and zombie.before is not None and zombie.before.version == self.row.version:
             self._apply(zombie)
 
-    @precondition(lambda self: may_claim(self.row, self.now_ms) and self.rules.repeat is Repeat.SETTING)
+    @precondition(lambda self: may_claim(self.row, self.now_ms) and self.kind.repeat is Repeat.SETTING)
     @rule()
     def somebody_has_set_it_since(self) -> None:
         if self.row.lease_until_ms:
             self.takeovers += 1
         self._apply(claim(self.row, self.now_ms, self.now_ms + LEASE_MS, "q"))
         change = after_attempt(
-            self.row, self.rules, self.policy, Superseded("by kim"), self.now_ms, self.rng, 1.0, was_sent=False
+            self.row, self.kind, self.policy, Superseded("by kim"), self.now_ms, self.rng, 1.0, was_sent=False
         )
         self._apply(change)
         assert self.row.effect is not Effect.DONE
@@ -300,7 +304,7 @@ class RowMachine(RuleBasedStateMachine):
         assert self.row.not_before_ms == until_ms
         if not before.lease_until_ms:
             assert (self.row.attempt_count, self.row.effect) == (before.attempt_count, before.effect)
-        elif self.rules.repeat in HARMFUL and not before.verify_only:
+        elif self.kind.repeat in HARMFUL and not before.verify_only:
             assert self.row.effect is Effect.UNKNOWN
 
     @precondition(lambda self: may_claim(self.row, self.now_ms))
@@ -437,13 +441,13 @@ class RowMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_effect_happens_twice_002_19(self) -> None:
-        if self.rules.repeat in HARMFUL:
+        if self.kind.repeat in HARMFUL:
             assert len(self.provider.effects) <= 1
 
     @invariant()
     def an_effect_is_never_denied(self) -> None:
         is_under_way = self.row.lease_until_ms > 0
-        if self.provider.effects and self.rules.repeat in HARMFUL and not is_under_way and self.zombie is None:
+        if self.provider.effects and self.kind.repeat in HARMFUL and not is_under_way and self.zombie is None:
             assert self.row.effect is not Effect.NONE
 
     def teardown(self) -> None:
@@ -463,7 +467,7 @@ class RowMachine(RuleBasedStateMachine):
 
 
 TestRow = RowMachine.TestCase
-TestRow.settings = settings(max_examples=200, stateful_step_count=30)
+TestRow.settings = settings(max_examples=300, stateful_step_count=30)
 
 
 @settings(max_examples=60)
@@ -481,7 +485,7 @@ def test_a_provider_that_never_recovers_leaves_no_row_open_for_ever(
     machine._begin(repeat, policy, 1.0, can_look_up=False)
     if is_replayed:
         row = blank(repeat, expires_at_ms=NOON_MS + 3 * DAY + 3 * HOUR)
-        dead = failed_first(row, machine.rules, policy, HTTP_422, NOON_MS, machine.rng, 1.0)
+        dead = failed_first(row, machine.kind, policy, HTTP_422, NOON_MS, machine.rng, 1.0)
         machine._put(dead)
         machine.now_ms += 3 * DAY
         machine.a_person_replays_it()

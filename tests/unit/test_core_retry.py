@@ -144,9 +144,7 @@ def test_a_reset_header_is_seconds_or_a_point_in_time_003_17(value: str, expecte
 def test_whatever_a_header_says_the_wait_is_none_or_within_its_bounds(value: str, now_ms: int) -> None:
     for parse in (parse_retry_after, parse_rate_limit_reset):
         wait = parse(value, now_ms)
-        assert wait is None or (
-            SHORTEST_STATED_WAIT_MS <= wait <= LONGEST_STATED_WAIT_MS and math.isfinite(wait)
-        )
+        assert wait is None or (SHORTEST_STATED_WAIT_MS <= wait <= LONGEST_STATED_WAIT_MS and math.isfinite(wait))
 
 
 def test_a_503_with_retry_after_waits_at_least_that_long() -> None:

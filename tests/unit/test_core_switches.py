@@ -50,14 +50,14 @@ def test_everything_is_permitted_only_where_everything_says_so() -> None:
 def test_a_value_that_is_not_there_is_no_permission() -> None:
     found = seen({})
     assert found.mode is Mode.ROUTE_ONLY
-    assert not (found.auto_reply or found.use_llm or found.optional_calls or found.replay)
+    assert not any((found.auto_reply, found.use_llm, found.optional_calls, found.replay))
 
 
 @pytest.mark.parametrize("now_ms", [NOON_MS + KNOWN_FOR_MS + 1, NOON_MS + 10 * KNOWN_FOR_MS])
 def test_after_ten_minutes_every_switch_takes_its_value_for_cannot_be_known(now_ms: int) -> None:
     found = seen(LIVE | {"disabled_integrations": "sms", "limits/llm": "0.2"}, now_ms)
     assert found.mode is Mode.ROUTE_ONLY
-    assert not (found.auto_reply or found.use_llm or found.optional_calls or found.replay)
+    assert not any((found.auto_reply, found.use_llm, found.optional_calls, found.replay))
     assert "sms" in found.disabled  # lists and limits keep their last known value
     assert found.limit("llm") == 0.2
 
