@@ -1,4 +1,4 @@
-"""DynamoDB's typed values, to and from plain ones: texts, whole numbers, truth values, lists and maps."""
+"""DynamoDB's typed values, to and from plain ones: texts, bytes, whole numbers, truth values, lists and maps."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def value(plain: Any) -> Any:
         return {"BOOL": plain}
     if isinstance(plain, int):
         return {"N": str(plain)}
+    if isinstance(plain, bytes):
+        return {"B": plain}
     if isinstance(plain, Mapping):
         return {"M": {sound(name): value(inner) for name, inner in plain.items()}}
     if isinstance(plain, list | tuple):
@@ -32,7 +34,7 @@ def value(plain: Any) -> Any:
 def plain(typed: Mapping[str, Any]) -> Any:
     """What `value` was given. Numbers come back whole; raises ValueError for a type that is not written here."""
     for kind, content in typed.items():
-        if kind in ("S", "BOOL"):
+        if kind in ("S", "B", "BOOL"):
             return content
         if kind == "N":
             return int(content)

@@ -1,15 +1,16 @@
 """The ledger table, and the control items that its readers need in the same request (architecture §6).
 
-A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash`, `decision`
-(compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id}`), `ttl`. Times are epoch
-milliseconds, `ttl` is seconds. A control item: `pk` = `I#{integration}`, `health`, `paused_until` (milliseconds).
+A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash` (bytes),
+`decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id}`), `ttl` (seconds).
+Times are epoch milliseconds. A control item: `pk` = `I#{integration}`, `health`, `paused_until` (milliseconds).
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -41,6 +42,8 @@ BATCH_SIZE: Final = 100
 PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)  # before unprocessed keys are asked for again
 
 _LOG = logging.getLogger(__name__)
+_Kind = TypeVar("_Kind", str, int)
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _OWN = "#owner = :owner AND #generation = :generation AND #status = :processing"
 
 _KEEP_FIRST = (
@@ -134,7 +137,7 @@ class DynamoLedger:
             "processing": LedgerStatus.PROCESSING.value,
             "owner": claim.owner,
             "lease_until": claim.lease_until_ms,
-            "payload_hash": claim.payload_hash,
+            "payload_hash": _packed(claim.payload_hash),
             "received_at": claim.received_at_ms,
             "epoch": claim.epoch_ms,
             "decision": claim.decision.to_json(),
@@ -329,6 +332,21 @@ def marks_value(marks: Mapping[str, ActionMark]) -> dict[str, dict[str, str]]:
     return {name: _mark_value(mark) for name, mark in marks.items()}
 
 
+def _packed(payload_hash: str) -> str | bytes:
+    """A SHA-256 takes half the room as bytes, and an item is paid by the kilobyte."""
+    return bytes.fromhex(payload_hash) if _SHA256.match(payload_hash) else payload_hash
+
+
+def _unpacked(stored: str | bytes) -> str:
+    return stored.hex() if isinstance(stored, bytes) else _of(str, stored)
+
+
+def _of(kind: type[_Kind], content: Any) -> _Kind:
+    if not isinstance(content, kind):
+        raise TypeError(f"{type(content).__name__} is not {kind.__name__}")
+    return content
+
+
 def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
     """A ledger item as it was read. Raises `MalformedDecision` if its decision, or anything else of it, cannot be."""
     try:
@@ -336,12 +354,12 @@ def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
         return LedgerItem(
             key=key,
             status=LedgerStatus(seen["status"]),
-            owner=seen["owner"],
-            generation=seen["generation"],
-            lease_until_ms=seen.get("lease_until", 0),
-            received_at_ms=seen["received_at"],
-            epoch_ms=seen["epoch"],
-            payload_hash=seen["payload_hash"],
+            owner=_of(str, seen["owner"]),
+            generation=_of(int, seen["generation"]),
+            lease_until_ms=_of(int, seen.get("lease_until", 0)),
+            received_at_ms=_of(int, seen["received_at"]),
+            epoch_ms=_of(int, seen["epoch"]),
+            payload_hash=_unpacked(seen["payload_hash"]),
             decision=Decision.from_json(seen["decision"]),
             actions={
                 name: ActionMark(ActionStatus(mark["s"]), mark.get("p", "")) for name, mark in seen["actions"].items()

@@ -82,6 +82,15 @@ def test_another_payload_under_the_same_key_is_refused_even_after_the_lease(worl
     assert world.item() == held
 
 
+@pytest.mark.parametrize("payload_hash", ["", "0" * 63, "0" * 64, "Z" * 64, "ab" * 32, "AB" * 32, "ab" * 32 + "\n"])
+def test_a_payload_hash_is_known_again_whatever_it_looks_like(world: World, payload_hash: str) -> None:
+    first = world.ledger.claim(claim(payload_hash=payload_hash))
+    assert isinstance(first, Claimed)
+    assert first.item.payload_hash == world.stored().payload_hash == payload_hash
+    assert isinstance(world.ledger.claim(claim("two", LATER, payload_hash=f"{payload_hash}x")), Refused)
+    assert isinstance(world.ledger.claim(claim("two", LATER, payload_hash=payload_hash)), Claimed)
+
+
 @pytest.mark.parametrize("owner", ["one", "two"])
 def test_a_settled_event_is_refused_to_everybody(world: World, owner: str) -> None:
     granted(world)
