@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -260,6 +260,50 @@ def blank(name: str = "tag", *, integration: str = "helpdesk", event_id: str = "
         decided_at_ms=NOON_MS,
         expires_at_ms=NOON_MS + 900_000,
         effect=Effect.NONE,
+    )
+
+
+def full_row() -> Row:
+    """No field empty."""
+    action = decision().bound("acme", "desk:1", 0).action("reply")
+    return replace(
+        blank("reply"),
+        status=Status.REPLAYED,
+        version=7,
+        stand_in=decision().bound("acme", "desk:1", 0).action("tag"),
+        action=replace(action, params={"nested": {"list": [1, "two", 3.5, None, True]}}),
+        decision_mode=Mode.ROUTE_ONLY,
+        priority=1,
+        attempt_count=3,
+        first_attempt_at_ms=NOON_MS + 1,
+        first_sent_at_ms=NOON_MS + 2,
+        last_possible_send_ms=NOON_MS + 3,
+        stored_errors=2,
+        takeovers=1,
+        verify_only=True,
+        lease_until_ms=NOON_MS + 4,
+        not_before_ms=NOON_MS + 5,
+        due_at_ms=NOON_MS + 6,
+        effect=Effect.UNKNOWN,
+        failure_class="transient",
+        failure_code="HTTP_503",
+        failure_detail="the provider answered 503: „später“ \U0001f600",
+        root_cause="transient_infra",
+        waiting_for=WaitingFor.BACKOFF,
+        waits_for=("a" * 24, "b" * 24),
+        children=("c" * 24,),
+        credential_version="12",
+        provider_id="p-1",
+        replayed_from="dlq",
+        replay_no=2,
+        result="failed",
+        job_id="job-1",
+        incident_id="inc-1",
+        response_snapshot="{}",
+        history=(
+            {"at": 1, "from": "", "to": "pending", "why": "x"},
+            {"at": 2, "from": "pending", "to": "dlq", "why": "y"},
+        ),
     )
 
 

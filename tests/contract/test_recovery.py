@@ -7,8 +7,6 @@ from dataclasses import fields, replace
 
 import pytest
 
-from functions.core.attempt import Effect
-from functions.core.decision import Mode
 from functions.core.failure import Done, RootCause, VersionConflict
 from functions.core.gate import WaitingFor
 from functions.core.recovery import (
@@ -25,7 +23,7 @@ from functions.core.recovery import (
     succeeded,
     suppressed_first,
 )
-from tests.contract.storage import World, at_once, blank, decision, parked
+from tests.contract.storage import World, at_once, blank, full_row, parked
 from tests.fakes import NOON_MS
 
 SOON = NOON_MS + 60_000
@@ -66,50 +64,6 @@ def replayed(world: World, row: Row, now_ms: int = SOON) -> Row:
     change = replay(row, now_ms, actor="ann", reason="fixed", request_id="r", job_id="j", scale=1.0)
     world.recovery.commit([change])
     return change.after
-
-
-def full_row() -> Row:
-    """No field empty."""
-    action = decision().bound("acme", "desk:1", 0).action("reply")
-    return replace(
-        blank("reply"),
-        status=Status.REPLAYED,
-        version=7,
-        stand_in=decision().bound("acme", "desk:1", 0).action("tag"),
-        action=replace(action, params={"nested": {"list": [1, "two", 3.5, None, True]}}),
-        decision_mode=Mode.ROUTE_ONLY,
-        priority=1,
-        attempt_count=3,
-        first_attempt_at_ms=NOON_MS + 1,
-        first_sent_at_ms=NOON_MS + 2,
-        last_possible_send_ms=NOON_MS + 3,
-        stored_errors=2,
-        takeovers=1,
-        verify_only=True,
-        lease_until_ms=NOON_MS + 4,
-        not_before_ms=NOON_MS + 5,
-        due_at_ms=NOON_MS + 6,
-        effect=Effect.UNKNOWN,
-        failure_class="transient",
-        failure_code="HTTP_503",
-        failure_detail="the provider answered 503: „später“ \U0001f600",
-        root_cause="transient_infra",
-        waiting_for=WaitingFor.BACKOFF,
-        waits_for=("a" * 24, "b" * 24),
-        children=("c" * 24,),
-        credential_version="12",
-        provider_id="p-1",
-        replayed_from="dlq",
-        replay_no=2,
-        result="failed",
-        job_id="job-1",
-        incident_id="inc-1",
-        response_snapshot="{}",
-        history=(
-            {"at": 1, "from": "", "to": "pending", "why": "x"},
-            {"at": 2, "from": "pending", "to": "dlq", "why": "y"},
-        ),
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -292,7 +246,7 @@ def test_a_replayed_row_is_due_while_under_way_and_not_once_it_has_ended(world: 
 
 
 def test_a_row_that_was_hinted_at_is_due_again_later(world: World) -> None:
-    """002.48: a hint that is lost costs time only."""
+    """A hint that is lost costs time only."""
     row = put(world, parked(due_at_ms=NOON_MS))
     moved = hinted(row, NOON_MS, 1.0)
     world.recovery.commit([moved])
