@@ -68,22 +68,39 @@ FOR_THE_LLM = (CRASH, TWICE, REFUND, QUOTE, UNSURE)
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What a conversation is to look like in the end, every effect once. `reply_or_person`: either, but not both."""
+class Outcome:
+    """How a conversation may look in the end, every effect once."""
 
     tags: frozenset[str]
     team: str
     replies: int
-    reply_or_person: bool = False
 
 
-def expected(topic: Topic, *, is_llm_up: bool = True, reply_or_person: bool = False) -> Expected:
-    """What one message of that topic calls for in a conversation of its own."""
+Expected = tuple[Outcome, ...]
+"""What is allowed to come of a message: what is wanted first, then what the situation may lead to instead."""
+
+
+def expected(
+    topic: Topic, *, is_llm_up: bool = True, may_be_late: bool = False, may_be_held_back: bool = False
+) -> Expected:
+    """What one message of that topic calls for in a conversation of its own.
+
+    `may_be_late`: the LLM is up, but a busy machine may let its deadline pass; then rules or the default team decide and
+    nothing replies. `may_be_held_back`: a switch may have been off when the reply was due; then a person has it.
+    """
+    allowed = [_outcome(topic, is_llm_up=is_llm_up)]
+    if may_be_late and is_llm_up and not topic.is_obvious:
+        allowed.append(_outcome(topic, is_llm_up=False))
+    if may_be_held_back and allowed[0].replies:
+        allowed.append(Outcome(allowed[0].tags | {NEEDS_PERSON}, allowed[0].team, 0))
+    return tuple(dict.fromkeys(allowed))
+
+
+def _outcome(topic: Topic, *, is_llm_up: bool) -> Outcome:
     label, team, replies = topic.label, topic.team, int(topic.replies)
     if not (is_llm_up or topic.is_obvious):
         label, team, replies = topic.by_rules, topic.rules_team or DEFAULT_TEAM, 0
-    tags = frozenset({PROCESSED, label or NEEDS_PERSON})
-    return Expected(tags, team, replies, reply_or_person=reply_or_person and bool(replies))
+    return Outcome(frozenset({PROCESSED, label or NEEDS_PERSON}), team, replies)
 
 
 @dataclass(slots=True)
@@ -118,13 +135,17 @@ def seen_in(effects: Iterable[Effect]) -> dict[str, Seen]:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Expectation against record, as sentences about single conversations. Empty lists are what everybody wants."""
+    """Expectation against record, as sentences about single conversations. Empty lists are what everybody wants.
+
+    `effects` is how many there were, `otherwise` in how many conversations it was not what was wanted first.
+    """
 
     missing: Sequence[str]
     wrong: Sequence[str]
     doubled: Sequence[str]
     unasked: Sequence[str]
     effects: int
+    otherwise: int
 
     @property
     def is_even(self) -> bool:
@@ -143,15 +164,14 @@ def balance(expectations: Mapping[str, Expected], effects: Iterable[Effect]) -> 
     missing: list[str] = []
     wrong: list[str] = []
     doubled: list[str] = []
-    count = 0
-    for conversation, wanted in expectations.items():
+    count = otherwise = 0
+    for conversation, allowed in expectations.items():
         got = seen.get(conversation, Seen())
         count += got.tags.total() + len(got.teams) + got.replies
-        tags, replies = wanted.tags, wanted.replies
-        if wanted.reply_or_person and NEEDS_PERSON in got.tags:
-            tags, replies = tags | {NEEDS_PERSON}, 0
-        missing += [f"{conversation}: tag {tag} is missing" for tag in sorted(tags - set(got.tags))]
-        wrong += [f"{conversation}: tag {tag} was not asked for" for tag in sorted(set(got.tags) - tags)]
+        wanted = next((outcome for outcome in allowed if _fits(outcome, got)), allowed[0])
+        otherwise += wanted != allowed[0]
+        missing += [f"{conversation}: tag {tag} is missing" for tag in sorted(wanted.tags - set(got.tags))]
+        wrong += [f"{conversation}: tag {tag} was not asked for" for tag in sorted(set(got.tags) - wanted.tags)]
         doubled += [
             f"{conversation}: tag {tag} was added {times} times" for tag, times in got.tags.items() if times > 1
         ]
@@ -161,13 +181,21 @@ def balance(expectations: Mapping[str, Expected], effects: Iterable[Effect]) -> 
             wrong.append(f"{conversation}: assigned to {', '.join(got.teams)} instead of {wanted.team}")
         elif len(got.teams) > 1:
             doubled.append(f"{conversation}: assigned {len(got.teams)} times")
-        if got.replies < replies:
+        if got.replies < wanted.replies:
             missing.append(f"{conversation}: the reply is missing")
-        elif got.replies > replies:
-            (doubled if replies else wrong).append(f"{conversation}: {got.replies} replies instead of {replies}")
+        elif got.replies > wanted.replies:
+            told = f"{conversation}: {got.replies} replies instead of {wanted.replies}"
+            (doubled if wanted.replies else wrong).append(told)
         if len(set(got.markers)) < len(got.markers) or "" in got.markers:
             doubled.append(f"{conversation}: a reply's marker is repeated or missing")
-    unasked = [
-        f"{conversation}: has effects, and nobody asked for any" for conversation in seen.keys() - expectations.keys()
-    ]
-    return Balance(missing, wrong, doubled, sorted(unasked), count)
+    unasked = [f"{one}: has effects, and nobody asked for any" for one in sorted(seen.keys() - expectations.keys())]
+    return Balance(missing, wrong, doubled, unasked, count, otherwise)
+
+
+def _fits(outcome: Outcome, got: Seen) -> bool:
+    """Whether this is the outcome that took place, apart from how often each effect did."""
+    return (
+        outcome.tags == set(got.tags)
+        and {outcome.team} == set(got.teams)
+        and bool(outcome.replies) == bool(got.replies)
+    )

@@ -1,1 +1,1 @@
-"""The demo: the whole stack on this machine, real signatures, simulated providers that fail, and a verdict per scene."""
+"""The demo: the whole stack on this machine, real signatures, failing providers, and a verdict per scene."""

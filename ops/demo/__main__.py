@@ -1,4 +1,4 @@
-"""`python -m ops.demo`: starts a stack of its own, tells the story, ends the stack. Exit code 1 if a scene does not hold."""
+"""`python -m ops.demo`: starts a stack of its own, tells the story, ends it. Exit code 1 if a scene does not hold."""
 
 from __future__ import annotations
 

@@ -12,23 +12,24 @@ from ops import records
 from ops.cli.replaying import invoke
 from ops.cli.switches import write
 from ops.demo.stage import SOURCES, Stage, is_open, repeated, what_of
-from ops.expectation import CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
+from ops.expectation import BANK, CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
 from ops.simulator import Fault, FaultMode
 from ops.traffic import Answer
 
 UNIQUE = 200
 REPEAT_SHARE = 0.10
 FORGED_SHARE = 0.05
+LATE_SHARE = 0.05  # of a busy machine; then rules or the default team decide, as they should
 KNOWN_WITHIN_SECONDS = 6  # how soon a switch holds for what customers see
 PATIENCE = 120.0
 
 
 def warm_up(stage: Stage) -> None:
     """Let every function start once, so that the story is about failures and not about cold starts."""
-    letters = stage.letters("warm", TOPICS, 2 * len(SOURCES))
+    letters = stage.letters("warm", (WHERE, BANK), 2 * len(SOURCES))
     stage.post([delivery for delivery, _ in letters])
     # A function that starts under load may not get to read the switches in time; then it must not reply, and does not.
-    conversations = stage.expect(letters, reply_or_person=True)
+    conversations = stage.expect(letters, may_be_held_back=True)
     stage.story.wait("every function has started", stage.unsettled(conversations), seconds=PATIENCE)
 
 
@@ -82,7 +83,12 @@ def burst(stage: Stage) -> None:
         details=[f"{answer.delivery.source}: {answer.status} {answer.trouble}" for answer in again],
     )
     story.check(scene, "every message is settled", holds=settled)
-    _effects(stage, scene_letter="a", conversations=conversations)
+    late = _effects(stage, scene_letter="a", conversations=conversations)
+    story.check(
+        scene,
+        f"the LLM answered in time for all but {late} of {UNIQUE}",
+        holds=late <= UNIQUE * LATE_SHARE,
+    )
     story.close(scene)
 
 
@@ -289,8 +295,8 @@ def kill_switch(stage: Stage) -> None:
     time.sleep(max(0.0, KNOWN_WITHIN_SECONDS - (time.monotonic() - off_at)))
     late = stage.letters("f-late", (WHERE, CRASH), 12)
     stage.post([delivery for delivery, _ in late])
-    racing = stage.expect([*first, *during], reply_or_person=True)
-    stopped = stage.expect(late, reply_or_person=True)
+    racing = stage.expect([*first, *during], may_be_held_back=True)
+    stopped = stage.expect(late, may_be_held_back=True)
     settled = story.wait("all of them are settled", stage.unsettled([*racing, *stopped]), seconds=PATIENCE)
     suppressed = [row for row in stage.rows_of([*racing, *stopped]) if row.get("failure_code") == SUPPRESSED]
     replies_before = stage.replies_in([*racing, *stopped])
@@ -305,7 +311,7 @@ def kill_switch(stage: Stage) -> None:
     late_replies = stage.replies_in(stopped)
     story.check(
         scene,
-        f"{late_replies} replies to the {len(stopped)} messages that came {KNOWN_WITHIN_SECONDS} s and more after it went off",
+        f"{late_replies} replies to the {len(stopped)} messages that came {KNOWN_WITHIN_SECONDS} s after it went off",
         holds=late_replies == 0,
     )
     seen = seen_in(stage.simulator.effects("helpdesk"))
@@ -341,8 +347,10 @@ def books(stage: Stage) -> None:
     for conversation, answer in sent.accepted.items():
         state[_state_of(conversation, answer, ledger, rows_by_event, lost)] += 1
     total = state["done"] + state["waiting"] + state["for people"]
-    doors = f"{sent.posted} webhooks sent, {len(sent.accepted)} events accepted, {sent.repeats} repeats, {sent.forged} forged"
-    story.tell(f"{doors}, {sent.answered_again} delivered again after a 503")
+    story.tell(
+        f"{sent.posted} webhooks sent, {len(sent.accepted)} events accepted, {sent.repeats} repeats, "
+        f"{sent.forged} forged, {sent.answered_again} delivered again after a 503"
+    )
     story.check(
         scene,
         f"accepted {len(sent.accepted)} = {state['done']} settled and done + {state['waiting']} waiting "
@@ -362,8 +370,8 @@ def books(stage: Stage) -> None:
     found = balance(stage.expectations, stage.simulator.effects("helpdesk"))
     story.check(
         scene,
-        f"{found.effects} effects at the helpdesk in {len(stage.expectations)} conversations: {len(found.missing)} missing, "
-        f"{len(found.doubled)} doubled, {len(found.wrong)} wrong, {len(found.unasked)} that nobody asked for",
+        f"{found.effects} effects at the helpdesk in {len(stage.expectations)} conversations: "
+        f"{len(found.missing)} missing, {len(found.doubled)} doubled, {len(found.wrong)} wrong, {len(found.unasked)} that nobody asked for",
         holds=found.is_even,
         details=found.problems,
     )
@@ -403,8 +411,8 @@ def _state_of(
 _DLQS = ("EventsDlq", "RetriesDlq", "ReplaysDlq", "OpsDlq")
 
 
-def _effects(stage: Stage, *, scene_letter: str, conversations: Sequence[str]) -> None:
-    """Check the effects in the scene's conversations."""
+def _effects(stage: Stage, *, scene_letter: str, conversations: Sequence[str]) -> int:
+    """Check the effects in the scene's conversations; gives in how many of them the second best was to be."""
     scene = next(one for one in stage.story.scenes if one.letter == scene_letter)
     wanted = set(conversations)
     expectations = {one: stage.expectations[one] for one in conversations}
@@ -415,6 +423,7 @@ def _effects(stage: Stage, *, scene_letter: str, conversations: Sequence[str]) -
         holds=found.is_even,
         details=found.problems,
     )
+    return found.otherwise
 
 
 def _listed(counts: Counter[str] | Counter[int]) -> str:

@@ -91,13 +91,20 @@ class Stage:
         return answers
 
     def expect(
-        self, letters: Iterable[tuple[Delivery, Topic]], *, is_llm_up: bool = True, reply_or_person: bool = False
+        self,
+        letters: Iterable[tuple[Delivery, Topic]],
+        *,
+        is_llm_up: bool = True,
+        may_be_late: bool = True,
+        may_be_held_back: bool = False,
     ) -> list[str]:
         """Enter what ought to come of these letters; gives their conversations."""
         conversations = []
         for delivery, topic in letters:
             conversation = conversation_of(delivery)
-            self.expectations[conversation] = expected(topic, is_llm_up=is_llm_up, reply_or_person=reply_or_person)
+            self.expectations[conversation] = expected(
+                topic, is_llm_up=is_llm_up, may_be_late=may_be_late, may_be_held_back=may_be_held_back
+            )
             conversations.append(conversation)
         return conversations
 

@@ -80,9 +80,9 @@ def deploy(assembly_path: Path, endpoint: str, root: Path = ROOT) -> dict[str, s
 def mend(assembly_path: Path, stack: Stack) -> list[str]:
     """Set what the emulator leaves out or sees otherwise than AWS. Gives what was set, one line each.
 
-    Its CloudFormation drops each table's TTL and each function's reserved concurrency. It authorizes SendMessageBatch as
-    an action of its own, while on AWS whoever may SendMessage may send a batch. Raises `DeploymentFailed` if a value did
-    not take.
+    Its CloudFormation drops each table's TTL and each function's reserved concurrency. It authorizes SendMessageBatch
+    as an action of its own, while on AWS whoever may SendMessage may send a batch. Raises `DeploymentFailed` if a value
+    did not take.
     """
     template = json.loads((assembly_path / f"{STACK_NAME}.template.json").read_text())
     physical = dict(_physical_ids(stack))
