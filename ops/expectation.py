@@ -85,8 +85,8 @@ def expected(
 ) -> Expected:
     """What one message of that topic calls for in a conversation of its own.
 
-    `may_be_late`: the LLM is up, but a busy machine may let its deadline pass; then rules or the default team decide and
-    nothing replies. `may_be_held_back`: a switch may have been off when the reply was due; then a person has it.
+    `may_be_late`: the LLM is up, but a busy machine may let its deadline pass; then rules or the default team decide
+    and nothing replies. `may_be_held_back`: a switch may have been off when the reply was due; then a person has it.
     """
     allowed = [_outcome(topic, is_llm_up=is_llm_up)]
     if may_be_late and is_llm_up and not topic.is_obvious:
@@ -194,8 +194,5 @@ def balance(expectations: Mapping[str, Expected], effects: Iterable[Effect]) -> 
 
 def _fits(outcome: Outcome, got: Seen) -> bool:
     """Whether this is the outcome that took place, apart from how often each effect did."""
-    return (
-        outcome.tags == set(got.tags)
-        and {outcome.team} == set(got.teams)
-        and bool(outcome.replies) == bool(got.replies)
-    )
+    is_answered_alike = bool(outcome.replies) == bool(got.replies)
+    return outcome.tags == set(got.tags) and {outcome.team} == set(got.teams) and is_answered_alike

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer
+from boto3.dynamodb.types import Binary, TypeDeserializer
 
 from functions.adapters.recovery import SHARDS, WORK_INDEX
 from functions.core.decision import Decision
@@ -37,8 +37,8 @@ def _plain(value: Any) -> Any:
             return {name: _plain(inner) for name, inner in value.items()}
         case list() | set() | frozenset() | tuple():
             return [_plain(inner) for inner in value]
-        case bytes() | bytearray():
-            return value.hex()
+        case Binary():
+            return bytes(value).hex()  # type: ignore[call-overload]  # the stubs do not know that it is bytes-like
         case _:
             return value
 

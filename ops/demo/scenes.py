@@ -172,8 +172,8 @@ def helpdesk_down(stage: Stage) -> None:
     scene = story.open(
         "d",
         "the helpdesk is down until items die, comes back, and a person replays",
-        "Every call is reset or answered 503. After five attempts each (minutes on AWS, seconds here) the items are dead "
-        "letters. Then the helpdesk is back and one replay brings them all to their end.",
+        "Every call is reset or answered 503. After five attempts each (minutes on AWS, seconds here) the items are "
+        "dead letters. Then the helpdesk is back and one replay brings them all to their end.",
     )
     stage.simulator.add_faults(
         Fault("helpdesk", FaultMode.RESET, probability=0.3, seed=1),
@@ -371,7 +371,8 @@ def books(stage: Stage) -> None:
     story.check(
         scene,
         f"{found.effects} effects at the helpdesk in {len(stage.expectations)} conversations: "
-        f"{len(found.missing)} missing, {len(found.doubled)} doubled, {len(found.wrong)} wrong, {len(found.unasked)} that nobody asked for",
+        f"{len(found.missing)} missing, {len(found.doubled)} doubled, {len(found.wrong)} wrong, "
+        f"{len(found.unasked)} that nobody asked for",
         holds=found.is_even,
         details=found.problems,
     )

@@ -20,8 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -176,6 +178,8 @@ def _bring_up(state: LocalState, state_file: Path, *, owned: bool, announce: Cal
     state.sources = parameters.store(stack)
     state.api_url = stack.api_url
     state.write(state_file)
+    announce("waiting for the first answer")
+    _await_answer(port, f"{stack.api_url}/webhooks/nobody")
     owner = ["--owner", str(os.getpid())] if owned else []
     start("ticker", [sys.executable, "-m", "ops.local.ticker", str(state_file.resolve()), *owner], clean)
     state.status = "up"
@@ -223,6 +227,25 @@ def _await_emulator(process: Process, port: int) -> None:
         finally:
             connection.close()
     raise _PartFailed(f"the emulator did not answer within {_START_SECONDS:.0f} s")
+
+
+def _await_answer(port: int, url: str) -> None:
+    """Wait until a webhook without a source is refused: then the API, ingress and the parameter store work together."""
+    deadline = time.monotonic() + _START_SECONDS
+    status = 0
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_START_SECONDS)
+        try:
+            connection.request("POST", urlsplit(url).path, b"{}", {"Content-Type": "application/json"})
+            status = connection.getresponse().status
+        except OSError:
+            status = 0
+        finally:
+            connection.close()
+        if status == HTTPStatus.UNAUTHORIZED:
+            return
+        time.sleep(0.5)
+    raise _PartFailed(f"ingress answers {status or 'nothing'} where it should refuse an unknown source")
 
 
 def _simulator_url(process: Process, log: Path) -> str:

@@ -1,0 +1,79 @@
+"""One local stack for the whole end-to-end tier, on ports of its own, and what a test needs to send, look and break."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ops.demo.stage import Stage
+from ops.demo.story import Story
+from ops.expectation import balance
+from ops.local import LocalStack
+from ops.stack import STACK_FILE_VARIABLE
+
+PATIENCE_SECONDS = 120.0
+
+
+@pytest.fixture(scope="session")
+def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The synthesized app on the emulator, IAM enforced, with simulated providers; ended with the session."""
+    with LocalStack.start(Path(tmp_path_factory.mktemp("stack"))) as running:
+        yield running
+
+
+class World(Stage):
+    """The stack as one test sees it: conversations of its own, faults that end with the test."""
+
+    def await_settled(self, conversations: list[str], seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until every one is settled and nothing of it is open. Fails saying what was missing."""
+        self.eventually(self.unsettled(conversations), seconds)
+
+    def eventually(self, what_is_missing: Callable[[], str], seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until nothing is missing. Fails with what is."""
+        deadline = time.monotonic() + seconds
+        while missing := what_is_missing():
+            if time.monotonic() > deadline:
+                pytest.fail(f"after {seconds:.0f} s: {missing}")
+            time.sleep(0.5)
+
+    def problems_in(self, conversations: list[str]) -> list[str]:
+        """Everything about these conversations that is not as expected: missing, wrong, doubled."""
+        wanted = set(conversations)
+        effects = [effect for effect in self.simulator.effects("helpdesk") if effect.target in wanted]
+        return balance({one: self.expectations[one] for one in conversations}, effects).problems
+
+    def log_of(self, function_output: str) -> str:
+        """Everything the function has logged."""
+        function = self.stack.output(function_output)
+        configuration = self.stack.client("lambda").get_function(FunctionName=function)["Configuration"]
+        group = configuration["LoggingConfig"]["LogGroup"]
+        pages = self.stack.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
+        return "".join(event["message"] for page in pages for event in page["events"])
+
+    def role_of(self, function_output: str) -> str:
+        """Name of the role the function runs under."""
+        function = self.stack.output(function_output)
+        arn = self.stack.client("lambda").get_function(FunctionName=function)["Configuration"]["Role"]
+        return str(arn).rpartition("/")[2]
+
+    def policies_of(self, role: str) -> dict[str, dict[str, Any]]:
+        """The role's own policies by name."""
+        iam = self.stack.client("iam")
+        names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        return {name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names}
+
+
+@pytest.fixture
+def world(local_stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The stack with no fault in force, before and after. The command line finds this stack and no other."""
+    monkeypatch.setenv(STACK_FILE_VARIABLE, local_stack.stack.state_file)
+    monkeypatch.delenv("HOLDFAST_STAGE", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    local_stack.simulator.clear_faults()
+    yield World(local_stack, Story(Console(quiet=True)), seed=7)
+    local_stack.simulator.clear_faults()

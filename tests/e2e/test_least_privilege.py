@@ -1,0 +1,67 @@
+"""Every grant is needed: without one, something that a user sees fails, and the log says AccessDenied."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ops.expectation import WHERE
+from ops.simulator import Fault, FaultMode
+from tests.e2e.conftest import World
+
+
+@contextmanager
+def without(world: World, function_output: str, *actions: str) -> Iterator[None]:
+    """The function's role without these actions; put back in any case."""
+    role = world.role_of(function_output)
+    iam = world.stack.client("iam")
+    stored = world.policies_of(role)
+    removed = 0
+    for name, document in stored.items():
+        changed = copy.deepcopy(document)
+        for statement in changed["Statement"]:
+            granted = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            left = [action for action in granted if action not in actions]
+            removed += len(granted) - len(left)
+            statement["Action"] = left or ["sts:GetCallerIdentity"]
+        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(changed))
+    assert removed, f"{role} had none of {actions}"
+    try:
+        yield
+    finally:
+        for name, document in stored.items():
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+
+
+def test_without_the_grant_to_send_ingress_answers_503_and_its_log_says_access_denied(world: World) -> None:
+    letters = world.letters("e2e-iam-ingress", (WHERE,), 2)
+    with without(world, "IngressFunction", "sqs:SendMessage"):
+        refused = world.sender.message(
+            "github", ticket="e2e-iam", text=WHERE.text, author="a@example.com", message_id="iam-1"
+        )
+        answer = world.post([refused])[0]
+        assert answer.status == 503
+        assert answer.document["code"] == "INT-503-DEPENDENCY-UNAVAILABLE"
+        assert "AccessDenied" in world.log_of("IngressFunction")
+    world.post([delivery for delivery, _ in letters])
+    conversations = world.expect(letters)
+    world.await_settled(conversations)
+    assert world.problems_in(conversations) == []
+
+
+def test_without_the_grant_to_write_rows_no_event_is_settled_and_none_is_lost(world: World) -> None:
+    """The helpdesk fails, so the settle is a transaction with rows; it is refused whole, and made up for later."""
+    before = world.log_of("WorkerFunction").count("AccessDenied")
+    letters = world.letters("e2e-iam-worker", (WHERE,), 2)
+    world.simulator.add_faults(Fault("helpdesk", FaultMode.STATUS, status=503, times=4))
+    with without(world, "WorkerFunction", "dynamodb:PutItem"):
+        world.post([delivery for delivery, _ in letters])
+        conversations = world.expect(letters)
+        world.eventually(
+            lambda: "" if world.log_of("WorkerFunction").count("AccessDenied") > before else "nothing was denied"
+        )
+        assert world.unsettled(conversations)() != ""
+    world.await_settled(conversations)
+    assert world.problems_in(conversations) == []
