@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from botocore.exceptions import ClientError
 
+from functions.core.event import NAME
 from functions.core.switches import problem
 from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of
 from ops.stack import Stack
@@ -107,7 +108,5 @@ def _pattern(ssm: Any, parameter: str) -> str:
 
 
 def _unfit(name: str) -> str | None:
-    """Why no parameter can bear that name, if none can: SSM takes letters, digits and `.-_` between slashes."""
-    parts = name.split("/")
-    is_fit = all(part and all(one.isascii() and (one.isalnum() or one in "._-") for one in part) for part in parts)
-    return None if is_fit and len(name) <= 500 else f"{name!r} cannot be a parameter's name"
+    """Why no switch can bear that name, if none can: each part is a name as tenants and sources have them."""
+    return None if all(NAME.match(part) for part in name.split("/")) else f"{name!r} cannot be a switch's name"
