@@ -67,7 +67,7 @@ def is_alive(process: Process) -> bool:
     return bool(process.born) and birth(process.pid) == process.born
 
 
-def end(processes: Iterable[Process], *, grace_seconds: float = 6.0) -> list[str]:
+def end(processes: Iterable[Process], *, grace_seconds: float = 3.0) -> list[str]:
     """End each with everything it started: asked first, then made to. Names those that were still running."""
     running = [process for process in processes if is_alive(process)]
     for process in running:
@@ -80,6 +80,10 @@ def end(processes: Iterable[Process], *, grace_seconds: float = 6.0) -> list[str
         _signal(process, signal.SIGKILL)
     while time.monotonic() < deadline + 2 and any(is_alive(process) for process in running):
         time.sleep(0.02)
+    for process in running:
+        child = _children.pop(process.pid, None)
+        if child is not None:
+            child.wait()  # it was killed: this only collects it
     return [process.name for process in running]
 
 

@@ -138,7 +138,7 @@ def test_times_are_utc_and_no_time_is_empty() -> None:
     assert time_of(0) == time_of(None) == ""
 
 
-# -- finding a stack ----------------------------------------------------------------------------------------------------
+# -- finding a stack ------------------------------------------------------------------------------------------
 
 
 def test_the_local_stack_is_found_by_its_state_file(stack_file: Path) -> None:
