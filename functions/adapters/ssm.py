@@ -50,9 +50,9 @@ class SsmSwitches:
         """
         now_ms = self._clock.now_ms()
         last = self._last
-        if last is not None and now_ms - last.read_at_ms <= max_age_ms:
+        if last is not None and abs(now_ms - last.read_at_ms) <= max_age_ms:
             return last
-        if now_ms < self._rest_until_ms:
+        if 0 < self._rest_until_ms - now_ms <= REST_MS:
             return last
         try:
             fresh = Snapshot.complete(self._read(), now_ms)
@@ -61,7 +61,8 @@ class SsmSwitches:
         if fresh is None:
             return self._stale("a parameter that must exist is missing")
         with self._lock:
-            if self._last is None or self._last.read_at_ms <= fresh.read_at_ms:
+            # One from after the present was read before the clock was set back: it is not the newer one.
+            if self._last is None or not fresh.read_at_ms < self._last.read_at_ms <= self._clock.now_ms():
                 self._last = fresh
             return self._last
 

@@ -83,7 +83,8 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
     their last known one.
     """
     values = {} if snapshot is None else snapshot.values
-    age_ms = None if snapshot is None else max(0, now_ms - snapshot.read_at_ms)
+    # A clock that was set back since the read says nothing of the snapshot's age: it counts as that far off.
+    age_ms = None if snapshot is None else abs(now_ms - snapshot.read_at_ms)
     is_known = age_ms is not None and age_ms <= KNOWN_FOR_MS
     scopes = ("", f"flow/{flow}/", f"source/{source}/", f"tenant/{tenant}/")
 
