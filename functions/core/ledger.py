@@ -98,9 +98,14 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """It is settled. `in_window`: only by its repeat window, which is counted apart."""
+    """It is settled. `in_window`: only by its repeat window, which is counted apart.
+
+    `is_overtaken`: what was settled is an equal event beyond the window after this one, so that nothing says any more
+    whether this one was done before it.
+    """
 
     in_window: bool
+    is_overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +126,19 @@ def admit(item: LedgerItem | None, event: Event, now_ms: int) -> Admission:
         return Busy(item.lease_until_ms) if item.lease_until_ms > now_ms else TakeOver(item)
     if is_past_window(item, event):
         return Afresh(item.epoch_ms)
-    return Duplicate(in_window=event.repeat_window_seconds > 0)
+    return Duplicate(in_window=event.repeat_window_seconds > 0, is_overtaken=is_overtaken(item, event))
 
 
 def is_past_window(item: LedgerItem, event: Event) -> bool:
     """Whether the event is a new one that only looks like the item's (a customer may say "thanks" twice)."""
     window_ms = event.repeat_window_seconds * 1000
     return window_ms > 0 and item.epoch_ms < event.received_at_ms - window_ms
+
+
+def is_overtaken(item: LedgerItem, event: Event) -> bool:
+    """Whether the item is of a new event that only looks like this one, and came first: queues keep no order."""
+    window_ms = event.repeat_window_seconds * 1000
+    return window_ms > 0 and item.epoch_ms > event.received_at_ms + window_ms
 
 
 @dataclass(frozen=True, slots=True)

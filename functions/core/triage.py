@@ -85,9 +85,14 @@ def judge_unreadable(delivery: Delivery, problem: str) -> Finding:
 
 
 def judge_event(event: Event, items: Iterable[LedgerItem | None], delivery: Delivery, now_ms: int) -> Verdict:
-    """What an event's message died of. `items` are its ledger items: the real one, and that of shadow mode."""
+    """What an event's message died of. `items` are its ledger items: the real one, and that of shadow mode.
+
+    Where there is a real one, what shadow made of a copy says nothing: it only looked.
+    """
+    real, *others = items
+    items = [*others, None] if real is None else [real]
     admissions = [admit(item, event, now_ms) for item in items]
-    if any(isinstance(one, Duplicate) for one in admissions):
+    if any(isinstance(one, Duplicate) and not one.is_overtaken for one in admissions):
         return Handled("settled")
     busy = [one.until_ms for one in admissions if isinstance(one, Busy)]
     if busy:

@@ -55,6 +55,13 @@ def test_an_event_that_was_settled_in_shadow_mode_needs_no_row_either() -> None:
     assert judged(None, item()) == Handled("settled")
 
 
+def test_what_shadow_settled_says_nothing_of_an_event_that_was_claimed_for_real() -> None:
+    stuck = item(status=LedgerStatus.PROCESSING, lease_until_ms=NOON_MS - 1)
+    found = judged(stuck, item())
+    assert isinstance(found, Finding)
+    assert found.root_cause is RootCause.CODE_DEFECT
+
+
 def test_an_event_that_a_worker_is_at_is_left_for_later() -> None:
     held = item(status=LedgerStatus.PROCESSING, lease_until_ms=NOON_MS + 9_000)
     assert judged(held, None) == TooEarly(NOON_MS + 9_000)
