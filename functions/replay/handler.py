@@ -11,10 +11,10 @@ from aws_lambda_powertools import Logger
 from functions.core import replay as rules
 from functions.core import sweep
 from functions.core.clock import Clock, Ids
-from functions.core.failure import MalformedDecision, StorageUnavailable, VersionConflict
+from functions.core.failure import IllegalTransition, MalformedDecision, StorageUnavailable, VersionConflict
 from functions.core.integration import INTAKE
 from functions.core.ports import Audit, Hint, Hints, Recovery, ReplayJob, ReplayJobs, Switches
-from functions.core.recovery import Row, replay
+from functions.core.recovery import Row, replay, why_not_replayable
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, Snapshot, SwitchView, view
 from functions.observability import Metrics
 from functions.replay.request import INVALID_PAYLOAD, InvalidRequest, ReplayRequest, read
@@ -219,6 +219,8 @@ class _Replay:
                     self.recovery.commit([change])
                 except VersionConflict:
                     self._skip(outcome, row, "moved")
+                except IllegalTransition:  # it has expired, or grown too old, since the plan was made
+                    self._skip(outcome, row, why_not_replayable(row, self.clock.now_ms()) or "moved")
                 except StorageUnavailable:
                     self.log.exception("a replay stopped", extra={"job_id": job.job_id, "recovery_id": row.recovery_id})
                     self._skip(outcome, row, "storage_unavailable")

@@ -270,6 +270,22 @@ def test_storage_that_fails_in_the_middle_stops_the_job_and_the_rest_is_told() -
     assert len(stage.replays.sent) == 2
 
 
+def test_an_item_that_expires_while_the_job_runs_is_told_and_stops_no_other() -> None:
+    soon, late = dead("1" * 24, expires_at_ms=NOON_MS + 1_000), dead("2" * 24)
+    stage = Stage(soon, late)
+
+    def a_slow_audit(op: str) -> None:
+        if op == "audit.append":
+            stage.clock.advance(2_000)
+
+    stage.tables.faults.on_before = a_slow_audit
+    answer = stage.ask()
+
+    assert (answer["replayed"], answer["skipped"]) == (1, {"expired": 1})
+    assert (stage.now(soon), stage.now(late).status) == (soon, Status.REPLAYED)
+    assert stage.jobs.jobs[answer["job_id"]].finished_at_ms
+
+
 def test_a_queue_that_takes_nothing_leaves_the_replay_to_the_sweeper() -> None:
     subject = dead()
     stage = Stage(subject)
