@@ -89,6 +89,8 @@ def look(row: Row, state: IntegrationState, switches: SwitchView, now_ms: int, s
         return Leave()
     if _is_expired(row, now_ms):
         return LetExpire()
+    if row.waits_for and 0 < row.expires_at_ms <= now_ms:
+        return Wake(now_ms)  # it may have been sent: a worker ends it
     if row.waits_for:
         return Leave() if row.due_at_ms == row.expires_at_ms else PutOff(row.expires_at_ms)
     if row.due_at_ms > now_ms and row.not_before_ms <= now_ms:
