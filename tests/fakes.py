@@ -215,10 +215,10 @@ class FakeLedger:
             item = self._own(key, owner, generation)
             self.tables.ledger[key] = replace(item, actions={**item.actions, name: mark})
 
-    def release(self, key: str, owner: str, generation: int) -> None:
+    def release(self, key: str, owner: str, generation: int, ended_ms: int = 0) -> None:
         """See the port."""
         with self.faults.around("ledger.release"), self.tables.lock:
-            self.tables.ledger[key] = replace(self._own(key, owner, generation), lease_until_ms=0)
+            self.tables.ledger[key] = replace(self._own(key, owner, generation), lease_until_ms=ended_ms)
 
     def settle(self, settlement: Settlement) -> None:
         """See the port."""
@@ -398,7 +398,7 @@ class FakeSwitches:
         """See the port."""
         with self._lock:
             now_ms = self._clock.now_ms()
-            if self._last is not None and now_ms - self._last.read_at_ms <= max_age_ms:
+            if self._last is not None and abs(now_ms - self._last.read_at_ms) <= max_age_ms:
                 return self._last
             fresh: Snapshot | None = None
             try:

@@ -192,9 +192,9 @@ class DynamoLedger:
             {"mark": _mark_value(mark)},
         )
 
-    def release(self, key: str, owner: str, generation: int) -> None:
-        """Give up a claim under which nothing was tried: the lease ends now. Raises `Fenced` like `mark`."""
-        self._update_own(key, owner, generation, "SET lease_until = :ended", {}, {"ended": 0})
+    def release(self, key: str, owner: str, generation: int, ended_ms: int = 0) -> None:
+        """Give up a claim under which nothing was tried: the lease ended at `ended_ms`. Raises `Fenced` like `mark`."""
+        self._update_own(key, owner, generation, "SET lease_until = :ended", {}, {"ended": ended_ms})
 
     def _update_own(
         self, key: str, owner: str, generation: int, update: str, names: Mapping[str, str], given: Mapping[str, Any]

@@ -62,8 +62,10 @@ class Ledger(Protocol):
         """Store one action's mark. Raises `Fenced` unless still the owner of that generation."""
         ...
 
-    def release(self, key: str, owner: str, generation: int) -> None:
-        """Give up a claim under which nothing was tried: the lease ends now. Raises `Fenced` like `mark`."""
+    def release(self, key: str, owner: str, generation: int, ended_ms: int = 0) -> None:
+        """Give up a claim under which nothing was tried, as if its lease had ended at `ended_ms`: 0, or the end of the
+        lease that it took over, which whoever comes next must still reckon with. Raises `Fenced` like `mark`.
+        """
         ...
 
     def settle(self, settlement: Settlement) -> None:

@@ -178,6 +178,8 @@ class Attempts:
                 return Unknown(detail)
             case LookUp(only):
                 looked = await self._call(action, whose, provider.look_up)
+                if isinstance(looked, Failure):
+                    await self._note(action, looked)
                 if not isinstance(looked, Absent):
                     return Tried(looked, was_sent=False)
                 if only:
@@ -195,23 +197,37 @@ class Attempts:
             held = await self._held(action, whose, lease_until_ms)
             if held is not None:
                 return held
-        return await self._send(action, whose, provider, was_absent=was_absent)
+        return await self._send(action, whose, provider, lease_until_ms, was_absent=was_absent)
 
     async def _held(self, action: Action, whose: Whose, lease_until_ms: int) -> Held | None:
         verdict = await self.gate(action, whose, lease_until_ms)
         return None if isinstance(verdict, Send) else Held(verdict)
 
-    async def _send(self, action: Action, whose: Whose, provider: Provider, *, was_absent: bool) -> Tried:
+    async def _send(
+        self, action: Action, whose: Whose, provider: Provider, lease_until_ms: int, *, was_absent: bool
+    ) -> Tried | Held:
         result = await self._call(action, whose, provider.send)
         if isinstance(result, Failure) and result.failure_class is FailureClass.AUTH_ERROR:
-            return await self._send_with_new_credential(action, whose, provider, result, was_absent=was_absent)
+            return await self._send_with_new_credential(
+                action, whose, provider, result, lease_until_ms, was_absent=was_absent
+            )
         await self._note(action, result)
         return Tried(result, was_sent=True, was_absent=was_absent)
 
     async def _send_with_new_credential(
-        self, action: Action, whose: Whose, provider: Provider, refused: Failure, *, was_absent: bool
-    ) -> Tried:
-        """A refused credential may have been rotated: read it past the cache and try once more (architecture §7)."""
+        self,
+        action: Action,
+        whose: Whose,
+        provider: Provider,
+        refused: Failure,
+        lease_until_ms: int,
+        *,
+        was_absent: bool,
+    ) -> Tried | Held:
+        """A refused credential may have been rotated: read it past the cache and try once more (architecture §7).
+
+        That is another send, a whole call later: the gate is asked again. The refused one had no effect.
+        """
         try:
             version = await self._ports.io(provider.refresh_credential)
         except StorageUnavailable:
@@ -219,6 +235,9 @@ class Attempts:
                 "the credential was refused and could not be read again", extra={"integration": action.integration}
             )
             return Tried(refused, was_sent=True, was_absent=was_absent)
+        held = await self._held(action, whose, lease_until_ms)
+        if held is not None:
+            return held
         result = await self._call(action, whose, provider.send)
         await self._note(action, result)
         return Tried(result, was_sent=True, was_absent=was_absent, credential_version=version)
@@ -226,6 +245,7 @@ class Attempts:
     async def _read_first(self, action: Action, whose: Whose, provider: Provider) -> Result | None:
         state = await self._call(action, whose, provider.read_setting)
         if isinstance(state, Failure):
+            await self._note(action, state)
             return state
         if state.value == provider.wanted(action):
             return Done()

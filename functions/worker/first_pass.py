@@ -8,6 +8,7 @@ that was stored.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from functions.core.attempt import History
@@ -32,10 +33,12 @@ from functions.core.ledger import (
     Duplicate,
     Fresh,
     LedgerItem,
+    LedgerStatus,
     Mismatch,
     TakeOver,
     admit,
     decided,
+    is_overtaken,
     is_past_window,
     ledger_key,
 )
@@ -62,6 +65,7 @@ from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
 UNKNOWN_FLOW = "UNKNOWN_FLOW"
+OVERTAKEN = "OVERTAKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,21 @@ class Admitted:
     key: str
     switches: SwitchView
     item: LedgerItem | None
+    real_key: str
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether it is only looked at."""
+        return self.key != self.real_key
+
+    def seen(self, items: Mapping[str, LedgerItem]) -> Admitted:
+        """With its ledger item. What was claimed for real is never shadowed: somebody left it half done."""
+        real = items.get(self.real_key)
+        is_claimed = real is not None and (
+            real.status is LedgerStatus.PROCESSING or not is_past_window(real, self.event)
+        )
+        key = self.real_key if is_claimed else self.key
+        return replace(self, key=key, item=items.get(key))
 
 
 class FirstPass:
@@ -115,7 +134,8 @@ class FirstPass:
         """The event with its ledger key, which depends on the mode: shadow has keys of its own."""
         now_ms = self._ports.clock.now_ms()
         switches = view(self._snapshot, flow=event.flow, source=event.source, tenant=event.tenant, now_ms=now_ms)
-        return Admitted(event, ledger_key(event, is_shadow=switches.mode is Mode.SHADOW), switches, None)
+        is_shadow = switches.mode is Mode.SHADOW
+        return Admitted(event, ledger_key(event, is_shadow=is_shadow), switches, None, ledger_key(event))
 
     async def process(self, admitted: Admitted, *, is_released: bool = False) -> EventResult:
         """Take one event as far as it goes. `is_released`: a person or the sweeper sent a parked event on.
@@ -124,6 +144,8 @@ class FirstPass:
         """
         event, now_ms = admitted.event, self._ports.clock.now_ms()
         match admit(admitted.item, event, now_ms):
+            case Duplicate(is_overtaken=True):
+                return await self._overtaken(event)
             case Duplicate(in_window):
                 return self._duplicate(event, in_window=in_window)
             case Busy(until_ms):
@@ -181,6 +203,10 @@ class FirstPass:
         except ClassifierUnavailable as unavailable:
             meter.count("classifier_unavailable", reason=unavailable.code)
             return unavailable
+        except Exception:  # a defect of the adapter must not keep the event from being routed
+            meter.count("classifier_unavailable", reason="ADAPTER_DEFECT")
+            self._ports.log.exception("the classifier raised: it counts as one that gave no answer")
+            return ClassifierUnavailable("ADAPTER_DEFECT", "the adapter raised")
         return verdict
 
     def _count_decision(
@@ -217,15 +243,17 @@ class FirstPass:
         if seen_epoch_ms is None and item.generation > (1 if admitted.item is None else admitted.item.generation + 1):
             # Somebody else had it between the read and the claim, and lost it: assume the latest end of their lease.
             old_lease_ms = now_ms
-        if admitted.switches.mode is Mode.SHADOW:
+        if admitted.is_shadow:
             return await self._settle_shadow(admitted, item)
         result = await self._act(event, item, old_lease_ms)
-        if isinstance(result, Settled) and is_past_window(item, event):
-            return Later(1, "an older, equal event was finished first")
+        if isinstance(result, Settled) and (is_past_window(item, event) or is_overtaken(item, event)):
+            return Later(1, "another, equal event was finished first")
         return result
 
     async def _refused(self, admitted: Admitted, item: LedgerItem, now_ms: int) -> EventResult:
         match admit(item, admitted.event, now_ms):
+            case Duplicate(is_overtaken=True):
+                return await self._overtaken(admitted.event)
             case Duplicate(in_window):
                 return self._duplicate(admitted.event, in_window=in_window)
             case Mismatch():
@@ -242,14 +270,18 @@ class FirstPass:
         work = _Work(self, event, item, decision, old_lease_ms)
         for action in decision.actions:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
-                return await self._give_back(item)
+                return await self._give_back(item, old_lease_ms)
             await work.carry_out(action)
         return await self._settle(event, item, work)
 
-    async def _give_back(self, item: LedgerItem) -> EventResult:
-        """Claimed, untouched, and no time left: whoever comes next need not wait for our lease."""
+    async def _give_back(self, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
+        """Claimed, untouched, and no time left: whoever comes next need not wait for our lease.
+
+        After a takeover the end of the lease before ours stays on record: until then its owner may have sent.
+        """
+        ended_ms = old_lease_ms or 0
         try:
-            await self._ports.io(self._ports.ledger.release, item.key, item.owner, item.generation)
+            await self._ports.io(self._ports.ledger.release, item.key, item.owner, item.generation, ended_ms)
         except Fenced:
             return Later(1, "another worker took it over")
         return Later(1, "no time was left to act on it")
@@ -320,6 +352,16 @@ class FirstPass:
         self._ports.meter.count("idempotency_duplicates_detected", reason=reason)
         self._ports.log.info("the event was settled before: acknowledged", extra=_about(event) | {"reason": reason})
         return Settled("duplicate")
+
+    async def _overtaken(self, event: Event) -> EventResult:
+        """Done or not: doing it now might be the second time, letting it go might lose it. A person can see which."""
+        return await self._dead(
+            event,
+            OVERTAKEN,
+            "an equal event that came later, beyond the repeat window, was processed first: see whether this one was",
+            RootCause.TRANSIENT_INFRA,
+            status=Status.FAILED,
+        )
 
     async def _held_source(self, event: Event) -> EventResult:
         """What a person held, only a person releases: by a replay."""
@@ -457,7 +499,8 @@ class _Work:
                 self._row(action, parked_first(blank, waiting_for, reason, due_ms))
             case Held(Suppress(reason)):
                 self._ports.meter.count("actions_suppressed", integration=action.integration)
-                self._row(action, suppressed_first(blank, reason), ActionStatus.SUPPRESSED)
+                # What stands in for it comes next in this pass: a later suppression, after a replay, has none left.
+                self._row(action, suppressed_first(replace(blank, stand_in=None), reason), ActionStatus.SUPPRESSED)
             case Held(Expire(reason)):
                 self._row(action, expired_first(blank, reason))
             case _:  # VerifiedAbsent belongs to rows

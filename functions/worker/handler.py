@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from functions.core.event import Event
-from functions.core.failure import Fenced, MalformedEnvelope, StorageUnavailable
+from functions.core.failure import Fenced, MalformedDecision, MalformedEnvelope, StorageUnavailable
 from functions.core.gate import IntegrationState
+from functions.core.ledger import LedgerItem
 from functions.core.ports import BatchView, Hint
 from functions.worker.attempts import SWITCHES_MAX_AGE_MS, Attempts
 from functions.worker.first_pass import Admitted, EventResult, FirstPass, Later, lease_until
@@ -114,13 +115,13 @@ class _Batch:
             groups.setdefault(admitted.key, []).append((record, admitted))
         if not groups:
             return
-        view = await self._read(list(groups), [record for record, _ in readable])
+        view = await self._read_groups(groups)
         if view is None:
             return
         states.update(view.integrations)
         ordered = sorted(groups.values(), key=lambda group: max(record.receive_count for record, _ in group))
         trusted = [group for group in ordered if all(record.receive_count < SUSPECT_RECEIVES for record, _ in group)]
-        await asyncio.gather(*(self._group(first_pass, group, view) for group in trusted))
+        await _all([self._group(first_pass, group, view) for group in trusted])
         for group in ordered[len(trusted) :]:
             await self._group(first_pass, group, view)
 
@@ -152,10 +153,41 @@ class _Batch:
                 await self._return(record)
             return None
 
+    async def _read_groups(self, groups: dict[str, list[tuple[Record, Admitted]]]) -> BatchView | None:
+        """The ledger's view of every event. One whose item cannot be read leaves `groups`: its neighbours go on."""
+        keys = _keys(groups.values())
+        try:
+            return await self._read(keys, [record for group in groups.values() for record, _ in group])
+        except MalformedDecision:
+            self._ports.log.exception("a ledger item cannot be read: the batch's items are read one by one")
+        view = await self._read([], [record for group in groups.values() for record, _ in group])
+        if view is None:
+            return None
+        found: dict[str, LedgerItem] = {}
+        for key, group in list(groups.items()):
+            try:
+                one = await self._ports.io(self._ports.ledger.read, _keys([group]), [])
+            except (MalformedDecision, StorageUnavailable):
+                self._ports.meter.count("items_failed")
+                self._ports.log.exception(
+                    "the event's ledger item could not be read: its messages come back, and end in the DLQ if it stays",
+                    extra={"message_id": group[0][0].message_id, "receive_count": group[0][0].receive_count},
+                )
+                del groups[key]
+                for record, _ in group:
+                    await self._return(record)
+            else:
+                found.update(one.items)
+        return BatchView(found, view.integrations)
+
     async def _group(self, first_pass: FirstPass, group: list[tuple[Record, Admitted]], view: BatchView) -> None:
-        """Copies of one event: the first is processed, the others follow its result if they are the same."""
+        """Copies of one event: the oldest is processed, the others follow its result if they are the same.
+
+        Two equal events beyond their repeat window come in any order; the newer one done first would hide the older.
+        """
+        group = sorted(group, key=lambda copy: copy[1].event.received_at_ms)
         leader, admitted = group[0]
-        result = await self._guarded(leader, first_pass.process(replace(admitted, item=view.items.get(admitted.key))))
+        result = await self._guarded(leader, first_pass.process(admitted.seen(view.items)))
         await self._answer(leader, result)
         for record, copy in group[1:]:
             if _is_copy(copy.event, admitted.event):
@@ -192,7 +224,7 @@ class _Batch:
         attempts = Attempts(self._ports, self._settings.time_scale, self._budget, dict(view.integrations))
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
         recovery_pass = RecoveryPass(self._ports, attempts, self._budget, first_pass, self._settings.time_scale)
-        await asyncio.gather(*(self._one_hint(recovery_pass, hint, copies) for hint, copies in hints.values()))
+        await _all([self._one_hint(recovery_pass, hint, copies) for hint, copies in hints.values()])
 
     async def _one_hint(self, recovery_pass: RecoveryPass, hint: Hint, copies: Sequence[Record]) -> None:
         result = await self._guarded(copies[0], recovery_pass.handle(hint))
@@ -235,6 +267,21 @@ class _Batch:
     async def _show_again(self, record: Record, seconds: int) -> None:
         self._failed.append(record.message_id)
         await self._ports.io(self._ports.visibility.delay, record.queue_arn, record.receipt_handle, seconds)
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run them at once and return when every one has ended, whatever one of them met: nothing thaws in a later
+    invocation.
+    """
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _keys(groups: Iterable[Sequence[tuple[Record, Admitted]]]) -> list[str]:
+    """The ledger keys of these events; of one in shadow mode also the real one, which may have been claimed before."""
+    return list(dict.fromkeys(key for group in groups for _, copy in group[:1] for key in (copy.key, copy.real_key)))
 
 
 def _is_copy(one: Event, other: Event) -> bool:

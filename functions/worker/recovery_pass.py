@@ -87,11 +87,13 @@ class RecoveryPass:
         now_ms = self._ports.clock.now_ms()
         if not row.is_open:
             return Handled("ended")
+        if row.lease_until_ms > now_ms:
+            return Handled("waiting")
         if row.subject is Subject.ACTION and now_ms >= row.expires_at_ms:
             return await self._commit(
                 row, end(row, "EXPIRED", "it was to happen earlier or not at all", now_ms), "expired"
             )
-        if row.waits_for or row.lease_until_ms > now_ms:
+        if row.waits_for:
             return Handled("waiting")
         if row.not_before_ms > now_ms:
             return Later(-(-(row.not_before_ms - now_ms) // 1000), "it is not due yet")
@@ -173,7 +175,9 @@ class RecoveryPass:
                 return await self._commit(row, self._parked(row, verdict, uncount=True), "parked")
             case Suppress(reason):
                 self._ports.meter.count("actions_suppressed", integration=row.integration_id)
-                return await self._commit(row, suppress(row, reason, now_ms), "suppressed", self._stand_in(row, now_ms))
+                change = suppress(row, reason, now_ms)
+                change = replace(change, after=replace(change.after, stand_in=None))  # it has been called for, once
+                return await self._commit(row, change, "suppressed", self._stand_in(row, now_ms))
             case Expire(reason):
                 return await self._commit(row, end(row, "EXPIRED", reason, now_ms), "expired")
             case Send():
@@ -211,10 +215,12 @@ class RecoveryPass:
         try:
             event = await self._ports.io(self._ports.envelopes.get, row.envelope_ref)
             admitted = self._first_pass.admitted(event)
-            view = await self._ports.io(self._ports.ledger.read, [admitted.key], [])
-            result: EventResult = await self._first_pass.process(
-                replace(admitted, item=view.items.get(admitted.key)), is_released=True
-            )
+            view = await self._ports.io(self._ports.ledger.read, [admitted.real_key], [])
+            admitted = admitted.seen(view.items)
+            if admitted.is_shadow:  # it was acknowledged to be processed, and shadow would only look at it
+                parked = self._parked(claimed, Park(WaitingFor.SWITCH, "mode is shadow"), uncount=True)
+                return await self._commit(claimed, parked, "parked")
+            result: EventResult = await self._first_pass.process(admitted, is_released=True)
         except MalformedEnvelope as malformed:
             failure = Failure(FailureClass.DATA_ERROR, "MALFORMED_ENVELOPE", str(malformed), False, False)
             return await self._event_failed(claimed, failure)
