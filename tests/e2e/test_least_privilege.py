@@ -6,9 +6,12 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ops.expectation import WHERE
+from ops.local import webhook_url
 from ops.simulator import Fault, FaultMode
+from ops.traffic import post_all
 from tests.e2e.conftest import World
 
 
@@ -65,3 +68,18 @@ def test_without_the_grant_to_write_rows_no_event_is_settled_and_none_is_lost(wo
         assert world.unsettled(conversations)() != ""
     world.await_settled(conversations)
     assert world.problems_in(conversations) == []
+
+
+def test_while_sources_cannot_be_read_nobody_is_refused_for_it(world: World) -> None:
+    """Known sources go on or are asked to come again; unknown ones too, for nobody can know that they are unknown."""
+    warm = world.sender.message(
+        "github", ticket="e2e-ssm", text=WHERE.text, author="a@example.com", message_id="ssm-warm"
+    )
+    assert world.post([warm])[0].status == 202
+    stranger = replace(warm, url=webhook_url(world.stack, "nobody-has-asked-yet"))
+    with without(world, "IngressFunction", "ssm:GetParameter"):
+        known = post_all([warm] * 10, concurrency=2)
+        unknown = post_all([stranger] * 3, concurrency=1)
+    assert {answer.status for answer in known} <= {202, 503}
+    assert 202 in {answer.status for answer in known}
+    assert {answer.status for answer in unknown} == {503}
