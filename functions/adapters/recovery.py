@@ -150,9 +150,8 @@ class DynamoRecovery:
         """
         ranges: list[tuple[str, str]] = []
         for status in dict.fromkeys(statuses):
-            if (
-                status is Status.REPLAYED
-            ):  # both under way, by due time, and ended, by last change: two orders, two ranges
+            if status is Status.REPLAYED:
+                # Both under way, by due time, and ended, by last change: two orders, two ranges.
                 ranges += [(f"{status.value}#0", f"{status.value}#9~"), (f"{status.value}#e", f"{status.value}#~")]
             else:
                 ranges.append((f"{status.value}#0", f"{status.value}#~"))
