@@ -1,8 +1,8 @@
 """How a function is configured: a frozen dataclass written to, and read back from, environment variables.
 
 `infra` calls `to_env()` and the function calls `from_env()` on the same class, so no variable name is spelled twice.
-Values that infra passes are CDK tokens, which are strings; fields are therefore `str`, `int` or `float` and nothing else.
-Stdlib only: this module is in the import closure of ingress.
+Values that infra passes are CDK tokens, which are strings; fields are therefore `str`, `int` or `float` and nothing
+else. Stdlib only: this module is in the import closure of ingress.
 """
 
 from __future__ import annotations

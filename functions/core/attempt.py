@@ -1,4 +1,6 @@
-"""How an action of each kind may be tried again (the table of architecture §6): what to do next, and what an outcome means."""
+"""How an action of each kind may be tried again (the table of architecture §6): what to do next, and what an outcome
+means.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ Step = SendNow | LookUp | ReadFirst | WaitUntil | AskPerson
 
 
 def next_step(rules: KindRules, history: History, now_ms: int, scale: float) -> Step:
-    """What an attempt does, given what earlier ones may have done. `scale` shortens the settle delay on the local stage."""
+    """What an attempt does, given what earlier ones may have done. `scale` shortens the settle delay on the local
+    stage.
+    """
     match rules.repeat:
         case Repeat.IDEMPOTENT:
             return SendNow()
@@ -107,7 +111,9 @@ def _key_holds(rules: KindRules, history: History, now_ms: int) -> bool:
 
 
 def interpret(rules: KindRules, failure: Failure) -> Failure:
-    """The failure as the action's kind makes it: after a send that may have happened, some kinds do not know the outcome."""
+    """The failure as the action's kind makes it: after a send that may have happened, some kinds do not know the
+    outcome.
+    """
     if not failure.may_have_happened or rules.repeat in (Repeat.IDEMPOTENT, Repeat.KEYED):
         return failure
     if rules.repeat is Repeat.BLIND:

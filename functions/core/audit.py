@@ -1,4 +1,6 @@
-"""Audit events: their names, their fields (architecture §10, runbook 003 lines 251 to 268), and ids that make a repeat the same event."""
+"""Audit events: their names, their fields (architecture §10, runbook 003 lines 251 to 268), and ids that make a repeat
+the same event.
+"""
 
 from __future__ import annotations
 

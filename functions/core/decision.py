@@ -1,7 +1,8 @@
 """What an event calls for: a classification and ordered actions with their final parameters.
 
-A decision is stored in the write that claims its event, before any side effect, and never made again. Its stored form leaves the
-action ids out: they follow from tenant, event, epoch and content, so that they cannot drift from what they name.
+A decision is stored in the write that claims its event, before any side effect, and never made again. Its stored form
+leaves the action ids out: they follow from tenant, event, epoch and content, so that they cannot drift from what they
+name.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class MessageRef:
 class Action:
     """One side effect on one integration.
 
-    `name` is unique within its decision; `requires` and `instead_of` name others of it. An action with `instead_of` runs only
-    when the gate suppresses that one. `action_id` is also the provider's idempotency key.
+    `name` is unique within its decision; `requires` and `instead_of` name others of it. An action with `instead_of`
+    runs only when the gate suppresses that one. `action_id` is also the provider's idempotency key.
     `recipient` is the pseudonym of the person a customer-visible action reaches.
     """
 
@@ -192,7 +193,9 @@ class Decision:
             seen.add(action.name)
 
     def bound(self, tenant: str, event_id: str, epoch_ms: int) -> Decision:
-        """This decision with the action ids it has for that event. Raises ValueError if two actions are the same effect."""
+        """This decision with the action ids it has for that event. Raises ValueError if two actions are the same
+        effect.
+        """
         actions = tuple(action.bound(tenant, event_id, epoch_ms) for action in self.actions)
         if len({action.action_id for action in actions}) != len(actions):
             raise ValueError("two actions of one decision are the same effect")

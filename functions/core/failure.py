@@ -7,7 +7,7 @@ HoldfastError
 ├── Conflict                 a conditional write was refused: somebody else moved first
 │   ├── Fenced               the ledger item belongs to another owner or generation by now
 │   └── VersionConflict      the recovery row has another version by now
-├── StorageUnavailable       a table, queue, bucket or parameter store did not do its part; nothing is known to be written
+├── StorageUnavailable       a table, queue, bucket or parameter store failed us; nothing is sure to be written
 └── ClassifierUnavailable    the LLM gave no usable answer in time
 
 Failures of providers are values (`Failure`), not exceptions: core decides what they lead to. Foreign exceptions are
@@ -92,8 +92,8 @@ PROPOSED_ROOT_CAUSE: dict[FailureClass, RootCause] = {
 class Failure:
     """One failed call: what happened, and what is known about the outside world.
 
-    `may_have_happened` is False only where the provider cannot have acted: nothing was sent, or it answered with a status
-    that promises so. `retry_after_ms` is a wait that the provider asked for, already clamped.
+    `may_have_happened` is False only where the provider cannot have acted: nothing was sent, or it answered with a
+    status that promises so. `retry_after_ms` is a wait that the provider asked for, already clamped.
     `detail` is for operators: it names no secret, no body and no address of a person.
     """
 
@@ -147,7 +147,7 @@ RATE_LIMIT_CODES = frozenset({"RATE_LIMIT_EXCEEDED", "RATE_LIMITED", "TOO_MANY_R
 
 
 def failure_of_network(cause: NetworkCause, detail: str = "") -> Failure:
-    """The failure of a call that got no answer (architecture §7: "nothing happened" ends with the first request byte)."""
+    """A call without an answer (architecture §7: "nothing happened" ends with the first request byte)."""
     return Failure(
         failure_class=FailureClass.TRANSIENT,
         code=cause.value,
@@ -167,9 +167,10 @@ def failure_of_status(
 ) -> Failure:
     """The failure that an HTTP answer outside 2xx means.
 
-    Retryable are 408, 409, 425, 429 and every 5xx (runbook 004, lines 24 to 26). A status in `definite_statuses` promises that
-    nothing happened: a catalog row may list one together with the provider's page that promises it. So does every other 4xx;
-    a redirect or a status nobody knows promises nothing.
+    Retryable are 408, 409, 425, 429 and every 5xx (runbook 004, lines 24 to 26). A status in `definite_statuses`
+    promises that nothing happened: a catalog row may list one together with the provider's page that promises it. So
+    does every
+    other 4xx; a redirect or a status nobody knows promises nothing.
     """
     is_rate_limit = status == 429 or body_code.upper() in RATE_LIMIT_CODES
     code = "HTTP_429" if is_rate_limit else f"HTTP_{status}"

@@ -1,7 +1,7 @@
 """The one gate before every send (architecture §9): send, park, suppress, or let expire.
 
-It is asked immediately before the first byte, on every path: first pass, retry, takeover, replay. It looks only at what it is given;
-the shell that asks must have refreshed what has to be fresh.
+It is asked immediately before the first byte, on every path: first pass, retry, takeover, replay. It looks only at
+what it is given; the shell that asks must have refreshed what has to be fresh.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class IntegrationState:
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """Everything the gate looks at. `call_ends_at_ms` is the latest moment the call can end; `lease_until_ms` ends our right to it."""
+    """Everything the gate looks at. `call_ends_at_ms` is the latest moment the call can end; `lease_until_ms` ends our
+    right to it.
+    """
 
     now_ms: int
     decision_mode: Mode
@@ -120,7 +122,7 @@ def check(action: Action, seen: GateView) -> Verdict:
 
 
 def _customer_visible(seen: GateView) -> Verdict | None:
-    """Suppression is final, so it needs a snapshot that can be trusted; without one the send parks (6 s + 8 s < 15 s)."""
+    """Suppression is final, so it needs a snapshot to be trusted; without one the send parks (6 s + 8 s < 15 s)."""
     if seen.standing is Standing.SUPPRESSED:
         return Suppress("the recipient asked not to be contacted")
     if seen.standing is Standing.NO_CONSENT:

@@ -15,8 +15,9 @@ INTAKE = "intake"  # reserved: rows of whole events (poison, held, mismatched) b
 class KindRules:
     """How one kind of action may be repeated, and how that was established.
 
-    `key_window_seconds`: how long the provider honours our key (`keyed`). `settle_seconds`: how long after a send a lookup may still
-    miss it. `can_look_up`: whether the provider can be asked by our marker. `established` names the provider's page.
+    `key_window_seconds`: how long the provider honours our key (`keyed`). `settle_seconds`: how long after a send a
+    lookup may still miss it. `can_look_up`: whether the provider can be asked by our marker. `established` names the
+    provider's page.
     """
 
     kind: str

@@ -1,9 +1,9 @@
 """The ledger's first pass: who may process an event, and what settling it means. Pure; `ports.Ledger` stores it.
 
-    absent ──claim──▶ processing ──settle──▶ settled
-                        │    ▲                  │ (only a source without ids, after its repeat window)
-                        └────┘ takeover         └──claim──▶ processing, next epoch
-                        after the lease
+absent ──claim──▶ processing ──settle──▶ settled
+                    │    ▲                  │ (only a source without ids, after its repeat window)
+                    └────┘ takeover         └──claim──▶ processing, next epoch
+                    after the lease
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class LedgerStatus(StrEnum):
 
 
 class ActionStatus(StrEnum):
-    """Of an action, in its event's ledger item. `recovery`: a row has it from here on. `not_needed`: a stand-in nobody called for."""
+    """Of an action, in its event's ledger item. `recovery`: a row has it from here on. `not_needed`: a stand-in nobody
+    called for.
+    """
 
     TODO = "todo"
     TRYING = "trying"
@@ -145,7 +147,8 @@ def is_overtaken(item: LedgerItem, event: Event) -> bool:
 class Claim:
     """The conditional write that makes one caller the event's owner and stores the decision.
 
-    `seen_epoch_ms` is set for a claim after the repeat window: it replaces the decision instead of keeping the first one.
+    `seen_epoch_ms` is set for a claim after the repeat window: it replaces the decision instead of keeping the first
+    one.
     """
 
     key: str

@@ -1,7 +1,8 @@
-"""What the shells need from the outside world. `adapters` implement these for real, `tests/fakes.py` in memory; both pass the same tests.
+"""What the shells need from the outside world. `adapters` implement these for real, `tests/fakes.py` in memory; both
+pass the same tests.
 
-Storage ports are synchronous and raise `StorageUnavailable` when the other side did not do its part; the worker runs them off its event loop.
-Provider ports are asynchronous, so that cancelling one closes its socket.
+Storage ports are synchronous and raise `StorageUnavailable` when the other side did not do its part; the worker runs
+them off its event loop. Provider ports are asynchronous, so that cancelling one closes its socket.
 """
 
 from __future__ import annotations
@@ -51,10 +52,11 @@ class Ledger(Protocol):
         ...
 
     def claim(self, claim: Claim) -> Claimed | Refused:
-        """Become the owner, if nobody else is: absent, or `processing` with an ended lease, or settled at `seen_epoch_ms`.
+        """Become the owner, if nobody else is: absent, or `processing` with an ended lease, or settled at
+        `seen_epoch_ms`.
 
-        Keeps what an earlier claim stored (decision, marks, received_at, epoch) except after the repeat window; adds 1 to the generation.
-        A claim that meets its own owner was answered before: `Claimed`.
+        Keeps what an earlier claim stored (decision, marks, received_at, epoch) except after the repeat window; adds 1
+        to the generation. A claim that meets its own owner was answered before: `Claimed`.
         """
         ...
 
@@ -90,7 +92,8 @@ class Recovery(Protocol):
     def commit(self, changes: Sequence[Change]) -> None:
         """Apply every change with its audit events in one transaction (a single bare change: one conditional write).
 
-        Raises `VersionConflict` if any row has moved on, and for a put if the row exists. Meeting its own earlier success is success.
+        Raises `VersionConflict` if any row has moved on, and for a put if the row exists. Meeting its own earlier
+        success is success.
         """
         ...
 
@@ -99,7 +102,9 @@ class Recovery(Protocol):
         ...
 
     def due(self, integration_id: str, until_ms: int, limit: int) -> list[Row]:
-        """Open rows of the integration that are due by then, over all shards and open statuses, earliest first, at most about `limit`."""
+        """Open rows of the integration that are due by then, over all shards and open statuses, earliest first, at
+        most about `limit`.
+        """
         ...
 
     def find(self, integration_id: str, statuses: Sequence[Status], limit: int) -> list[Row]:
@@ -127,7 +132,9 @@ class Switches(Protocol):
     """The operator's switches."""
 
     def snapshot(self, max_age_ms: int) -> Snapshot | None:
-        """The last complete read, refreshed first if it is older than `max_age_ms`. A refresh that fails leaves the last one."""
+        """The last complete read, refreshed first if it is older than `max_age_ms`. A refresh that fails leaves the
+        last one.
+        """
         ...
 
 
@@ -149,7 +156,9 @@ class Envelopes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SwitchVersion:
-    """One version of one switch's parameter. `changed_by` is who wrote it, as the parameter store says; empty if it does not."""
+    """One version of one switch's parameter. `changed_by` is who wrote it, as the parameter store says; empty if it
+    does not.
+    """
 
     name: str
     version: int
@@ -162,17 +171,23 @@ class SwitchHistory(Protocol):
     """What the parameter store remembers of the switches."""
 
     def latest(self) -> Mapping[str, SwitchVersion]:
-        """Every switch by name, as it is now, without who changed it. Raises `StorageUnavailable`: half a list is none."""
+        """Every switch by name, as it is now, without who changed it. Raises `StorageUnavailable`: half a list is
+        none.
+        """
         ...
 
     def versions(self, name: str) -> list[SwitchVersion]:
-        """What is kept of a switch's versions, oldest first; empty if there is no such switch. Raises `StorageUnavailable`."""
+        """What is kept of a switch's versions, oldest first; empty if there is no such switch. Raises
+        `StorageUnavailable`.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedSwitch:
-    """The last version of a switch that is in the audit. `missing_since_ms` is when it was first not found; 0 while it is there."""
+    """The last version of a switch that is in the audit. `missing_since_ms` is when it was first not found; 0 while it
+    is there.
+    """
 
     version: int
     value: str
@@ -196,13 +211,17 @@ class SwitchMarks(Protocol):
         ...
 
     def store(self, seen_revision: int, switches: Mapping[str, AuditedSwitch]) -> AuditedSwitches:
-        """Replace what has that revision still, and return it with the next one. Raises `VersionConflict`, or `StorageUnavailable`."""
+        """Replace what has that revision still, and return it with the next one. Raises `VersionConflict`, or
+        `StorageUnavailable`.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayJob:
-    """The record of one bulk replay. `filter` is JSON; `finished_at_ms` 0 while it runs, or if it never came to its end."""
+    """The record of one bulk replay. `filter` is JSON; `finished_at_ms` 0 while it runs, or if it never came to its
+    end.
+    """
 
     job_id: str
     actor: str
@@ -267,7 +286,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class SettingState:
-    """What a target is set to now. `changed_at_ms` and `changed_by_us` say who did it last, where the provider tells."""
+    """What a target is set to now. `changed_at_ms` and `changed_by_us` tell of the last change, where known."""
 
     value: str
     changed_at_ms: int | None = None
@@ -276,7 +295,9 @@ class SettingState:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What goes with an action to its provider, for correlation. `deadline_ms` is wall clock, enforced by the caller too."""
+    """What goes with an action to its provider, for correlation. `deadline_ms` is wall clock, enforced by the caller
+    too.
+    """
 
     request_id: str
     traceparent: str
@@ -303,7 +324,9 @@ class Provider(Protocol):
         ...
 
     def refresh_credential(self) -> str:
-        """Re-read base URL and credential past every cache; returns the parameter's version. Raises `StorageUnavailable`."""
+        """Re-read base URL and credential past every cache; returns the parameter's version. Raises
+        `StorageUnavailable`.
+        """
         ...
 
 
@@ -319,7 +342,9 @@ class Classifier(Protocol):
     """The LLM."""
 
     async def classify(self, text: str, labels: Mapping[str, str], deadline_ms: int) -> Classification:
-        """Label the text with one of `labels` (name to description). Raises `ClassifierUnavailable`, never anything else."""
+        """Label the text with one of `labels` (name to description). Raises `ClassifierUnavailable`, never anything
+        else.
+        """
         ...
 
 

@@ -1,4 +1,5 @@
-"""The recovery row: everything after a failure. States, transitions and their audit events, as pure functions (architecture §7).
+"""The recovery row: everything after a failure. States, transitions and their audit events, as pure functions
+(architecture §7).
 
     pending ── claimed ──▶ retrying ── ok ─────────────────────────────▶ succeeded
        ▲  park               │ ▲ │  attempts left: new due time, or deferred
@@ -8,8 +9,9 @@
                                                              retryable failure ────▲       ▼
                                                                                    └── replayed (result: ended)
 
-Every function takes a row and returns a `Change`: the row before, the row after with the next version, and the audit events that must be
-written with it. Code that asks for a transition the machine does not have gets `IllegalTransition`.
+Every function takes a row and returns a `Change`: the row before, the row after with the next version, and the audit
+events that must be written with it. Code that asks for a transition the machine does not have gets
+`IllegalTransition`.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ POISONED = "POISONED"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An unfinished action, or a dead or waiting event, and its history. Times are epoch milliseconds; 0 means never or none.
+    """An unfinished action, or a dead or waiting event, and its history. Times are epoch milliseconds; 0 means never
+    or none.
 
     `not_before_ms` is the earliest send, `due_at_ms` when the sweeper looks next (0: never by itself).
     """
@@ -286,7 +289,11 @@ def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int)
         due_at_ms=due_at_ms,
         history=({"at": row.created_at_ms, "from": "", "to": Status.PENDING.value, "why": reason[:160]},),
     )
-    return Change(after, None, (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, None, after, containment="parked", reason=reason),))
+    return Change(
+        after,
+        None,
+        (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, None, after, containment="parked", reason=reason),),
+    )
 
 
 def suppressed_first(row: Row, reason: str) -> Change:
@@ -298,11 +305,21 @@ def suppressed_first(row: Row, reason: str) -> Change:
         failure_detail=reason,
         history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
     )
-    return Change(after, None, (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, None, after, containment="suppressed", reason=reason),))
+    return Change(
+        after,
+        None,
+        (
+            audit_of(
+                AuditType.ACTION_SUPPRESSED, Severity.WARNING, None, after, containment="suppressed", reason=reason
+            ),
+        ),
+    )
 
 
 def held_first(row: Row, reason: str) -> Change:
-    """The row of an event whose source a person has put on hold: what a person paused, only a person resumes, by a replay."""
+    """The row of an event whose source a person has put on hold: what a person paused, only a person resumes, by a
+    replay.
+    """
     after = replace(
         row,
         status=Status.FAILED,
@@ -313,7 +330,16 @@ def held_first(row: Row, reason: str) -> Change:
     return Change(
         after,
         None,
-        (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, None, after, containment="kept with its envelope", reason=reason),),
+        (
+            audit_of(
+                AuditType.ACTION_PARKED,
+                Severity.WARNING,
+                None,
+                after,
+                containment="kept with its envelope",
+                reason=reason,
+            ),
+        ),
     )
 
 
@@ -326,7 +352,11 @@ def expired_first(row: Row, reason: str) -> Change:
         failure_detail=reason,
         history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
     )
-    return Change(after, None, (audit_of(AuditType.DISMISSED, Severity.WARNING, None, after, containment="not sent", reason=reason),))
+    return Change(
+        after,
+        None,
+        (audit_of(AuditType.DISMISSED, Severity.WARNING, None, after, containment="not sent", reason=reason),),
+    )
 
 
 def unknown_first(row: Row, detail: str) -> Change:
@@ -358,7 +388,9 @@ def dead_first(row: Row, code: str, detail: str, root_cause: RootCause, status: 
     after = replace(
         row,
         status=status,
-        failure_class=FailureClass.DATA_ERROR.value if root_cause is not RootCause.TRANSIENT_INFRA else FailureClass.TRANSIENT.value,
+        failure_class=FailureClass.DATA_ERROR.value
+        if root_cause is not RootCause.TRANSIENT_INFRA
+        else FailureClass.TRANSIENT.value,
         failure_code=code,
         failure_detail=detail[:DETAIL_LENGTH],
         root_cause=root_cause.value,
@@ -383,9 +415,14 @@ def may_claim(row: Row, now_ms: int) -> bool:
 
 
 def claim(row: Row, now_ms: int, lease_until_ms: int, request_id: str) -> Change:
-    """Take the row for one attempt, which counts. An ended lease that nobody cleared is a takeover: what its owner did is unknown."""
+    """Take the row for one attempt, which counts. An ended lease that nobody cleared is a takeover: what its owner did
+    is unknown.
+    """
     if not may_claim(row, now_ms):
-        raise IllegalTransition(f"{row.recovery_id} cannot be claimed: {row.status}, lease {row.lease_until_ms}, not before {row.not_before_ms}")
+        raise IllegalTransition(
+            f"{row.recovery_id} cannot be claimed: {row.status}, lease {row.lease_until_ms}, "
+            f"not before {row.not_before_ms}"
+        )
     if lease_until_ms <= now_ms:
         raise IllegalTransition(f"{row.recovery_id} cannot be claimed until {lease_until_ms}: that is over")
     is_takeover = row.lease_until_ms > 0
@@ -407,7 +444,9 @@ def claim(row: Row, now_ms: int, lease_until_ms: int, request_id: str) -> Change
 
 
 def _abandoned(row: Row) -> Row:
-    """What is known once a claim's owner has not come back: it may have sent, at any moment between its claim and the lease's end."""
+    """What is known once a claim's owner has not come back: it may have sent, at any moment between its claim and the
+    lease's end.
+    """
     if row.verify_only:  # such a claim only asks
         return replace(row, takeovers=row.takeovers + 1)
     return replace(
@@ -461,7 +500,9 @@ def put_off(row: Row, due_at_ms: int) -> Change:
     return Change(replace(row, version=row.version + 1, due_at_ms=due_at_ms), row)
 
 
-def defer(row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms: int, *, uncount: bool, **fields: Any) -> Change:
+def defer(
+    row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms: int, *, uncount: bool, **fields: Any
+) -> Change:
     """Put off without an attempt being spent. `uncount`: its claimant does it, whose claim had counted one already.
 
     Without a claim, an ended lease that nobody cleared keeps its meaning: what its owner did is unknown.
@@ -491,7 +532,11 @@ def defer(row: Row, waiting_for: WaitingFor, reason: str, until_ms: int, now_ms:
         waiting_for=waiting_for,
         **fields,
     )
-    return Change(after, row, (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, row, after, containment="parked", reason=reason),))
+    return Change(
+        after,
+        row,
+        (audit_of(AuditType.ACTION_PARKED, Severity.WARNING, row, after, containment="parked", reason=reason),),
+    )
 
 
 def after_attempt(
@@ -514,7 +559,7 @@ def after_attempt(
 
 
 def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
-    """The effect is there, or nobody wants it any more. Children are released by the caller, in the same transaction."""
+    """The effect is there, or nobody wants it any more. The caller releases children, in the same transaction."""
     _must_be_claimed(row)
     is_replay = row.status is Status.REPLAYED
     is_done = isinstance(result, Done)
@@ -527,7 +572,9 @@ def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
         attempt_count=_calls(row),
         effect=Effect.DONE if is_done else row.effect,
         provider_id=result.provider_id if isinstance(result, Done) else row.provider_id,
-        failure_detail=row.failure_detail if isinstance(result, Done) else f"superseded: {result.detail}"[:DETAIL_LENGTH],
+        failure_detail=row.failure_detail
+        if isinstance(result, Done)
+        else f"superseded: {result.detail}"[:DETAIL_LENGTH],
         lease_until_ms=0,
         not_before_ms=0,
         due_at_ms=0,
@@ -543,8 +590,12 @@ def absent(row: Row, now_ms: int) -> Change:
     _must_be_claimed(row)
     if not row.verify_only:
         raise IllegalTransition(f"{row.recovery_id} has attempts left: what is absent is sent again")
-    after = _dead(replace(row, effect=Effect.NONE), Status.DLQ, now_ms, "looked up after the last attempt: nothing there")
-    return Change(after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),))
+    after = _dead(
+        replace(row, effect=Effect.NONE), Status.DLQ, now_ms, "looked up after the last attempt: nothing there"
+    )
+    return Change(
+        after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),)
+    )
 
 
 def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
@@ -563,7 +614,11 @@ def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
         now_ms,
         OUTCOME_UNKNOWN,
     )
-    return Change(after, row, (audit_of(AuditType.REPROCESS_FAILED, Severity.ERROR, row, after, containment="waits for a person"),))
+    return Change(
+        after,
+        row,
+        (audit_of(AuditType.REPROCESS_FAILED, Severity.ERROR, row, after, containment="waits for a person"),),
+    )
 
 
 def worker_died(row: Row, now_ms: int) -> Change:
@@ -591,7 +646,9 @@ def _to_dlq(row: Row) -> AuditType:
 
 
 def poisoned(row: Row, detail: str, now_ms: int) -> Change:
-    """Its message was given up by the queue: no worker could do anything with it. A claim that nobody cleared may have sent."""
+    """Its message was given up by the queue: no worker could do anything with it. A claim that nobody cleared may have
+    sent.
+    """
     if not row.is_open or row.lease_until_ms > now_ms:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: it is not poison")
     known = _abandoned(row) if _was_abandoned(row, now_ms) else row
@@ -613,8 +670,14 @@ def poisoned(row: Row, detail: str, now_ms: int) -> Change:
 def suppress(row: Row, reason: str, now_ms: int) -> Change:
     """The gate suppressed it on a later attempt."""
     _must_be_claimed(row)
-    after = _dead(replace(row, failure_code=SUPPRESSED, failure_detail=reason[:DETAIL_LENGTH]), Status.FAILED, now_ms, reason)
-    return Change(after, row, (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, row, after, containment="suppressed", reason=reason),))
+    after = _dead(
+        replace(row, failure_code=SUPPRESSED, failure_detail=reason[:DETAIL_LENGTH]), Status.FAILED, now_ms, reason
+    )
+    return Change(
+        after,
+        row,
+        (audit_of(AuditType.ACTION_SUPPRESSED, Severity.WARNING, row, after, containment="suppressed", reason=reason),),
+    )
 
 
 def end(row: Row, code: str, reason: str, now_ms: int, *, actor: str = MACHINE, request_id: str = "") -> Change:
@@ -624,11 +687,15 @@ def end(row: Row, code: str, reason: str, now_ms: int, *, actor: str = MACHINE, 
     if actor != MACHINE:
         _must_not_be_leased(row, now_ms)
     known = _abandoned(row) if _was_abandoned(row, now_ms) else row
-    marked = replace(known, failure_code=code, failure_detail=reason[:DETAIL_LENGTH], request_id=request_id or row.request_id)
+    marked = replace(
+        known, failure_code=code, failure_detail=reason[:DETAIL_LENGTH], request_id=request_id or row.request_id
+    )
     if code == "DONE_BY_HAND":
         marked = replace(marked, effect=Effect.DONE)
     after = _dead(marked, Status.FAILED, now_ms, reason)
-    return Change(after, row, (audit_of(AuditType.DISMISSED, Severity.WARNING, row, after, actor=actor, reason=reason),))
+    return Change(
+        after, row, (audit_of(AuditType.DISMISSED, Severity.WARNING, row, after, actor=actor, reason=reason),)
+    )
 
 
 def release(child: Row, parent_id: str, now_ms: int) -> Change:
@@ -663,7 +730,9 @@ def replay_expires_at(row: Row) -> int:
 
 
 def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, job_id: str, scale: float) -> Change:
-    """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is lost."""
+    """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is
+    lost.
+    """
     refused = why_not_replayable(row, now_ms)
     if refused is not None:
         raise IllegalTransition(f"{row.recovery_id} cannot be replayed: {refused}")
@@ -693,7 +762,15 @@ def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, j
 
 
 def _after_failure(
-    row: Row, rules: KindRules, policy: RetryPolicy, failure: Failure, now_ms: int, rng: Random, scale: float, *, was_sent: bool
+    row: Row,
+    rules: KindRules,
+    policy: RetryPolicy,
+    failure: Failure,
+    now_ms: int,
+    rng: Random,
+    scale: float,
+    *,
+    was_sent: bool,
 ) -> tuple[Row, AuditType, Severity]:
     """The claimed row after a failed attempt, and the audit event of the transition."""
     seen = interpret(rules, failure) if was_sent else failure
@@ -734,7 +811,9 @@ def _after_failure(
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
     verify_ms = max(due_ms, believed_ms)
     if must_verify and verify_ms - started_ms <= policy.budget_seconds * 1000:
-        after = _waiting(replace(marked, verify_only=True), WaitingFor.TIME, verify_ms, now_ms, seen.code, uncount=row.verify_only)
+        after = _waiting(
+            replace(marked, verify_only=True), WaitingFor.TIME, verify_ms, now_ms, seen.code, uncount=row.verify_only
+        )
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
     return _dead(marked, Status.DLQ, now_ms, seen.code), AuditType.RETRY_EXHAUSTED, Severity.ERROR
 

@@ -1,7 +1,8 @@
 """When to try again: policies as data, waits as pure functions of attempts, failure and chance.
 
-Waits and attempts are those of requirements.md ("attempts", "backoff", "429"): five calls with 1, 2, 4 and 8 minutes between them,
-three with 5 and 10 minutes; each wait drawn from 50 to 100 % of itself and never below what the provider asked for.
+Waits and attempts are those of requirements.md ("attempts", "backoff", "429"): five calls with 1, 2, 4 and 8 minutes
+between them, three with 5 and 10 minutes; each wait drawn from 50 to 100 % of itself and never below what the provider
+asked for.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class RetryPolicy:
 
 
 def wait_ms(policy: RetryPolicy, attempts_made: int, failure: Failure, rng: Random, scale: float) -> int:
-    """How long to wait after `attempts_made` calls (at least 1). `scale` shortens our own waits, never the provider's."""
+    """How long to wait after `attempts_made` calls (at least 1). `scale` shortens our waits, never the provider's."""
     index = min(max(attempts_made, 1), len(policy.waits_seconds)) - 1
     own = policy.waits_seconds[index] * 1000 * scale if policy.waits_seconds else 0.0
     drawn = int(rng.uniform(0.5, 1.0) * own)
@@ -61,7 +62,9 @@ def parse_retry_after(value: str, now_ms: int) -> int | None:
 
 
 def parse_rate_limit_reset(value: str, now_ms: int) -> int | None:
-    """The wait an `x-ratelimit-reset` header asks for: seconds from now, seconds or milliseconds since the epoch, or a date."""
+    """The wait an `x-ratelimit-reset` header asks for: seconds from now, seconds or milliseconds since the epoch, or a
+    date.
+    """
     text = value.strip()[:64]
     number = _number(text)
     if number is None:

@@ -16,7 +16,9 @@ EVENT_EXPIRES_SECONDS = 120 * 86_400  # with its envelope
 def action_row(
     event: Event, decision: Decision, action: Action, epoch_ms: int, envelope_ref: str, now_ms: int, history: History
 ) -> Row:
-    """The row of one unfinished action. `history` is what is known of it so far: a takeover may have left an effect behind."""
+    """The row of one unfinished action. `history` is what is known of it so far: a takeover may have left an effect
+    behind.
+    """
     tracks_effect = action.repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
     return Row(
         recovery_id=action_recovery_id(action.action_id),

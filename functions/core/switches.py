@@ -1,7 +1,9 @@
-"""The operator's switches: how parameters are read, narrowed, and what holds when they cannot be known (architecture §9).
+"""The operator's switches: how parameters are read, narrowed, and what holds when they cannot be known (architecture
+§9).
 
-A snapshot is what one complete read of the parameters gave. Whoever uses one asks for a `view`: the values in force for one flow,
-source and tenant, at a moment. A value that nobody can understand counts as unknown, never as permission.
+A snapshot is what one complete read of the parameters gave. Whoever uses one asks for a `view`: the values in force
+for one flow, source and tenant, at a moment. A value that nobody can understand counts as unknown, never as
+permission.
 """
 
 from __future__ import annotations
@@ -79,8 +81,8 @@ class Snapshot:
 def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_ms: int) -> SwitchView:
     """What is in force. The stricter of the general parameter and those under `flow/`, `source/` and `tenant/` applies.
 
-    With no snapshot, or one older than ten minutes, every switch takes its value for "cannot be known"; lists and limits keep
-    their last known one.
+    With no snapshot, or one older than ten minutes, every switch takes its value for "cannot be known"; lists and
+    limits keep their last known one.
     """
     values = {} if snapshot is None else snapshot.values
     # A clock that was set back since the read says nothing of the snapshot's age: it counts as that far off.
