@@ -106,6 +106,16 @@ def test_a_snapshot_serves_until_it_is_too_old_for_the_one_who_asks(board: Board
     assert board.values(5_000)["auto_reply"] == "off"
 
 
+def test_a_snapshot_from_before_the_clock_was_set_back_is_read_again(board: Board) -> None:
+    board.values(5_000)
+    board.clock.advance(-60_000)
+    board.write("auto_reply", "off")
+    assert board.values(5_000)["auto_reply"] == "off"
+    board.write("auto_reply", "on")
+    board.clock.advance(5_001)
+    assert board.values(5_000)["auto_reply"] == "on"
+
+
 def test_a_store_that_is_down_leaves_the_last_snapshot_with_its_age(board: Board) -> None:
     """A snapshot that could not be refreshed is never made to look younger."""
     first = board.switches.snapshot(0)

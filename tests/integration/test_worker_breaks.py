@@ -123,6 +123,49 @@ def test_a_reply_is_not_sent_with_a_new_credential_after_the_kill_switch_was_thr
     assert rows(world)["reply"].failure_code == SUPPRESSED
 
 
+def test_a_reply_that_a_lookup_did_not_find_is_not_sent_after_the_kill_switch_was_thrown() -> None:
+    world = World(("tag", "reply", "instead"))
+    world.provider.acts_on_failure = False
+    world.provider.answers.append(refuses("reply", failure_of_status(503), 1))
+
+    def thrown_meanwhile(op: str) -> None:
+        if op == "provider.look_up.reply":
+            world.switches.values["auto_reply"] = "off"
+            world.clock.advance(6_000)
+
+    world.faults.on_after = thrown_meanwhile
+    world.accept(world.event())
+    world.run_until_quiet()
+
+    assert world.faults.calls.count("provider.look_up.reply") == 1
+    assert [name for _, name in world.provider.sent] == ["tag", "instead"]
+
+
+def test_a_claim_reckons_with_an_owner_that_came_and_died_after_the_ledger_was_read() -> None:
+    world = World(("tag", "reply"))
+    world.provider = LaggingProvider(world.faults, world.clock)
+    event = world.event()
+    world.accept(event, copies=2)
+
+    def another_dies(op: str) -> None:
+        if op == "ledger.read":
+            dies_once_after(world, "provider.send.reply")
+            with ThreadPoolExecutor(1) as other:
+                other.submit(world.deliver, 1).result()
+            world.visibility.delays.clear()
+            world.clock.advance((TIMEOUT_SECONDS + 5) * 1000)
+
+    world.faults.on_after = another_dies
+    world.deliver(1)
+    assert world.deaths == 1
+    for message in world.messages:
+        message.visible_at_ms = world.clock.now
+    world.run_until_quiet()
+
+    world.check_settled(event)
+    assert [name for _, name in world.provider.sent].count("reply") == 1
+
+
 def test_a_replayed_reply_that_is_suppressed_again_does_not_repeat_its_stand_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -108,6 +108,11 @@ def test_a_row_without_an_expiry_never_expires() -> None:
     assert look(row(expires_at_ms=0)) == sweep.Wake(NOON_MS)
 
 
+def test_a_row_that_waits_for_another_and_may_have_been_sent_is_woken_to_be_ended_once_it_has_expired() -> None:
+    waiting = row(status=Status.PENDING, waits_for=("parent",), effect=Effect.UNKNOWN, expires_at_ms=NOON_MS)
+    assert look(replace(waiting, due_at_ms=NOON_MS)) == sweep.Wake(NOON_MS)
+
+
 def test_a_row_that_waits_for_another_is_only_looked_at_when_it_expires() -> None:
     waiting = row(status=Status.PENDING, waits_for=("parent",), expires_at_ms=NOON_MS + 5_000)
     assert look(waiting) == sweep.PutOff(NOON_MS + 5_000)
