@@ -49,7 +49,7 @@ class Stage:
         self.chance = random.Random(seed)  # noqa: S311  # a demo that can be repeated, no secret
         self.sent = Sent()
         self.expectations: dict[str, Expected] = {}
-        self.poison_event_ids: set[str] = set()
+        self.kill_switch_turns: list[str] = []
 
     # ------------------------------------------------------------------------------------------------------- sending
 
