@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from functions.adapters.recovery import shard_of
 from functions.core.failure import Done, RootCause, VersionConflict
 from functions.core.gate import WaitingFor
 from functions.core.recovery import (
@@ -292,6 +293,18 @@ def test_replayed_rows_are_found_by_due_time_and_by_their_end_alike(world: World
     in_order = sorted(rows, key=_moment)
     assert world.recovery.find("helpdesk", [Status.REPLAYED], 10) == in_order
     assert world.recovery.find("helpdesk", [Status.REPLAYED, Status.REPLAYED], 4) == in_order[:4]
+
+
+def test_an_ended_replay_is_not_hidden_by_one_under_way_beside_it(world: World) -> None:
+    """Two rows of one shard: the older is found first although the index keeps ended rows behind open ones."""
+    first, *others = [dead(f"desk:{n}") for n in range(30)]
+    shard = shard_of(first.after.recovery_id)
+    other = next(one for one in others if shard_of(one.after.recovery_id) == shard)
+    ended = succeed(world, replayed(world, put(world, first)))
+    under_way = replayed(world, put(world, other))
+    assert ended.updated_at_ms < under_way.due_at_ms
+    assert world.recovery.find("helpdesk", [Status.REPLAYED], 1) == [ended]
+    assert world.recovery.find("helpdesk", [Status.REPLAYED], 2) == [ended, under_way]
 
 
 def test_a_row_is_found_where_it_is_now_and_nowhere_else(world: World) -> None:
