@@ -166,26 +166,6 @@ def test_a_claim_reckons_with_an_owner_that_came_and_died_after_the_ledger_was_r
     assert [name for _, name in world.provider.sent].count("reply") == 1
 
 
-def test_no_send_starts_in_the_seconds_that_an_invocation_keeps_for_its_end() -> None:
-    """The lease outlives them, so the gate lets it pass; the process may not."""
-    world = World(("tag", "reply"))
-
-    def slow_storage(op: str) -> None:
-        if op == "recipients.standing":
-            world.faults.on_after = None
-            world.clock.advance((TIMEOUT_SECONDS - 5) * 1000)
-
-    world.faults.on_after = slow_storage
-    event = world.event()
-    world.accept(event)
-    world.deliver()
-    assert [name for _, name in world.provider.sent] == ["tag"]
-    assert rows(world)["reply"].effect is Effect.NONE
-
-    world.run_until_quiet()
-    world.check_settled(event)
-
-
 def test_a_replayed_reply_that_is_suppressed_again_does_not_repeat_its_stand_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
