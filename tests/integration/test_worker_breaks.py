@@ -22,7 +22,7 @@ from functions.core.failure import (
 )
 from functions.core.gate import WaitingFor
 from functions.core.ledger import Claim, LedgerStatus
-from functions.core.ports import Absent, BatchView, Call
+from functions.core.ports import Absent, BatchView, Call, Hint
 from functions.core.recovery import SUPPRESSED, Row, Status, replay
 from functions.flows.flow import Finding, Prepared
 from functions.worker.first_pass import OVERTAKEN
@@ -478,3 +478,19 @@ def _frozen_at(world: World, position: int) -> list[list[tuple[int, str]]]:
 
     world.faults.on_before = freeze
     return sent
+
+
+def test_a_hint_at_another_version_of_an_item_is_let_go_and_counted_though_the_item_is_due() -> None:
+    world = World(("tag",))
+    world.provider.answers.append(refuses("tag", failure_of_network(NetworkCause.CONNECT_REFUSED), 1))
+    world.accept(world.event())
+    world.deliver()
+    world.clock.advance(3_600_000)
+    seen = rows(world)["tag"]
+    for version in (seen.version - 1, seen.version + 1):
+        world.retries.send([Hint(seen.recovery_id, version, world.clock.now, TENANT)], world.clock.now)
+        world.deliver()
+
+    assert rows(world)["tag"] == seen
+    assert not world.messages
+    assert world.quiet.counts["hints_stale"] == 2
