@@ -30,7 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops.local import parameters
 from ops.local.deployment import DeploymentFailed, assembly, deploy, mend
 from ops.local.parameters import webhook_url
-from ops.local.processes import Process, is_alive, spawn
+from ops.local.processes import Process, birth, is_alive, spawn
 from ops.local.state import LocalState, UnreadableState
 from ops.local.teardown import living, tear_down
 from ops.simulator import SimulatorControl
@@ -180,7 +180,7 @@ def _bring_up(state: LocalState, state_file: Path, *, owned: bool, announce: Cal
     state.write(state_file)
     announce("waiting for the first answer")
     _await_answer(port, f"{stack.api_url}/webhooks/nobody")
-    owner = ["--owner", str(os.getpid())] if owned else []
+    owner = ["--owner", str(os.getpid()), "--owner-born", birth(os.getpid())] if owned else []
     start("ticker", [sys.executable, "-m", "ops.local.ticker", str(state_file.resolve()), *owner], clean)
     state.status = "up"
     state.write(state_file)

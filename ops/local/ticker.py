@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `python -m ops.local.ticker STATE_FILE [--owner PID]`."""
     parser = argparse.ArgumentParser(prog="ops.local.ticker", description="Ticks a local stack.")
     parser.add_argument("state_file", type=Path)
-    parser.add_argument("--owner", type=int, default=0, help="end the stack when this process is gone")
+    parser.add_argument("--owner", type=int, default=0, help="end the stack when the process of this pid is gone")
+    parser.add_argument("--owner-born", default="", help="when that process started, as the owner itself noted it")
     options = parser.parse_args(argv)
     state = LocalState.read(options.state_file)
-    owner_born = birth(options.owner) if options.owner else ""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     for key in TICKED:
         threading.Thread(target=tick, args=(lambda_client, state.outputs[key], stop), name=key, daemon=True).start()
     while not stop.wait(1.0):
-        if options.owner and birth(options.owner) != owner_born:
+        if options.owner and birth(options.owner) != options.owner_born:
             report("the process that this stack belongs to is gone: the stack ends with it")
             tear_down(options.state_file, spare=os.getpid())
             return 0
