@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import Event
-from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable
+from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
 from functions.core.ports import Absent, Call, SettingState
@@ -100,6 +100,7 @@ class Provider:
         self.sent: list[tuple[int, str]] = []
         self.answers: list[Callable[[Action], Failure | None]] = []
         self.credential = "1"
+        self.refused_credential = ""  # by reads and lookups
         self.acts_on_failure = True  # whether an answer that leaves it open comes after the effect
 
     async def send(self, action: Action, call: Call) -> Done | Failure:
@@ -125,6 +126,8 @@ class Provider:
     async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
         self.faults.before(f"provider.look_up.{action.name}")
         self.faults.after(f"provider.look_up.{action.name}")
+        if self.credential == self.refused_credential:
+            return failure_of_status(401)
         return Done(f"id-{action.name}") if self.effects.get(action.action_id) else Absent()
 
     async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:

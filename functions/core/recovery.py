@@ -532,6 +532,8 @@ def defer(
         waiting_for=waiting_for,
         **fields,
     )
+    if waiting_for is row.waiting_for and not uncount:  # a poll that found nothing new is no event
+        return Change(after, row)
     return Change(
         after,
         row,
@@ -593,9 +595,7 @@ def absent(row: Row, now_ms: int) -> Change:
     after = _dead(
         replace(row, effect=Effect.NONE), Status.DLQ, now_ms, "looked up after the last attempt: nothing there"
     )
-    return Change(
-        after, row, (audit_of(AuditType.RETRY_EXHAUSTED, Severity.ERROR, row, after, containment="kept for replay"),)
-    )
+    return Change(after, row, (audit_of(_exhausted(row), Severity.ERROR, row, after, containment="kept for replay"),))
 
 
 def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
@@ -804,9 +804,8 @@ def _after_failure(
     if stated is not None and due_ms - started_ms <= policy.budget_seconds * 1000:
         after = _waiting(marked, WaitingFor.PROVIDER_RESET, due_ms, now_ms, seen.code, uncount=True)
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
-    if row.status is Status.REPLAYED:
-        return _dead(marked, Status.DLQ, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
-    if not is_exhausted(policy, row.attempt_count, started_ms, due_ms):
+    is_replay = row.status is Status.REPLAYED  # which is one attempt
+    if not is_replay and not is_exhausted(policy, row.attempt_count, started_ms, due_ms):
         after = _waiting(marked, WaitingFor.BACKOFF, due_ms, now_ms, seen.code, uncount=row.verify_only)
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
     verify_ms = max(due_ms, believed_ms)
@@ -815,7 +814,12 @@ def _after_failure(
             replace(marked, verify_only=True), WaitingFor.TIME, verify_ms, now_ms, seen.code, uncount=row.verify_only
         )
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
-    return _dead(marked, Status.DLQ, now_ms, seen.code), AuditType.RETRY_EXHAUSTED, Severity.ERROR
+    return _dead(marked, Status.DLQ, now_ms, seen.code), _exhausted(row), Severity.ERROR
+
+
+def _exhausted(row: Row) -> AuditType:
+    """What the audit calls the end of the last attempt: a replay's is not the retries'."""
+    return AuditType.REPROCESS_FAILED if row.status is Status.REPLAYED else AuditType.RETRY_EXHAUSTED
 
 
 def _stored_errors(row: Row, seen: Failure) -> int:

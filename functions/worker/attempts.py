@@ -39,7 +39,7 @@ from functions.core.gate import (
     check,
 )
 from functions.core.integration import Integration, KindRules
-from functions.core.ports import Absent, Call, Provider
+from functions.core.ports import Absent, Call, Provider, SettingState
 from functions.core.switches import FRESH_FOR_MS, Snapshot, view
 from functions.worker.ports import Budget, Ports
 
@@ -167,8 +167,8 @@ class Attempts:
         rules = self._rules(action)
         provider = self._ports.providers[action.integration]
         held = await self._held(action, whose, lease_until_ms)
-        if held is not None:
-            return held
+        if held is not None and not (verify_only and not isinstance(held.verdict, Park)):
+            return held  # a look that sends nothing may come too late, and reaches nobody
         step = LookUp(only=True) if verify_only else next_step(rules, history, self._ports.clock.now_ms(), self._scale)
         was_absent = False
         match step:
@@ -177,18 +177,17 @@ class Attempts:
             case AskPerson(detail):
                 return Unknown(detail)
             case LookUp(only):
-                looked = await self._call(action, whose, provider.look_up)
-                if isinstance(looked, Failure):
-                    await self._note(action, looked)
+                looked, version = await self._ask(action, whose, provider, provider.look_up)
                 if not isinstance(looked, Absent):
-                    return Tried(looked, was_sent=False)
+                    return Tried(looked, was_sent=False, credential_version=version)
                 if only:
                     return VerifiedAbsent()
                 was_absent = True
             case ReadFirst():
-                settled = await self._read_first(action, whose, provider)
+                state, version = await self._ask(action, whose, provider, provider.read_setting)
+                settled = _settled(state, provider.wanted(action), whose)
                 if settled is not None:
-                    return Tried(settled, was_sent=False)
+                    return Tried(settled, was_sent=False, credential_version=version)
             case SendNow():
                 pass
         if rules.repeat is Repeat.BLIND and before_blind is not None:
@@ -228,12 +227,8 @@ class Attempts:
 
         That is another send, a whole call later: the gate is asked again. The refused one had no effect.
         """
-        try:
-            version = await self._ports.io(provider.refresh_credential)
-        except StorageUnavailable:
-            self._ports.log.exception(
-                "the credential was refused and could not be read again", extra={"integration": action.integration}
-            )
+        version = await self._refreshed(action, provider)
+        if not version:
             return Tried(refused, was_sent=True, was_absent=was_absent)
         held = await self._held(action, whose, lease_until_ms)
         if held is not None:
@@ -242,16 +237,33 @@ class Attempts:
         await self._note(action, result)
         return Tried(result, was_sent=True, was_absent=was_absent, credential_version=version)
 
-    async def _read_first(self, action: Action, whose: Whose, provider: Provider) -> Result | None:
-        state = await self._call(action, whose, provider.read_setting)
-        if isinstance(state, Failure):
-            await self._note(action, state)
-            return state
-        if state.value == provider.wanted(action):
-            return Done()
-        if state.changed_at_ms is not None and state.changed_at_ms > whose.decided_at_ms:
-            return Superseded(f"set to another value {state.changed_at_ms - whose.decided_at_ms} ms after the decision")
-        return None
+    async def _ask(
+        self,
+        action: Action,
+        whose: Whose,
+        provider: Provider,
+        ask: Callable[[Action, Call], Awaitable[_R]],
+    ) -> tuple[_R | Failure, str]:
+        """A read or lookup; once more with the credential read again if it was refused, whose version comes with it."""
+        answer = await self._call(action, whose, ask)
+        version = ""
+        if isinstance(answer, Failure) and answer.failure_class is FailureClass.AUTH_ERROR:
+            version = await self._refreshed(action, provider)
+            if version:
+                answer = await self._call(action, whose, ask)
+        if isinstance(answer, Failure):
+            await self._note(action, answer)
+        return answer, version
+
+    async def _refreshed(self, action: Action, provider: Provider) -> str:
+        """The version of the credential, read past the cache; empty if it could not be read."""
+        try:
+            return await self._ports.io(provider.refresh_credential)
+        except StorageUnavailable:
+            self._ports.log.exception(
+                "the credential was refused and could not be read again", extra={"integration": action.integration}
+            )
+            return ""
 
     async def _call(self, action: Action, whose: Whose, call: Callable[[Action, Call], Awaitable[_R]]) -> _R | Failure:
         """One provider call under a wall-clock deadline. Cancelling it closes its socket: nothing is left behind."""
@@ -319,3 +331,14 @@ class Attempts:
 
     def _rules(self, action: Action) -> KindRules:
         return self._ports.integrations[action.integration].kinds[action.kind]
+
+
+def _settled(state: SettingState | Failure, wanted: str, whose: Whose) -> Result | None:
+    """What reading the target says of setting it: done, out of date, a failure; None if it is still to be set."""
+    if isinstance(state, Failure):
+        return state
+    if state.value == wanted:
+        return Done()
+    if state.changed_at_ms is not None and state.changed_at_ms > whose.decided_at_ms:
+        return Superseded(f"set to another value {state.changed_at_ms - whose.decided_at_ms} ms after the decision")
+    return None

@@ -188,7 +188,7 @@ class FirstPass:
     async def _classify(
         self, prepared: Prepared, switches: SwitchView
     ) -> Classification | ClassifierUnavailable | None:
-        if not prepared.needs_llm or not switches.use_llm:
+        if not prepared.needs_llm or not switches.use_llm or switches.mode is Mode.MANUAL:
             return None
         meter, clock = self._ports.meter, self._ports.clock
         started_ms = clock.now_ms()
@@ -243,6 +243,12 @@ class FirstPass:
         if seen_epoch_ms is None and item.generation > (1 if admitted.item is None else admitted.item.generation + 1):
             # Somebody else had it between the read and the claim, and lost it: assume the latest end of their lease.
             old_lease_ms = now_ms
+        if old_lease_ms:
+            ports.meter.count("takeovers", flow=event.flow)
+            ports.log.warning(
+                "a worker died or ran out of time with this event: another goes on from its decision",
+                extra=_about(event) | {"generation": item.generation},
+            )
         if admitted.is_shadow:
             return await self._settle_shadow(admitted, item)
         result = await self._act(event, item, old_lease_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from functions.core.attempt import Effect, History, Superseded
+from functions.core.attempt import Effect, History, Superseded, settled_at
 from functions.core.decision import Action, Repeat
 from functions.core.failure import (
     Done,
@@ -36,6 +36,7 @@ from functions.core.recovery import (
     end,
     may_claim,
     parked_first,
+    poisoned,
     release,
     succeeded,
     suppress,
@@ -51,6 +52,7 @@ from functions.worker.ports import Budget, Ports
 INTAKE_RULES = KindRules("intake.process", Repeat.IDEMPOTENT)
 INTAKE_POLICY = RetryPolicy()
 COMMIT_TRIES = 3
+TOO_LATE = "it was to happen earlier or not at all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,9 @@ class RecoveryPass:
             return Handled("ended")
         if row.lease_until_ms > now_ms:
             return Handled("waiting")
-        if row.subject is Subject.ACTION and now_ms >= row.expires_at_ms:
-            return await self._commit(
-                row, end(row, "EXPIRED", "it was to happen earlier or not at all", now_ms), "expired"
-            )
+        is_expired = row.subject is Subject.ACTION and now_ms >= row.expires_at_ms
+        if is_expired and (row.waits_for or not _may_have_been_sent(row)):
+            return await self._commit(row, end(row, "EXPIRED", TOO_LATE, now_ms), "expired")
         if row.waits_for:
             return Handled("waiting")
         if row.not_before_ms > now_ms:
@@ -101,7 +102,18 @@ class RecoveryPass:
             return Handled("waiting")
         if row.lease_until_ms and row.takeovers + 1 >= TAKEOVER_LIMIT:
             return await self._commit(row, worker_died(row, now_ms), "worker_died")
-        return await (self._event(row) if row.subject is Subject.EVENT else self._action(row))
+        if row.lease_until_ms:
+            self._ports.meter.count("takeovers", integration=row.integration_id)
+            self._ports.log.warning(
+                "a worker died or ran out of time with this recovery item: another goes on", extra=_about(row)
+            )
+        if row.subject is Subject.EVENT:
+            return await self._event(row)
+        integration = self._ports.integrations.get(row.integration_id)
+        if integration is None or _action_of(row).kind not in integration.kinds:
+            detail = "the catalog has no such integration or kind any more: put it back, then replay"
+            return await self._commit(row, poisoned(row, detail, now_ms), "poisoned")
+        return await (self._last_look(row) if is_expired else self._action(row))
 
     # --------------------------------------------------------------------------------------------------------- actions
 
@@ -120,7 +132,7 @@ class RecoveryPass:
         claimed = await self._claim(row)
         if claimed is None:
             return Handled("moved")
-        if not isinstance(verdict, Send):
+        if not isinstance(verdict, Send) and not claimed.verify_only:
             return await self._not_sent(claimed, verdict)
         attempt = await self._attempts.make(
             action,
@@ -129,6 +141,30 @@ class RecoveryPass:
             claimed.lease_until_ms,
             verify_only=claimed.verify_only,
         )
+        return await self._conclude(claimed, action, attempt)
+
+    async def _last_look(self, row: Row) -> HintResult:
+        """It expired after it may have been sent: find out where the provider can be asked, and send nothing."""
+        action = _action_of(row)
+        if not self._attempts.fits(action):
+            return Later(1, "no time was left in this invocation")
+        claimed = await self._claim(row)
+        if claimed is None:
+            return Handled("moved")
+        rules = self._ports.integrations[action.integration].kinds[action.kind]
+        now_ms = self._ports.clock.now_ms()
+        if not rules.can_look_up:
+            return await self._commit(claimed, unknown_outcome(claimed, TOO_LATE, now_ms), "unknown")
+        believed_ms = settled_at(rules, claimed.last_possible_send_ms, self._scale)
+        if now_ms < believed_ms:
+            return await self._conclude(claimed, action, NotYet(believed_ms))
+        attempt = await self._attempts.make(
+            action, _whose(claimed), _history(claimed), claimed.lease_until_ms, verify_only=True
+        )
+        if isinstance(attempt, VerifiedAbsent):
+            known = replace(claimed, effect=Effect.NONE)
+            change = end(known, "EXPIRED", TOO_LATE, self._ports.clock.now_ms())
+            return await self._commit(claimed, replace(change, before=claimed), "expired")
         return await self._conclude(claimed, action, attempt)
 
     async def _conclude(self, row: Row, action: Action, attempt: Attempt) -> HintResult:
@@ -318,6 +354,12 @@ class RecoveryPass:
                 "waiting_for": row.waiting_for.value,
             },
         )
+
+
+def _may_have_been_sent(row: Row) -> bool:
+    """Whether an effect that may be there once only may be there: by what is known, or by a claim nobody cleared."""
+    is_once_only = _action_of(row).repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
+    return is_once_only and (row.effect is Effect.UNKNOWN or row.lease_until_ms > 0)
 
 
 def _action_of(row: Row) -> Action:

@@ -472,3 +472,83 @@ def test_an_adapter_that_raises_harms_no_other_event_and_counts_as_unknown() -> 
     world.check_settled(one)
     world.check_settled(two)
     assert only_row(world).status is Status.SUCCEEDED
+
+
+def expire_after_an_unclear_send(world: World) -> None:
+    """A reply answered 503, whose item is looked at again only when it is too late."""
+    world.provider.answers.append(lambda action: failure_of_status(503) if action.name == "reply" else None)
+    world.accept(world.event())
+    world.deliver()
+    world.clock.advance(8 * 86_400_000)
+
+
+def test_a_reply_that_expired_after_it_may_have_been_sent_is_looked_up_and_found() -> None:
+    world = World(("tag", "reply"))
+    expire_after_an_unclear_send(world)
+    world.run_until_quiet()
+
+    assert only_row(world).status is Status.SUCCEEDED
+    assert [name for _, name in world.provider.sent] == ["tag", "reply"]
+
+
+def test_a_reply_that_expired_unsent_is_known_to_be_unsent_and_not_sent_any_more() -> None:
+    world = World(("tag", "reply"))
+    world.provider.acts_on_failure = False
+    expire_after_an_unclear_send(world)
+    world.run_until_quiet()
+
+    row = only_row(world)
+    assert (row.status, row.failure_code, row.effect) == (Status.FAILED, "EXPIRED", Effect.NONE)
+    assert [name for _, name in world.provider.sent] == ["tag"]
+
+
+def test_a_replay_whose_outcome_is_unclear_is_looked_up_so_that_another_replay_is_safe() -> None:
+    """004.15"""
+    world = World(("tag", "reply"))
+    world.provider.answers.append(
+        lambda action: failure_of_network(NetworkCause.CONNECT_REFUSED) if action.name == "reply" else None
+    )
+    world.accept(world.event())
+    world.run_until_quiet()
+    world.provider.answers[:] = [lambda action: failure_of_status(503) if action.name == "reply" else None]
+    world.provider.acts_on_failure = False
+    dead = only_row(world)
+    again = replay(dead, world.clock.now, actor="ops", reason="try", request_id="r", job_id="j", scale=1.0)
+    FakeRecovery(world.tables).commit([again])
+    world.run_until_quiet()
+
+    row = only_row(world)
+    assert (row.status, row.result, row.effect) == (Status.DLQ, "failed", Effect.NONE)
+    assert world.faults.calls.count("provider.send.reply") == 6
+    assert world.faults.calls.count("provider.look_up.reply") == 1
+
+
+def test_a_row_whose_kind_left_the_catalog_is_dead_at_once_and_not_tried_for_ever() -> None:
+    world = World(("tag",))
+    world.provider.answers.append(lambda _: failure_of_network(NetworkCause.CONNECT_REFUSED))
+    world.accept(world.event())
+    world.deliver()
+    world.integrations.clear()
+    world.run_until_quiet()
+
+    row = only_row(world)
+    assert (row.status, row.failure_code) == (Status.DLQ, "POISONED")
+
+
+def test_a_credential_refused_at_a_lookup_waits_for_a_new_one_too() -> None:
+    world = World(("tag", "reply"))
+    world.provider.answers.append(lambda action: failure_of_status(503) if action.name == "reply" else None)
+    world.accept(world.event())
+    world.deliver()
+    world.provider.refused_credential = "1"
+    for _ in range(10):
+        world.deliver()
+        world.sweep()
+        world.clock.advance(60_000)
+    assert only_row(world).waiting_for is WaitingFor.CREDENTIAL
+    assert world.faults.calls.count("provider.look_up.reply") == 2
+
+    world.provider.credential = "2"
+    world.run_until_quiet()
+    assert only_row(world).status is Status.SUCCEEDED
+    assert [name for _, name in world.provider.sent] == ["tag", "reply"]
