@@ -14,9 +14,9 @@ from typing import Any
 
 from boto3.dynamodb.types import Binary, TypeDeserializer
 
-from functions.adapters.recovery import SHARDS, WORK_INDEX
+from functions.adapters.recovery import SHARDS, WORK_INDEX, row_of
 from functions.core.decision import Decision
-from functions.core.recovery import Status, action_recovery_id, event_recovery_id
+from functions.core.recovery import Row, Status, action_recovery_id, event_recovery_id
 from ops.stack import Stack
 
 Item = dict[str, Any]
@@ -81,10 +81,22 @@ def _event(item: Item) -> Item:
 
 def row(stack: Stack, recovery_id: str) -> Item | None:
     """One recovery row."""
+    stored = _stored_row(stack, recovery_id)
+    return None if stored is None else plain(stored)
+
+
+def row_as_decided_on(stack: Stack, recovery_id: str) -> Row | None:
+    """One recovery row as core reads it. Raises `MalformedDecision` for one that cannot be read back."""
+    stored = _stored_row(stack, recovery_id)
+    return None if stored is None else row_of(stored)
+
+
+def _stored_row(stack: Stack, recovery_id: str) -> Mapping[str, Any] | None:
     answer = stack.client("dynamodb").get_item(
         TableName=stack.output("RecoveryTable"), Key={"pk": {"S": recovery_id}}, ConsistentRead=True
     )
-    return plain(answer["Item"]) if "Item" in answer else None
+    found: Mapping[str, Any] | None = answer.get("Item")
+    return found
 
 
 def rows_of_event(stack: Stack, tenant: str, event_id: str, item: Item | None) -> list[Item]:

@@ -151,7 +151,7 @@ def from_outputs(stage: str, endpoint: str, region: str) -> Stack:
         if exc.response.get("Error", {}).get("Code") == "ValidationError":  # CloudFormation's word for "not there"
             raise StackNotFound(f"there is no stack {name} at {where}") from exc
         raise StackUnreachable(f"{where} would not tell about {name}: {exc}") from exc
-    except BotoCoreError as exc:
+    except (BotoCoreError, ValueError) as exc:  # botocore's word for an endpoint that is no address is ValueError
         raise StackUnreachable(f"{where} could not be asked: {exc}") from exc
     if not found:
         raise StackNotFound(f"there is no stack {name} at {where}")

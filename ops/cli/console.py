@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from functions.catalog.loader import load
 from ops.stack import Stack, Wanted, find
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ def stack_of(ctx: typer.Context) -> Stack:
     """The stack that the global options and the environment name. Raises `StackNotFound` or `StackUnreachable`."""
     wanted = ctx.find_object(Wanted)
     return find(wanted)
+
+
+def check_integrations(named: Iterable[str], and_also: Sequence[str] = ()) -> None:
+    """Raise `Refused` for one that is not in the catalog: misspelt, it would be obeyed and do nothing."""
+    known = (*load().integrations, *and_also)
+    for name in named:
+        if name not in known:
+            raise Refused(f"there is no integration {name!r}; there are {', '.join(known)}")
 
 
 def clean(value: Any) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ops import records
-from ops.cli.console import AsJson, Limit, Refused, emit, show_fields, show_table, stack_of, time_of
+from ops.cli.console import AsJson, Limit, Refused, emit, say, show_fields, show_table, stack_of, time_of
+from ops.local.parameters import TENANT as DEMO_TENANT
 from ops.records import Item
 from ops.stack import Stack
 
@@ -15,7 +16,7 @@ from ops.stack import Stack
 def show(
     ctx: typer.Context,
     event_id: Annotated[str, typer.Argument(help="One event, `source:identity`; without it the latest ones.")] = "",
-    tenant: Annotated[str, typer.Option(help="Whose event it is.")] = "demo",
+    tenant: Annotated[str, typer.Option(help="Whose event it is; on a local stack the demo's, if not said.")] = "",
     source: Annotated[str, typer.Option(help="Only events of this source.")] = "",
     status: Annotated[str, typer.Option(help="Only events in this status: processing, settled.")] = "",
     limit: Limit = 20,
@@ -25,17 +26,24 @@ def show(
     """What became of events: the ledger's view. Exit code 1 if the event is not there."""
     stack = stack_of(ctx)
     if event_id:
-        _one(stack, tenant, event_id, as_json=as_json)
+        if not (tenant or stack.is_local):
+            raise Refused("an event's id is unique within its tenant: say --tenant")
+        _one(stack, tenant or DEMO_TENANT, event_id, as_json=as_json)
         return
     if not (stack.is_local or scan):
         raise Refused("listing reads the whole ledger, which costs on AWS: name an event, or say --scan")
     found = [
         item
         for item in records.events(stack)
-        if (not source or str(item["event_id"]).startswith(f"{source}:")) and (not status or item["status"] == status)
+        if (not source or str(item["event_id"]).startswith(f"{source}:"))
+        and (not status or item["status"] == status)
+        and (not tenant or item["tenant"] == tenant)
     ][:limit]
     if as_json:
         emit(found)
+        return
+    if not found:
+        say("no such events")
         return
     show_table(
         "",

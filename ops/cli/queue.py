@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated
 
 import typer
 
 from functions.catalog.loader import load
-from functions.core.recovery import Status
+from functions.core.attempt import Effect
+from functions.core.failure import MalformedDecision
+from functions.core.integration import INTAKE
+from functions.core.recovery import SUPPRESSED, Row, Status, why_not_replayable
 from ops import records
-from ops.cli.console import AsJson, Limit, Refused, emit, show_fields, show_table, stack_of, time_of
+from ops.cli.console import (
+    AsJson,
+    Limit,
+    Refused,
+    check_integrations,
+    emit,
+    say,
+    show_fields,
+    show_table,
+    stack_of,
+    time_of,
+)
 from ops.stack import Stack
 
-INTAKE = "intake"
+PAGE = "docs/runbooks/recovery.md"
 
 
 def show(
@@ -30,13 +45,15 @@ def show(
         _one(stack, recovery_id, as_json=as_json)
         return
     known = (*load().integrations, INTAKE)
-    if integration and integration not in known:
-        raise Refused(f"there is no integration {integration!r}; there are {', '.join(known)}")
+    check_integrations([integration] if integration else [], and_also=[INTAKE])
     found = records.rows(
         stack, [integration] if integration else known, [one.value for one in status or []], limit=limit
     )
     if as_json:
         emit(found)
+        return
+    if not found:
+        say("nothing is there")
         return
     show_table(
         "",
@@ -56,6 +73,9 @@ def show(
             for row in found
         ],
     )
+    if len(found) == limit:
+        say(f"{limit} are shown, and there may be more: --limit, --status, --integration")
+    say(f"one of them, with its audit: holdfast queue RECOVERY_ID; what to do: {PAGE}")
 
 
 def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
@@ -90,6 +110,28 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
             for event in audit
         ],
     )
+    try:
+        read = records.row_as_decided_on(stack, recovery_id)
+    except MalformedDecision as exc:
+        say(f"{exc}: it was written by another version; see {PAGE}")
+        return
+    if read is not None:
+        say(f"{what_next(read, time.time_ns() // 1_000_000)} ({PAGE})")
+
+
+def what_next(row: Row, now_ms: int) -> str:
+    """What the row's reader can do about it."""
+    if row.is_open:
+        return f"the machine goes on by itself, next at {time_of(row.due_at_ms) or 'the success of what it waits for'}"
+    if row.is_final:
+        return "it has ended for good: nothing is left to do"
+    if row.effect is Effect.UNKNOWN:
+        return "it may have happened, so no replay touches it: look at the provider whether it did, and do it by hand"
+    refused = why_not_replayable(row, now_ms)
+    if refused is not None:
+        return f"no replay would take it ({refused}): if it is still wanted, do it by hand"
+    asked_for = f" --failure-code {SUPPRESSED}" if row.failure_code == SUPPRESSED else ""
+    return f'when its cause is gone: holdfast replay --id {row.recovery_id}{asked_for} --reason "..."'
 
 
 def _what(row: records.Item) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.console import AsJson, ExitCode, Refused, emit, say, show_table, stack_of
+from functions.core.integration import INTAKE
+from ops.cli.console import AsJson, ExitCode, Refused, check_integrations, emit, say, show_table, stack_of
 from ops.stack import Stack
 
 
@@ -32,6 +33,7 @@ def replay(
 ) -> None:
     """Give failed and dead rows one more attempt, under their old keys. Exit code 1 if refused or nothing matched."""
     stack = stack_of(ctx)
+    check_integrations([integration] if integration else [], and_also=[INTAKE])
     chosen = {
         "integration": integration,
         "status": status,
@@ -78,7 +80,9 @@ def invoke(stack: Stack, request: dict[str, Any]) -> dict[str, Any]:
 def _tell(answer: dict[str, Any]) -> None:
     if "error" in answer:
         error = answer["error"] if isinstance(answer["error"], dict) else {"detail": answer["error"]}
-        say(f"refused: {error.get('code', '')} {error.get('detail') or error.get('message') or ''}".rstrip())
+        say(f"refused: {error.get('code', '')} {error.get('message') or error.get('detail') or ''}".rstrip())
+        for problem in error.get("problems", []):
+            say(f"  {problem.get('field', '?')}: {problem.get('problem', '?')}")
         return
     show_table(
         "",
@@ -92,6 +96,12 @@ def _tell(answer: dict[str, Any]) -> None:
     skipped = sum(dict(answer.get("skipped") or {}).values())
     count = sum(item["result"] in ("replayed", "would_replay") for item in answer.get("items", []))
     say(f"{answer.get('matched', 0)} matched, {count} {verb}, {skipped} skipped (job {answer.get('job_id', '')})")
+    for recovery_id in answer.get("not_found", []):
+        say(f"there is no item {recovery_id} that the filter means")
+    if answer.get("truncated"):
+        say("there are more than one call looks through: call again, or narrow the filter")
+    if count and not answer.get("dry_run"):
+        say("what comes of it: holdfast queue --status replayed; what failed again is back under failed or dlq")
 
 
 def _who(stack: Stack) -> str:

@@ -8,8 +8,9 @@ import typer
 from botocore.exceptions import ClientError
 
 from functions.core.event import NAME
+from functions.core.integration import INTAKE
 from functions.core.switches import problem
-from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of
+from ops.cli.console import AsJson, Refused, check_integrations, emit, say, show_table, stack_of
 from ops.stack import Stack
 
 app = typer.Typer(help="The operators' switches: show them, or set one.", no_args_is_help=True)
@@ -60,6 +61,7 @@ def change(
         raise Refused(wrong)
     if not reason.strip() or len(reason.encode()) > REASON_BYTES:
         raise Refused(f"give a reason of at most {REASON_BYTES} bytes")
+    value = _checked(name, value)
     before, version = write(stack, name, value, reason.strip())
     if as_json:
         emit({"name": name, "before": before, "value": value, "version": version})
@@ -105,6 +107,20 @@ def _pattern(ssm: Any, parameter: str) -> str:
         "Parameters"
     ]
     return str(described[0].get("AllowedPattern", "")) if described else ""
+
+
+def _checked(name: str, value: str) -> str:
+    """The value as the parameter's pattern takes it. Raises `Refused` for an integration that does not exist."""
+    parts = name.split("/")
+    if parts[-2:-1] == ["limits"]:
+        check_integrations(parts[-1:])
+    if parts[-1] not in ("disabled_integrations", "replay_blocked_integrations"):
+        return value
+    words = [word.strip() for word in value.split(",") if word.strip()]
+    check_integrations(words, and_also=["none", "all", *([INTAKE] if parts[-1].startswith("replay") else [])])
+    if len(words) > 1 and {"none", "all"} & set(words):
+        raise Refused("none and all stand alone")
+    return ",".join(words)
 
 
 def _unfit(name: str) -> str | None:

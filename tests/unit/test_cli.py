@@ -5,13 +5,19 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from functions.core.attempt import Effect
+from functions.core.recovery import SUPPRESSED, Status
 from ops import stack as stacks
-from ops.cli import run
+from ops.cli import events, replaying, run
 from ops.cli.console import ExitCode, clean, time_of
+from ops.cli.queue import what_next
 from ops.stack import Stack, StackNotFound, Wanted, find
+from tests.fakes import NOON_MS
+from tests.recovery_rows import row as recovery_row
 
 STATE = {
     "format": 1,
@@ -80,6 +86,12 @@ def test_help_exits_with_0_and_names_every_command(capsys: pytest.CaptureFixture
         ("flow/../mode", "live"),
         ("source/a b/mode", "live"),
         ("tenant/\u202e/mode", "live"),
+        ("disabled_integrations", "helpdeks"),
+        ("disabled_integrations", "helpdesk,none"),
+        ("disabled_integrations", "intake"),
+        ("flow/support/replay_blocked_integrations", "helpdesk,nobody"),
+        ("limits/nobody", "0"),
+        ("tenant/acme/limits/nobody", "0"),
     ],
 )
 def test_a_switch_value_that_nobody_could_read_is_refused_before_anything_is_written(
@@ -90,6 +102,54 @@ def test_a_switch_value_that_nobody_could_read_is_refused_before_anything_is_wri
 
     monkeypatch.setattr(stacks, "client", never)
     assert run(["switch", "set", name, value, "--reason", "test"]) in (ExitCode.REFUSED, ExitCode.USAGE)
+
+
+def test_a_replay_of_an_integration_that_does_not_exist_is_refused(
+    stack_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", "--integration", "helpdeks", "--reason", "test"]) == ExitCode.REFUSED
+    assert "helpdesk" in capsys.readouterr().err
+
+
+def test_a_refused_replay_names_the_place_of_every_mistake(
+    stack_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = [{"field": "filter.status.0", "problem": "it is none of failed, dlq"}]
+    error = {"code": "INT-400-INVALID-PAYLOAD", "message": "the request is not valid", "problems": problems}
+    monkeypatch.setattr(replaying, "invoke", lambda *_: {"error": error})
+    assert run(["replay", "--status", "dead", "--reason", "test"]) == ExitCode.REFUSED
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert all(word in told.err for word in ("INT-400-INVALID-PAYLOAD", "filter.status.0", "none of failed, dlq"))
+
+
+def test_an_event_on_aws_is_asked_for_with_its_tenant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(events, "stack_of", lambda _: Stack("dev", "us-east-1", {}))
+    assert run(["events", "shop:1"]) == ExitCode.REFUSED
+    assert "--tenant" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_is_no_address_exits_with_3(no_stack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--endpoint", "nonsense", "env"]) == ExitCode.UNREACHABLE
+    assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"status": Status.RETRYING, "due_at_ms": NOON_MS}, "goes on by itself, next at 20"),
+        ({"status": Status.SUCCEEDED}, "nothing is left to do"),
+        ({"status": Status.FAILED, "failure_code": "EXPIRED"}, "nothing is left to do"),
+        ({"status": Status.FAILED, "effect": Effect.UNKNOWN}, "look at the provider"),
+        ({"status": Status.DLQ, "expires_at_ms": NOON_MS - 1}, "by hand"),
+        ({"status": Status.DLQ}, "holdfast replay --id"),
+        ({"status": Status.FAILED, "failure_code": SUPPRESSED}, "--failure-code SUPPRESSED"),
+    ],
+)
+def test_whoever_reads_one_item_is_told_what_can_be_done_about_it(fields: dict[str, Any], expected: str) -> None:
+    assert expected in what_next(recovery_row("one", **fields), NOON_MS)
 
 
 def test_a_switch_is_not_set_without_a_reason(stack_file: Path) -> None:
