@@ -154,8 +154,7 @@ def sign(
     """The request that the provider would send with this body.
 
     `url` is the address it was told (Twilio signs it), `now` epoch seconds, `message_id` the id of the delivery where
-    the provider
-    sends one in a header. Raises `UnknownProvider`, or `Unsignable`.
+    the provider sends one in a header. Raises `UnknownProvider`, or `Unsignable`.
     """
     signer = _SIGNERS.get(provider)
     if signer is None:

@@ -377,6 +377,9 @@ def integration_state(integration: str, stored: Mapping[str, Any]) -> Integratio
     try:
         health = Health(said)
     except ValueError:
-        _LOG.error("health_unreadable", extra={"integration": integration})
+        _LOG.error(
+            "an integration's health cannot be read: it counts as down until its control item is mended",
+            extra={"integration": integration},
+        )
         health = Health.HARD_DOWN
     return IntegrationState(integration, health, int(stored.get("paused_until", {}).get("N", "0")))

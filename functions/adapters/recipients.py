@@ -37,6 +37,9 @@ class DynamoRecipients:
         if consent is False:
             return Standing.NO_CONSENT
         if suppressed is None or consent is None:
-            _LOG.error("recipient_unreadable", extra={"tenant": tenant, "recipient": recipient})
+            _LOG.error(
+                "a recipient's entry cannot be read: sends to them wait until it is mended",
+                extra={"tenant": tenant, "recipient": recipient},
+            )
             return Standing.UNKNOWN
         return Standing.ALLOWED

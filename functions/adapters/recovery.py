@@ -188,7 +188,10 @@ class DynamoRecovery:
         try:
             return [row_of(stored)]
         except MalformedDecision as exc:
-            _LOG.error("row_unreadable", extra={"recovery_id": stored["pk"].get("S"), "error": str(exc)})
+            _LOG.error(
+                "a recovery item cannot be read and is left as it is: was it written by a newer version?",
+                extra={"recovery_id": stored["pk"].get("S"), "reason": str(exc)},
+            )
             self._count("row_unreadable")
             return []
 

@@ -86,9 +86,8 @@ class _TicketAnswer(BaseModel):
 class RichpanelProvider:
     """Implements `functions.core.ports.Provider`.
 
-    `render` gives a message's text and raises KeyError for one that the catalog does not hold. `definite_statuses`
-    are the
-    catalog's. Nothing raises for Richpanel's trouble.
+    `render` gives a message's text and raises KeyError for one that the catalog does not hold. `definite_statuses` are
+    the catalog's. Nothing raises for Richpanel's trouble.
     """
 
     def __init__(

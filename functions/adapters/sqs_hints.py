@@ -47,10 +47,15 @@ class SqsHints:
                 )
             except (BotoCoreError, ClientError) as exc:
                 left = [hint for later in batches[number:] for hint in later]
-                _LOG.warning("hints_not_sent", extra={"error": code_of(exc), "hints": len(left)})
+                _LOG.warning(
+                    "hints were not sent: their rows are due again", extra={"reason": code_of(exc), "count": len(left)}
+                )
                 return failed + left
             for refused in answer.get("Failed", []):
-                _LOG.warning("hint_refused", extra={"error": refused["Code"]})
+                _LOG.warning(
+                    "the queue refused a hint: its row is due again",
+                    extra={"recovery_id": batch[int(refused["Id"])].recovery_id, "reason": refused["Code"]},
+                )
                 failed.append(batch[int(refused["Id"])])
         return failed
 
@@ -83,7 +88,7 @@ class SqsVisibility:
         name = queue_arn.rpartition(":")[2]
         queue_url = self._queue_urls.get(name)
         if queue_url is None:
-            _LOG.error("visibility_of_unknown_queue", extra={"queue": name})
+            _LOG.error("a message of a queue that is not ours keeps its visibility", extra={"queue": name})
             return
         try:
             self._client.change_message_visibility(
@@ -92,4 +97,7 @@ class SqsVisibility:
                 VisibilityTimeout=min(max(seconds, 0), MAX_VISIBILITY_SECONDS),
             )
         except (BotoCoreError, ClientError) as exc:
-            _LOG.warning("visibility_unchanged", extra={"queue": name, "error": code_of(exc)})
+            _LOG.warning(
+                "a message comes back when its queue's own timeout ends: its visibility could not be set",
+                extra={"queue": name, "reason": code_of(exc)},
+            )

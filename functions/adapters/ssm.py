@@ -70,7 +70,10 @@ class SsmSwitches:
         now_ms = self._clock.now_ms()
         last = self._last
         age_ms = None if last is None else now_ms - last.read_at_ms
-        _LOG.warning("switches_stale", extra={"error": why, "age_ms": age_ms})
+        _LOG.warning(
+            "the switches could not be read: the last ones known hold as long as they may, then what is safest",
+            extra={"reason": why, "age_ms": age_ms},
+        )
         self._count("switches_stale")
         self._rest_until_ms = now_ms + REST_MS
         return last
@@ -165,7 +168,8 @@ class IntegrationSettings:
             if known is None or age_ms >= KNOWN_MS:
                 raise
             _LOG.error(
-                "integration_secret_stale", extra={"integration": integration, "error": str(exc), "age_ms": age_ms}
+                "the integration's parameter could not be read: the last good one serves for a day at most",
+                extra={"integration": integration, "reason": str(exc), "age_ms": age_ms},
             )
             return known[0]
 

@@ -2,8 +2,7 @@
 
 The envelope is a JSON object in the body of an SQS message, and the same object in S3 for as long as anything of the
 event is unfinished. The raw body is always base64, gzipped first when it is over 16 KB, so that a replay sees the
-bytes that
-were signed.
+bytes that were signed.
 """
 
 from __future__ import annotations
@@ -33,10 +32,9 @@ class Event:
 
     `identity` is what a redelivery repeats and another event does not. Where the sender gives none, it is a hash of
     event name and body and `repeat_window_seconds` says for how long an equal one is the same event; otherwise that is
-    0: the same
-    for ever. `fields` are JSON pointers that tell the flow where the source keeps what it reads (conversation, text,
-    author).
-    `payload_hash` is the SHA-256 of the body's stable part. `held` events are accepted and parked.
+    0: the same for ever. `fields` are JSON pointers that tell the flow where the source keeps what it reads
+    (conversation, text, author). `payload_hash` is the SHA-256 of the body's stable part. `held` events are accepted
+    and parked.
     """
 
     tenant: str

@@ -3,13 +3,19 @@
 HoldfastError
 ├── MalformedEnvelope        a queue message is not an envelope this version can read
 ├── MalformedDecision        a stored decision cannot be read back
+├── MalformedSource          a source's entry cannot be used                                   (core/source.py)
+├── MalformedCatalog         a catalog file cannot be used                                 (catalog/loader.py)
+├── UnreadableEvent          an event's body is not what its flow can read                     (flows/flow.py)
 ├── IllegalTransition        code tried to build a transition the state machine does not have
 ├── Conflict                 a conditional write was refused: somebody else moved first
 │   ├── Fenced               the ledger item belongs to another owner or generation by now
 │   └── VersionConflict      the recovery row has another version by now
 ├── StorageUnavailable       a table, queue, bucket or parameter store failed us; nothing is sure to be written
+│   └── UnusableSecret       an integration's parameter is missing or unusable                (adapters/ssm.py)
 └── ClassifierUnavailable    the LLM gave no usable answer in time
 
+Errors that never leave one function (a refused request, a body over the limit) stand in its folder, below the same
+base.
 Failures of providers are values (`Failure`), not exceptions: core decides what they lead to. Foreign exceptions are
 translated to one of these once, in the adapter that met them.
 """
@@ -169,8 +175,7 @@ def failure_of_status(
 
     Retryable are 408, 409, 425, 429 and every 5xx (runbook 004, lines 24 to 26). A status in `definite_statuses`
     promises that nothing happened: a catalog row may list one together with the provider's page that promises it. So
-    does every
-    other 4xx; a redirect or a status nobody knows promises nothing.
+    does every other 4xx; a redirect or a status nobody knows promises nothing.
     """
     is_rate_limit = status == 429 or body_code.upper() in RATE_LIMIT_CODES
     code = "HTTP_429" if is_rate_limit else f"HTTP_{status}"

@@ -22,10 +22,8 @@ class WaitingFor(StrEnum):
     HEALTH = "health"
     SWITCH = "switch"
     PROVIDER_RESET = "provider_reset"
-    RAMP = "ramp"
     CREDENTIAL = "credential"
     PARENT = "parent"
-    PERSON = "person"
     TIME = "time"
 
 

@@ -40,9 +40,6 @@ class ActionStatus(StrEnum):
     NOT_NEEDED = "not_needed"
 
 
-FINISHED = frozenset({ActionStatus.DONE, ActionStatus.SUPERSEDED, ActionStatus.NOT_NEEDED})
-
-
 @dataclass(frozen=True, slots=True)
 class ActionMark:
     """What the ledger says of one action."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from functions.core.attempt import Superseded
 from functions.core.audit import AuditEvent
 from functions.core.decision import Action, Classification
 from functions.core.event import Event
@@ -346,6 +345,3 @@ class Classifier(Protocol):
         else.
         """
         ...
-
-
-SettingResult = Done | Superseded | Failure

@@ -26,8 +26,8 @@ class Effect:
     """One side effect that a provider carried out.
 
     `key` is the idempotency key or the marker that came with it, or empty. `changed` is False where the provider did
-    what it was
-    told and nothing was different afterwards (a tag that was there). `detail` holds the few values a balance compares.
+    what it was told and
+    nothing was different afterwards (a tag that was there). `detail` holds the few values a balance compares.
     """
 
     seq: int

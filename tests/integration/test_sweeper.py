@@ -210,9 +210,7 @@ def test_one_integrations_trouble_does_not_stop_the_others_and_the_tick_still_fa
         stage.tick()
     assert len(failed.value.exceptions) == 2
     assert len(stage.retries.sent) <= 1
-    assert "a duty of the sweeper failed" in stage.log.getvalue() or any(
-        "duties_failed" in line for line in stage.lines
-    )
+    assert sum("duties_failed" in line for line in stage.lines) == 2
     stage.tables.faults.on_before = None
     stage.clock.advance(60_000)
     stage.tick()

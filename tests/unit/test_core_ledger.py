@@ -12,20 +12,17 @@ from hypothesis import strategies as st
 from functions.core.decision import Repeat
 from functions.core.event import Event
 from functions.core.ledger import (
-    FINISHED,
     RETENTION_SECONDS,
     ActionMark,
     ActionStatus,
     Afresh,
     Busy,
     Claim,
-    Claimed,
     Duplicate,
     Fresh,
     LedgerItem,
     LedgerStatus,
     Mismatch,
-    Refused,
     TakeOver,
     admit,
     decided,
@@ -156,12 +153,3 @@ def test_the_stored_decision_is_bound_to_the_items_epoch_so_that_a_repeat_after_
     ids = {decided(found, event()).actions[0].action_id for found in (one, other)}
     assert len(ids) == 2
     assert decided(one, event()) == decided(replace(one, generation=9, owner="o2"), event())
-
-
-def test_a_suppressed_action_has_not_finished_for_those_that_require_it() -> None:
-    assert frozenset({ActionStatus.DONE, ActionStatus.SUPERSEDED, ActionStatus.NOT_NEEDED}) == FINISHED
-
-
-def test_the_answers_to_a_claim_carry_the_item() -> None:
-    held = item(LedgerStatus.PROCESSING)
-    assert Claimed(held).item is Refused(held).item
