@@ -149,6 +149,7 @@ def test_a_job_leaves_a_record_of_who_why_what_and_how_it_ended() -> None:
 
 
 def test_a_dry_run_says_the_same_and_leaves_no_trace() -> None:
+    """000.29, 001.46: what a bulk replay would touch can be seen before it runs."""
     rows = [dead("a"), dead("b", effect=Effect.UNKNOWN), dead("c", failure_code="SUPPRESSED", status=Status.FAILED)]
     stage = Stage(*rows)
     before = dict(stage.tables.rows)
@@ -163,6 +164,7 @@ def test_a_dry_run_says_the_same_and_leaves_no_trace() -> None:
 
 
 def test_what_may_have_happened_ended_for_good_or_is_under_way_is_never_touched() -> None:
+    """000.29, 001.46: nothing whose second effect would do harm."""
     untouchable = [
         dead("unknown", effect=Effect.UNKNOWN),
         dead("expired", status=Status.FAILED, failure_code="EXPIRED"),
@@ -193,7 +195,7 @@ def test_a_dead_event_is_found_without_naming_an_integration() -> None:
     assert stage.now(event_row()).status is Status.REPLAYED
 
 
-def test_the_limit_holds_and_every_matching_item_is_accounted_for_000_27() -> None:
+def test_the_limit_holds_and_every_matching_item_is_accounted_for_000_27_001_45() -> None:
     stage = Stage(*[dead(f"r{n}") for n in range(30)], *[dead(f"u{n}", effect=Effect.UNKNOWN) for n in range(5)])
     answer = stage.ask(limit=12)
     assert answer["replayed"] == 12
@@ -220,7 +222,7 @@ def test_an_unsound_request_is_refused_with_a_stable_code_and_nothing_happens(
     assert stage.tables.events == []
 
 
-def test_while_the_switch_is_off_no_replay_runs_002_31() -> None:
+def test_while_the_switch_is_off_no_replay_runs_002_34() -> None:
     subject = dead()
     stage = Stage(subject, replay="off")
     assert stage.ask()["error"]["code"] == "INT-409-RECOVERY-REPLAY-CONFLICT"
