@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from botocore.exceptions import ClientError
 
+from functions.catalog.loader import load
 from functions.core.event import NAME
 from functions.core.integration import INTAKE
 from functions.core.switches import problem
@@ -67,6 +69,8 @@ def change(
         emit({"name": name, "before": before, "value": value, "version": version})
     else:
         say(f"{name}: {'not set' if before is None else before} → {value} (version {version})")
+    if _without_scope(name)[0] == "limits" and 0 < float(value) < 1:
+        say("it is kept, and slows nothing down yet: in this version only 0 has an effect, which parks")
 
 
 def read(stack: Stack) -> dict[str, dict[str, Any]]:
@@ -110,17 +114,35 @@ def _pattern(ssm: Any, parameter: str) -> str:
 
 
 def _checked(name: str, value: str) -> str:
-    """The value as the parameter's pattern takes it. Raises `Refused` for an integration that does not exist."""
-    parts = name.split("/")
-    if parts[-2:-1] == ["limits"]:
-        check_integrations(parts[-1:])
-    if parts[-1] not in ("disabled_integrations", "replay_blocked_integrations"):
+    """The value as the parameter's pattern takes it. Raises `Refused` for integrations that it would do nothing to."""
+    switch = _without_scope(name)
+    if switch[0] == "limits":
+        _check_governed(switch[1:])
+    if switch[0] not in ("disabled_integrations", "replay_blocked_integrations"):
         return value
     words = [word.strip() for word in value.split(",") if word.strip()]
-    check_integrations(words, and_also=["none", "all", *([INTAKE] if parts[-1].startswith("replay") else [])])
-    if len(words) > 1 and {"none", "all"} & set(words):
-        raise Refused("none and all stand alone")
+    if words in (["none"], ["all"]):
+        return words[0]
+    if not words or {"none", "all"} & set(words):
+        raise Refused("none and all stand alone; else name integrations, with commas between")
+    # Whole events may be kept from replays; nothing is sent for them, so there is nothing of them to disable.
+    _check_governed(words, and_also=[INTAKE] if switch[0] == "replay_blocked_integrations" else [])
     return ",".join(words)
+
+
+def _without_scope(name: str) -> list[str]:
+    """The switch's own name, in parts, without `flow/NAME/`, `source/NAME/` or `tenant/NAME/`."""
+    parts = name.split("/")
+    return parts[2:] if parts[0] in ("flow", "source", "tenant") and len(parts) > 2 else parts
+
+
+def _check_governed(named: Sequence[str], and_also: Sequence[str] = ()) -> None:
+    """Raise `Refused` for an integration that no action goes to: parking it would be obeyed and do nothing."""
+    check_integrations(named, and_also)
+    integrations = load().integrations
+    for one in named:
+        if one in integrations and not integrations[one].kinds:
+            raise Refused(f"no action goes to {one!r}: nothing of it can be parked; to do without it, classifier rules")
 
 
 def _unfit(name: str) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 from functions.core.attempt import Effect
 from functions.core.recovery import SUPPRESSED, Status
 from ops import stack as stacks
-from ops.cli import events, replaying, run
+from ops.cli import events, replaying, run, switches
 from ops.cli.console import ExitCode, clean, time_of
 from ops.cli.queue import what_next
 from ops.stack import Stack, StackNotFound, Wanted, find
@@ -92,6 +92,9 @@ def test_help_exits_with_0_and_names_every_command(capsys: pytest.CaptureFixture
         ("flow/support/replay_blocked_integrations", "helpdesk,nobody"),
         ("limits/nobody", "0"),
         ("tenant/acme/limits/nobody", "0"),
+        ("disabled_integrations", "llm"),
+        ("limits/llm", "0"),
+        ("disabled_integrations", ", ,"),
     ],
 )
 def test_a_switch_value_that_nobody_could_read_is_refused_before_anything_is_written(
@@ -102,6 +105,30 @@ def test_a_switch_value_that_nobody_could_read_is_refused_before_anything_is_wri
 
     monkeypatch.setattr(stacks, "client", never)
     assert run(["switch", "set", name, value, "--reason", "test"]) in (ExitCode.REFUSED, ExitCode.USAGE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "written"),
+    [
+        ("disabled_integrations", " helpdesk ", "helpdesk"),
+        ("disabled_integrations", "none", "none"),
+        ("replay_blocked_integrations", "helpdesk, intake", "helpdesk,intake"),
+        ("source/limits/auto_reply", "off", "off"),
+        ("limits/helpdesk", "0.5", "0.5"),
+    ],
+)
+def test_a_switch_is_written_as_the_parameters_pattern_takes_it(
+    stack_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, written: str
+) -> None:
+    kept: list[tuple[str, str]] = []
+
+    def write(_stack: Stack, name: str, value: str, _reason: str) -> tuple[str | None, int]:
+        kept.append((name, value))
+        return None, 1
+
+    monkeypatch.setattr(switches, "write", write)
+    assert run(["switch", "set", name, value, "--reason", "test"]) == ExitCode.OK
+    assert kept == [(name, written)]
 
 
 def test_a_replay_of_an_integration_that_does_not_exist_is_refused(
