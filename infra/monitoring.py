@@ -28,6 +28,8 @@ class QueueAlarm:
     description: str
 
 
+RUNBOOK = "docs/runbooks/recovery.md"
+
 ALARMS = (
     QueueAlarm("events-dlq-not-drained", "events-dlq", 5, "Triage is broken: poison events wait for it"),
     QueueAlarm("retries-dlq-not-drained", "retries-dlq", 5, "Triage is broken: poison retries wait for it"),
@@ -57,7 +59,7 @@ class Monitoring(Construct):
             self,
             alarm.name.title().replace("-", ""),
             alarm_name=name,
-            alarm_description=alarm.description,
+            alarm_description=f"{alarm.description}. What to do: {RUNBOOK}",
             metric=_derived(name) if config.emulated else _held(queue),
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             threshold=0,

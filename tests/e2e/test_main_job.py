@@ -46,6 +46,7 @@ def test_every_refusal_of_a_forgery_reads_the_same(world: World) -> None:
 def test_items_that_died_with_the_helpdesk_are_brought_to_their_end_by_one_replay(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """000.34, 001.33, 002.34: dead letters and their replay, end to end."""
     world.simulator.add_faults(Fault("helpdesk", FaultMode.STATUS, status=503))
     letters = world.letters("e2e-dead", (WHERE, REFUND), 4)
     world.post([delivery for delivery, _ in letters])
