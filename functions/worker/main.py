@@ -20,6 +20,7 @@ from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds, SystemRandom
 from functions.flows.registry import flows_of
 from functions.observability import logger, metrics
+from functions.worker.attempts import SWITCHES_MAX_AGE_MS
 from functions.worker.handler import build
 from functions.worker.ports import Ports
 from functions.worker.settings import WorkerSettings
@@ -30,11 +31,16 @@ _metrics = metrics("worker")
 _catalog = load()
 _dynamodb, _ssm, _sqs = aws.dynamodb_client(), aws.ssm_client(), aws.sqs_client()
 _secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock)
+_switches = SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count)
 _prompt = _catalog.prompts["support"]
 _helpdesk = _catalog.integrations["helpdesk"]
 
 # One loop for the life of the environment: connections belong to the loop that opened them.
 _loop = asyncio.new_event_loop()
+
+# Read here, where no event waits: what the first batch cannot read in time counts as `route_only`, and its replies
+# are suppressed for good. A read that fails here is tried again by that batch.
+_switches.snapshot(SWITCHES_MAX_AGE_MS)
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -60,7 +66,7 @@ handler = build(
             count=_metrics.count,
         ),
         recipients=DynamoRecipients(_dynamodb, _settings.recipients_table),
-        switches=SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count),
+        switches=_switches,
         envelopes=S3Envelopes(aws.s3_client(), _settings.bucket),
         providers={
             "helpdesk": RichpanelProvider(
