@@ -57,6 +57,9 @@ app.add_typer(switches.app, name="switch")
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; gives its exit code."""
+    if not all(_is_text(argument) for argument in arguments):
+        say("an argument is not UTF-8 text")
+        return ExitCode.USAGE
     try:
         app(args=list(arguments), prog_name="holdfast")
     except SystemExit as exc:
@@ -75,6 +78,11 @@ def run(arguments: Sequence[str]) -> int:
         say(f"the stack does not answer: {exc}")
         return ExitCode.UNREACHABLE
     return ExitCode.OK
+
+
+def _is_text(argument: str) -> bool:
+    """Whether it was decoded whole: Python smuggles in bytes that are no UTF-8 as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def show(
         emit(found)
         return
     if not found:
-        say("no such events")
+        say("no such events; one that was just sent may not have been claimed yet")
         return
     show_table(
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -39,16 +40,18 @@ def show(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """The recovery queue: what is unfinished, dead or was replayed, and why. Exit code 1 if the row is not there."""
+    """The recovery queue: what is unfinished, dead or was replayed, and why. Exit code 1 if the row is not there.
+
+    What succeeded is left out unless it is asked for: --status succeeded.
+    """
     stack = stack_of(ctx)
     if recovery_id:
         _one(stack, recovery_id, as_json=as_json)
         return
     known = (*load().integrations, INTAKE)
     check_integrations([integration] if integration else [], and_also=[INTAKE])
-    found = records.rows(
-        stack, [integration] if integration else known, [one.value for one in status or []], limit=limit
-    )
+    statuses = status or [one for one in Status if one is not Status.SUCCEEDED]
+    found = records.rows(stack, [integration] if integration else known, [one.value for one in statuses], limit=limit)
     if as_json:
         emit(found)
         return
@@ -86,12 +89,11 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
     if as_json:
         emit({**row, "audit": audit})
         return
-    times = ("received_at_ms", "created_at_ms", "updated_at_ms", "due_at_ms", "not_before_ms", "expires_at_ms")
     hidden = {"pk", "gpk", "gsk", "history", "write_id", "action", "stand_in"}
     show_fields(
         [("recovery id", recovery_id), ("what", _what(row))]
         + [
-            (name, time_of(value) if name in times else value)
+            (name, time_of(value) if name in _TIMES else value)
             for name, value in sorted(row.items())
             if name not in hidden
         ]
@@ -117,6 +119,9 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
         return
     if read is not None:
         say(f"{what_next(read, time.time_ns() // 1_000_000)} ({PAGE})")
+
+
+_TIMES = frozenset(field.name for field in fields(Row) if field.name.endswith("_ms") and field.name != "epoch_ms")
 
 
 def what_next(row: Row, now_ms: int) -> str:

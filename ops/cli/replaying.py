@@ -31,7 +31,7 @@ def replay(
     actor: Annotated[str, typer.Option(help="Who asks; without it, as these credentials say.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Give failed and dead rows one more attempt, under their old keys. Exit code 1 if refused or nothing matched."""
+    """Give failed and dead rows one more attempt, under their old keys. Exit code 1 if refused, or if none is."""
     stack = stack_of(ctx)
     check_integrations([integration] if integration else [], and_also=[INTAKE])
     chosen = {
@@ -59,7 +59,7 @@ def replay(
         emit(answer)
     else:
         _tell(answer)
-    if "error" in answer or not answer.get("matched"):
+    if "error" in answer or not answer.get("replayed"):
         raise typer.Exit(ExitCode.REFUSED)
 
 
@@ -84,18 +84,26 @@ def _tell(answer: dict[str, Any]) -> None:
         for problem in error.get("problems", []):
             say(f"  {problem.get('field', '?')}: {problem.get('problem', '?')}")
         return
-    show_table(
-        "",
-        ("recovery id", "result", "event", "action", "why"),
-        [
-            (item["recovery_id"], item["result"], item.get("event_id", ""), item.get("action", ""), item.get("reason"))
-            for item in answer.get("items", [])
-        ],
-    )
+    if answer.get("items"):
+        show_table(
+            "",
+            ("recovery id", "result", "event", "action", "why"),
+            [
+                (
+                    item["recovery_id"],
+                    item["result"],
+                    item.get("event_id", ""),
+                    item.get("action", ""),
+                    item.get("reason", ""),
+                )
+                for item in answer["items"]
+            ],
+        )
     verb = "would be replayed" if answer.get("dry_run") else "replayed"
     skipped = sum(dict(answer.get("skipped") or {}).values())
     count = sum(item["result"] in ("replayed", "would_replay") for item in answer.get("items", []))
-    say(f"{answer.get('matched', 0)} matched, {count} {verb}, {skipped} skipped (job {answer.get('job_id', '')})")
+    job = "" if answer.get("dry_run") else f" (job {answer.get('job_id', '')})"
+    say(f"{answer.get('matched', 0)} matched, {count} {verb}, {skipped} skipped{job}")
     for recovery_id in answer.get("not_found", []):
         say(f"there is no item {recovery_id} that the filter means")
     if answer.get("truncated"):

@@ -158,6 +158,25 @@ def test_an_event_on_aws_is_asked_for_with_its_tenant(
     assert "--tenant" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["send", "github", "--text", "\udcff"], ["switch", "set", "mode", "live", "--reason", "\udcff"]]
+)
+def test_an_argument_that_is_no_text_is_not_understood(
+    arguments: list[str], stack_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == ExitCode.USAGE
+    assert "UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("replayed", "exit_code"), [(1, ExitCode.OK), (0, ExitCode.REFUSED)])
+def test_a_replay_that_replays_nothing_of_what_it_found_exits_with_1(
+    stack_file: Path, monkeypatch: pytest.MonkeyPatch, replayed: int, exit_code: ExitCode
+) -> None:
+    answer = {"job_id": "j", "matched": 1, "replayed": replayed, "skipped": {}, "items": []}
+    monkeypatch.setattr(replaying, "invoke", lambda *_: answer)
+    assert run(["replay", "--id", "x", "--reason", "test"]) == exit_code
+
+
 def test_an_endpoint_that_is_no_address_exits_with_3(no_stack: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--endpoint", "nonsense", "env"]) == ExitCode.UNREACHABLE
     assert "nonsense" in capsys.readouterr().err
