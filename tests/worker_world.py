@@ -8,7 +8,6 @@ leases run out.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
@@ -151,11 +150,12 @@ class EveryKind:
 
     name = FLOW
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], *, needs_llm: bool = False) -> None:
         self.names = names
+        self.needs_llm = needs_llm
 
     def prepare(self, event: Event) -> Prepared:
-        return Prepared("t1", "", {}, needs_llm=False, finding=Finding(SAID))
+        return Prepared("t1", "", {}, needs_llm=self.needs_llm, finding=Finding(SAID))
 
     def decide(
         self,
@@ -169,7 +169,13 @@ class EveryKind:
 
 
 class NoClassifier:
+    """An LLM that is down. `asked` counts the calls."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
     async def classify(self, text: str, labels: Mapping[str, str], deadline_ms: int) -> Classification:
+        self.asked += 1
         raise ClassifierUnavailable("NONE")
 
 
@@ -224,6 +230,8 @@ class World:
         self.retries = FakeHints(self.faults, "retries")
         self.replays = FakeHints(self.faults, "replays")
         self.visibility = FakeVisibility(self.faults)
+        self.classifier = NoClassifier()
+        self.needs_llm = False
         self.quiet = Quiet()
         self.integrations = {DESK: Integration(DESK, KINDS, deadline_seconds=5.0)}
         self.messages: list[Message] = []
@@ -243,7 +251,7 @@ class World:
             switches=self.switches,
             envelopes=self.envelopes,
             providers={DESK: self.provider},
-            classifier=NoClassifier(),
+            classifier=self.classifier,
             visibility=self.visibility,
             clock=self.clock,
             ids=self._ids,
@@ -252,7 +260,7 @@ class World:
             log=self.quiet,
             meter=self.quiet,
             integrations=self.integrations,
-            flows={FLOW: EveryKind(self.names)},
+            flows={FLOW: EveryKind(self.names, needs_llm=self.needs_llm)},
         )
         settings = WorkerSettings(
             stage="test",
@@ -371,8 +379,7 @@ class World:
     def _collect_hints(self) -> None:
         for queue, hints in (("retries", self.retries), ("replays", self.replays)):
             for sent in hints.sent:
-                body = json.dumps({"recovery_id": sent.hint.recovery_id, "version": sent.hint.version})
-                self._put(queue, body, sent.delay_seconds)
+                self._put(queue, sent.hint.to_message(), sent.delay_seconds)
             hints.sent.clear()
 
     def sweep(self) -> None:

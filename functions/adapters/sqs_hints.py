@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -63,7 +62,7 @@ class SqsHints:
 def _entry(index: int, hint: Hint, now_ms: int) -> SendMessageBatchRequestEntryTypeDef:
     entry: SendMessageBatchRequestEntryTypeDef = {
         "Id": str(index),
-        "MessageBody": json.dumps({"recovery_id": hint.recovery_id, "version": hint.version}, separators=(",", ":")),
+        "MessageBody": hint.to_message(),
         "DelaySeconds": delay_seconds(hint, now_ms),
     }
     if hint.tenant:

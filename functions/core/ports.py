@@ -7,6 +7,7 @@ them off its event loop. Provider ports are asynchronous, so that cancelling one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -257,6 +258,26 @@ class Hint:
     version: int
     not_before_ms: int = 0
     tenant: str = ""
+
+    def to_message(self) -> str:
+        """What travels: id and version, as JSON."""
+        return json.dumps({"recovery_id": self.recovery_id, "version": self.version}, separators=(",", ":"))
+
+    @staticmethod
+    def from_message(text: str) -> Hint | None:
+        """The hint that a message is, or None if it is none."""
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(raw, dict):
+            return None
+        recovery_id, version = raw.get("recovery_id"), raw.get("version")
+        if not isinstance(recovery_id, str) or not recovery_id:
+            return None
+        if not isinstance(version, int) or isinstance(version, bool):
+            return None
+        return Hint(recovery_id, version)
 
 
 class Hints(Protocol):

@@ -17,7 +17,6 @@ events that must be written with it. Code that asks for a transition the machine
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -200,7 +199,11 @@ def audit_of(
     containment: str = "",
     reason: str = "",
 ) -> AuditEvent:
-    """The audit event of one transition, with its before and after state (runbook 004, line 64)."""
+    """The audit event of one transition, with its before and after state (runbook 004, line 64).
+
+    A success names no error: what failed before stands in the events of then.
+    """
+    is_success = event_type is AuditType.REPROCESS_SUCCEEDED
     return AuditEvent(
         id=audit_id(after.recovery_id, after.version, event_type),
         at_ms=after.updated_at_ms,
@@ -215,8 +218,8 @@ def audit_of(
         traceparent=after.traceparent,
         before_state="" if before is None else _state(before),
         after_state=_state(after),
-        failure_type=after.failure_class,
-        error=f"{after.failure_code}: {after.failure_detail}" if after.failure_code else "",
+        failure_type="" if is_success else after.failure_class,
+        error=f"{after.failure_code}: {after.failure_detail}" if after.failure_code and not is_success else "",
         containment_action=containment,
         recovery_status=after.status.value,
         reason=reason,
@@ -251,6 +254,12 @@ def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
 # ------------------------------------------------------------------------------------------------------------ new rows
 
 
+def _first(row: Row, status: Status, why: str, **fields: Any) -> Row:
+    """The blank as it is first stored, with that step as its history."""
+    entry = {"at": row.created_at_ms, "from": "", "to": status.value, "why": why[:160]}
+    return replace(row, status=status, history=(entry,), **fields)
+
+
 def failed_first(
     row: Row,
     rules: KindRules,
@@ -281,13 +290,13 @@ def failed_first(
 def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int) -> Change:
     """The row of an action that the gate, a parent or a settle delay keeps from its first attempt."""
     _must_be_seen_again(row, due_at_ms)
-    after = replace(
+    after = _first(
         row,
-        status=Status.PENDING,
+        Status.PENDING,
+        reason,
         waiting_for=waiting_for,
         not_before_ms=due_at_ms,
         due_at_ms=due_at_ms,
-        history=({"at": row.created_at_ms, "from": "", "to": Status.PENDING.value, "why": reason[:160]},),
     )
     return Change(
         after,
@@ -298,12 +307,12 @@ def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int)
 
 def suppressed_first(row: Row, reason: str) -> Change:
     """The row of an action that the gate suppressed: final for the machine, replayable by a person while unexpired."""
-    after = replace(
+    after = _first(
         row,
-        status=Status.FAILED,
+        Status.FAILED,
+        reason,
         failure_code=SUPPRESSED,
         failure_detail=reason,
-        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
     )
     return Change(
         after,
@@ -320,12 +329,12 @@ def held_first(row: Row, reason: str) -> Change:
     """The row of an event whose source a person has put on hold: what a person paused, only a person resumes, by a
     replay.
     """
-    after = replace(
+    after = _first(
         row,
-        status=Status.FAILED,
+        Status.FAILED,
+        reason,
         failure_code=HELD,
         failure_detail=reason,
-        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
     )
     return Change(
         after,
@@ -345,12 +354,12 @@ def held_first(row: Row, reason: str) -> Change:
 
 def expired_first(row: Row, reason: str) -> Change:
     """The row of an action that was too late before its first attempt."""
-    after = replace(
+    after = _first(
         row,
-        status=Status.FAILED,
+        Status.FAILED,
+        reason,
         failure_code="EXPIRED",
         failure_detail=reason,
-        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": reason[:160]},),
     )
     return Change(
         after,
@@ -361,15 +370,15 @@ def expired_first(row: Row, reason: str) -> Change:
 
 def unknown_first(row: Row, detail: str) -> Change:
     """The row of an action whose owner died and left an outcome that nothing can tell: for a person."""
-    after = replace(
+    after = _first(
         row,
-        status=Status.FAILED,
+        Status.FAILED,
+        OUTCOME_UNKNOWN,
         effect=Effect.UNKNOWN,
         failure_class=FailureClass.UNKNOWN_OUTCOME.value,
         failure_code=OUTCOME_UNKNOWN,
         failure_detail=detail[:DETAIL_LENGTH],
         root_cause=PROPOSED_ROOT_CAUSE[FailureClass.UNKNOWN_OUTCOME].value,
-        history=({"at": row.created_at_ms, "from": "", "to": Status.FAILED.value, "why": OUTCOME_UNKNOWN},),
     )
     return Change(
         after,
@@ -385,16 +394,16 @@ def dead_first(row: Row, code: str, detail: str, root_cause: RootCause, status: 
     """The row of a whole event that cannot be processed (`dlq`), or that only a person can judge (`failed`)."""
     if status not in (Status.FAILED, Status.DLQ):
         raise IllegalTransition(f"{row.recovery_id} is dead: it cannot be {status}")
-    after = replace(
+    after = _first(
         row,
-        status=status,
+        status,
+        code,
         failure_class=FailureClass.DATA_ERROR.value
         if root_cause is not RootCause.TRANSIENT_INFRA
         else FailureClass.TRANSIENT.value,
         failure_code=code,
         failure_detail=detail[:DETAIL_LENGTH],
         root_cause=root_cause.value,
-        history=({"at": row.created_at_ms, "from": "", "to": status.value, "why": code},),
     )
     return Change(
         after,
@@ -668,11 +677,16 @@ def poisoned(row: Row, detail: str, now_ms: int) -> Change:
 
 
 def suppress(row: Row, reason: str, now_ms: int) -> Change:
-    """The gate suppressed it on a later attempt."""
+    """The gate suppressed it after a claim, which was no attempt then."""
     _must_be_claimed(row)
-    after = _dead(
-        replace(row, failure_code=SUPPRESSED, failure_detail=reason[:DETAIL_LENGTH]), Status.FAILED, now_ms, reason
+    held = replace(
+        row,
+        attempt_count=row.attempt_count - 1,
+        failure_class="",
+        failure_code=SUPPRESSED,
+        failure_detail=reason[:DETAIL_LENGTH],
     )
+    after = _dead(held, Status.FAILED, now_ms, reason)
     return Change(
         after,
         row,
@@ -874,8 +888,3 @@ def _containment(row: Row) -> str:
     if row.is_open:
         return f"waits for {row.waiting_for.value or 'its time'}"
     return "kept for replay" if row.status is Status.DLQ else "waits for a person"
-
-
-def newest_first(rows: Iterable[Row]) -> list[Row]:
-    """Rows by their last change, newest first; equal ones by id, so that the order is stable."""
-    return sorted(rows, key=lambda row: (-row.updated_at_ms, row.recovery_id))

@@ -23,6 +23,7 @@ REQUIRED = (
     "disabled_integrations",
     "replay_blocked_integrations",
 )
+LLM = "llm"  # the integration that classifies
 KNOWN_FOR_MS = 10 * 60 * 1000  # everything but customer-visible sends may use a snapshot that old
 FRESH_FOR_MS = 5_000  # a customer-visible send asks for a new read after that
 USABLE_FOR_MS = 6_000  # and parks, if there was no new one, after that
@@ -59,6 +60,10 @@ class SwitchView:
     replay_blocked: Integrations
     limits: Mapping[str, float]
     age_ms: int | None
+
+    def may_ask(self, integration: str = LLM) -> bool:
+        """Whether the LLM may be asked: by `classifier`, and by what stops any other integration."""
+        return self.use_llm and integration not in self.disabled and self.limit(integration) > 0
 
     def limit(self, integration: str) -> float:
         """The factor, 0 to 1, on that integration's rate and concurrency."""

@@ -6,13 +6,13 @@ proposal with its evidence beside it: a person may overrule it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from functions.core.event import Event
 from functions.core.failure import RootCause
 from functions.core.ledger import Admission, Busy, Duplicate, LedgerItem, LedgerStatus, Mismatch, admit
+from functions.core.ports import Hint
 from functions.core.recovery import PAYLOAD_MISMATCH, Row, Status
 
 UNREADABLE = "UNREADABLE_MESSAGE"
@@ -28,14 +28,6 @@ class Delivery:
     queue: str
     receive_count: int
     sent_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeadHint:
-    """A hint as its message says it."""
-
-    recovery_id: str
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +55,6 @@ class TooEarly:
 
 
 Verdict = Finding | Handled | TooEarly
-
-
-def dead_hint(message: str) -> DeadHint | None:
-    """The hint that a message is, or None if it is none. Both queues' dead letters meet here, so the content tells."""
-    try:
-        raw = json.loads(message)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(raw, dict):
-        return None
-    recovery_id, version = raw.get("recovery_id"), raw.get("version")
-    if not isinstance(recovery_id, str) or not recovery_id or not isinstance(version, int) or isinstance(version, bool):
-        return None
-    return DeadHint(recovery_id, version)
 
 
 def judge_unreadable(delivery: Delivery, problem: str) -> Finding:
@@ -116,7 +94,7 @@ def propose_root_cause(admissions: Iterable[Admission], items: Iterable[LedgerIt
     return Finding(NEVER_CLAIMED, f"no worker ever claimed it; {_seen(delivery)}", RootCause.TRANSIENT_INFRA)
 
 
-def judge_hint(row: Row, hint: DeadHint, delivery: Delivery, now_ms: int) -> Verdict:
+def judge_hint(row: Row, hint: Hint, delivery: Delivery, now_ms: int) -> Verdict:
     """What a hint's message died of. A row that has moved on since has no need of it."""
     if not row.is_open:
         return Handled("ended")

@@ -11,16 +11,14 @@ from functions.core.clock import Clock, Ids
 from functions.core.event import NAME, Event, digest
 from functions.core.failure import HoldfastError, MalformedEnvelope
 from functions.core.ledger import ledger_key
-from functions.core.ports import Envelopes, Ledger, Recovery
+from functions.core.ports import Envelopes, Hint, Ledger, Recovery
 from functions.core.recovery import PAYLOAD_MISMATCH, Row, dead_first, poisoned
 from functions.core.rows import event_row, unreadable_row
 from functions.core.triage import (
-    DeadHint,
     Delivery,
     Finding,
     Handled,
     TooEarly,
-    dead_hint,
     judge_event,
     judge_hint,
     judge_unreadable,
@@ -98,7 +96,7 @@ class _Triage:
         return True
 
     def _dispose(self, body: str, attributes: dict[str, Any], delivery: Delivery) -> dict[str, Any]:
-        hint = dead_hint(body)
+        hint = Hint.from_message(body)
         if hint is not None:
             return self._hint(hint, delivery)
         try:
@@ -149,7 +147,7 @@ class _Triage:
             "outcome": "recorded" if is_new else "row_exists",
         }
 
-    def _hint(self, hint: DeadHint, delivery: Delivery) -> dict[str, Any]:
+    def _hint(self, hint: Hint, delivery: Delivery) -> dict[str, Any]:
         now_ms = self._clock.now_ms()
         about = {"recovery_id": hint.recovery_id, "version": hint.version}
         row = self._recovery.get(hint.recovery_id)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from functions.core.attempt import History
+from functions.core.attempt import Effect, History
 from functions.core.decision import Action, Classification, Decision, Mode, Repeat
 from functions.core.event import Event
 from functions.core.failure import (
@@ -178,18 +178,15 @@ class FirstPass:
             prepared = flow.prepare(event)
         except UnreadableEvent as unreadable:
             return await self._dead(event, unreadable.code, str(unreadable), unreadable.root_cause)
-        if prepared.needs_llm and admitted.switches.use_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
+        asks_llm = prepared.needs_llm and admitted.switches.may_ask() and admitted.switches.mode is not Mode.MANUAL
+        if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
-        verdict = await self._classify(prepared, admitted.switches)
+        verdict = await self._classify(prepared) if asks_llm else None
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
         return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
 
-    async def _classify(
-        self, prepared: Prepared, switches: SwitchView
-    ) -> Classification | ClassifierUnavailable | None:
-        if not prepared.needs_llm or not switches.use_llm or switches.mode is Mode.MANUAL:
-            return None
+    async def _classify(self, prepared: Prepared) -> Classification | ClassifierUnavailable:
         meter, clock = self._ports.meter, self._ports.clock
         started_ms = clock.now_ms()
         try:
@@ -273,7 +270,7 @@ class FirstPass:
 
     async def _act(self, event: Event, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
         decision = decided(item, event)
-        work = _Work(self, event, item, decision, old_lease_ms)
+        work = _Work(self._ports, self._attempts, self._scale, event, item, decision, old_lease_ms)
         for action in decision.actions:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
                 return await self._give_back(item, old_lease_ms)
@@ -429,10 +426,18 @@ class _Work:
     """The actions of one claimed event: marks, and rows of what is unfinished."""
 
     def __init__(
-        self, owner: FirstPass, event: Event, item: LedgerItem, decision: Decision, old_lease_ms: int | None
+        self,
+        ports: Ports,
+        attempts: Attempts,
+        time_scale: float,
+        event: Event,
+        item: LedgerItem,
+        decision: Decision,
+        old_lease_ms: int | None,
     ) -> None:
-        self._pass = owner
-        self._ports = owner._ports  # noqa: SLF001  # its own pass, in the same module
+        self._ports = ports
+        self._attempts = attempts
+        self._scale = time_scale
         self._event = event
         self._item = item
         self._decision = decision
@@ -472,13 +477,13 @@ class _Work:
                 action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms)
             )
             return
-        if not self._pass._attempts.fits(action):  # noqa: SLF001  # see __init__
+        if not self._attempts.fits(action):
             self._row(
                 action, parked_first(blank, WaitingFor.TIME, "no time was left in this invocation", blank.created_at_ms)
             )
             return
         self.is_started = True
-        attempt = await self._pass._attempts.make(  # noqa: SLF001  # see __init__
+        attempt = await self._attempts.make(
             action,
             self._whose(action),
             history,
@@ -490,7 +495,7 @@ class _Work:
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
         match attempt:
             case Tried(Failure() as failure, was_sent, was_absent, credential_version):
-                known = replace(blank, effect=type(blank.effect).NONE) if was_absent else blank
+                known = replace(blank, effect=Effect.NONE) if was_absent else blank
                 self._failed(action, known, failure, credential_version, was_sent=was_sent)
             case Tried(Done(provider_id)):
                 self._mark(action, ActionStatus.DONE, provider_id)
@@ -521,7 +526,7 @@ class _Work:
             failure,
             self._ports.clock.now_ms(),
             self._ports.rng,
-            self._pass._scale,  # noqa: SLF001  # see __init__
+            self._scale,
             was_sent=was_sent,
         )
         self._row(action, replace(change, after=replace(change.after, credential_version=credential_version)))

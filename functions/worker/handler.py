@@ -7,7 +7,6 @@ A record is acknowledged only when its event or row is settled, or waits as a ro
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -202,7 +201,7 @@ class _Batch:
     async def _hints(self, records: Sequence[Record]) -> None:
         hints: dict[str, tuple[Hint, list[Record]]] = {}
         for record in records:
-            hint = _hint(record.body)
+            hint = Hint.from_message(record.body)
             if hint is None:
                 self._ports.log.warning(
                     "the message is no hint: it goes to the DLQ, and triage looks at it",
@@ -290,16 +289,3 @@ def _is_copy(one: Event, other: Event) -> bool:
         return False
     window_ms = one.repeat_window_seconds * 1000
     return window_ms == 0 or abs(one.received_at_ms - other.received_at_ms) <= window_ms
-
-
-def _hint(body: str) -> Hint | None:
-    try:
-        raw = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(raw, dict):
-        return None
-    recovery_id, version = raw.get("recovery_id"), raw.get("version")
-    if not isinstance(recovery_id, str) or not recovery_id or not isinstance(version, int) or isinstance(version, bool):
-        return None
-    return Hint(recovery_id, version)

@@ -117,7 +117,7 @@ def _checked(name: str, value: str) -> str:
     """The value as the parameter's pattern takes it. Raises `Refused` for integrations that it would do nothing to."""
     switch = _without_scope(name)
     if switch[0] == "limits":
-        _check_governed(switch[1:])
+        check_integrations(switch[1:])
     if switch[0] not in ("disabled_integrations", "replay_blocked_integrations"):
         return value
     words = [word.strip() for word in value.split(",") if word.strip()]
@@ -126,7 +126,10 @@ def _checked(name: str, value: str) -> str:
     if not words or {"none", "all"} & set(words):
         raise Refused("none and all stand alone; else name integrations, with commas between")
     # Whole events may be kept from replays; nothing is sent for them, so there is nothing of them to disable.
-    _check_governed(words, and_also=[INTAKE] if switch[0] == "replay_blocked_integrations" else [])
+    if switch[0] == "replay_blocked_integrations":
+        _check_replayed(words)
+    else:
+        check_integrations(words)
     return ",".join(words)
 
 
@@ -136,13 +139,13 @@ def _without_scope(name: str) -> list[str]:
     return parts[2:] if parts[0] in ("flow", "source", "tenant") and len(parts) > 2 else parts
 
 
-def _check_governed(named: Sequence[str], and_also: Sequence[str] = ()) -> None:
-    """Raise `Refused` for an integration that no action goes to: parking it would be obeyed and do nothing."""
-    check_integrations(named, and_also)
+def _check_replayed(named: Sequence[str]) -> None:
+    """Raise `Refused` for an integration that no action goes to: blocking it would be obeyed and do nothing."""
+    check_integrations(named, [INTAKE])
     integrations = load().integrations
     for one in named:
         if one in integrations and not integrations[one].kinds:
-            raise Refused(f"no action goes to {one!r}: nothing of it can be parked; to do without it, classifier rules")
+            raise Refused(f"no action goes to {one!r}: nothing of it is ever replayed")
 
 
 def _unfit(name: str) -> str | None:

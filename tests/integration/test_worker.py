@@ -552,3 +552,57 @@ def test_a_credential_refused_at_a_lookup_waits_for_a_new_one_too() -> None:
     world.run_until_quiet()
     assert only_row(world).status is Status.SUCCEEDED
     assert [name for _, name in world.provider.sent] == ["tag", "reply"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "value"),
+    [
+        ("classifier", "rules"),
+        ("disabled_integrations", "llm"),
+        ("disabled_integrations", "all"),
+        ("limits/llm", "0"),
+        ("mode", "manual"),
+    ],
+)
+def test_an_llm_that_is_switched_off_is_not_asked(switch: str, value: str) -> None:
+    """002.27: each switch that says so, and the general ones that name it."""
+    world = World(("tag",), {**World().switches.values, switch: value})
+    world.needs_llm = True
+    world.accept(world.event())
+    world.deliver()
+
+    assert world.classifier.asked == 0
+    assert len(world.tables.ledger) == 1
+
+
+def test_an_llm_that_is_on_is_asked_once_and_its_silence_stops_nothing() -> None:
+    """002.27"""
+    world = World(("tag",))
+    world.needs_llm = True
+    event = world.event()
+    world.accept(event)
+    world.run_until_quiet()
+
+    assert world.classifier.asked == 1
+    world.check_settled(event)
+
+
+def test_the_audit_of_a_success_names_no_error_and_a_stop_counts_no_attempt() -> None:
+    """004.16, 004.18"""
+    world = World(("tag", "reply", "instead"), {**World().switches.values, "auto_reply": "off"})
+    world.accept(world.event())
+    world.run_until_quiet()
+    stopped = next(row for row in rows(world) if row.failure_code == SUPPRESSED)
+    again = replay(stopped, world.clock.now, actor="ops", reason="ask", request_id="r", job_id="j", scale=1.0)
+    FakeRecovery(world.tables).commit([again])
+    world.run_until_quiet()
+    stopped = next(row for row in rows(world) if row.failure_code == SUPPRESSED)
+    assert (stopped.status, stopped.attempt_count) == (Status.FAILED, 0)
+
+    world.switches.values["auto_reply"] = "on"
+    world.clock.advance(10_000)
+    again = replay(stopped, world.clock.now, actor="ops", reason="now", request_id="r", job_id="j", scale=1.0)
+    FakeRecovery(world.tables).commit([again])
+    world.run_until_quiet()
+    done = [one for one in world.tables.events if one.event_type is AuditType.REPROCESS_SUCCEEDED]
+    assert [(one.error, one.failure_type) for one in done] == [("", "")]

@@ -41,7 +41,6 @@ from functions.core.recovery import (
     held_first,
     hinted,
     may_claim,
-    newest_first,
     parked_first,
     poisoned,
     put_off,
@@ -799,8 +798,3 @@ def test_a_rows_history_keeps_its_last_twenty_steps() -> None:
         row = defer(row, WaitingFor.HEALTH, f"step {step}", NOON_MS + step + 1, NOON_MS + step, uncount=False).after
     assert len(row.history) == HISTORY_LENGTH
     assert row.history[-1]["why"] == "step 29"
-
-
-def test_the_newest_rows_come_first_and_equal_ones_by_id() -> None:
-    rows = [blank(recovery_id=name, updated_at_ms=at) for name, at in (("b", 1), ("c", 2), ("a", 1))]
-    assert [row.recovery_id for row in newest_first(rows)] == ["c", "a", "b"]

@@ -9,14 +9,13 @@ import pytest
 from functions.core.decision import Classification, DecidedBy, Decision, Mode
 from functions.core.failure import RootCause
 from functions.core.ledger import LedgerItem, LedgerStatus, ledger_key
+from functions.core.ports import Hint
 from functions.core.recovery import Status
 from functions.core.triage import (
-    DeadHint,
     Delivery,
     Finding,
     Handled,
     TooEarly,
-    dead_hint,
     judge_event,
     judge_hint,
     judge_unreadable,
@@ -108,8 +107,8 @@ def test_a_message_of_another_form_points_at_the_schema_001_43() -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ('{"recovery_id":"r1","version":3}', DeadHint("r1", 3)),
-        ('{"recovery_id":"r1","version":3,"more":1}', DeadHint("r1", 3)),
+        ('{"recovery_id":"r1","version":3}', Hint("r1", 3)),
+        ('{"recovery_id":"r1","version":3,"more":1}', Hint("r1", 3)),
         ('{"recovery_id":"","version":3}', None),
         ('{"recovery_id":"r1","version":true}', None),
         ('{"recovery_id":"r1"}', None),
@@ -119,28 +118,28 @@ def test_a_message_of_another_form_points_at_the_schema_001_43() -> None:
         ("[" * 100_000, None),
     ],
 )
-def test_a_hint_is_told_by_its_content(message: str, expected: DeadHint | None) -> None:
-    assert dead_hint(message) == expected
+def test_a_hint_is_told_by_its_content(message: str, expected: Hint | None) -> None:
+    assert Hint.from_message(message) == expected
 
 
 def test_a_hint_that_nothing_came_of_is_poison() -> None:
-    finding = judge_hint(row(version=4), DeadHint("r", 4), DELIVERY, NOON_MS)
+    finding = judge_hint(row(version=4), Hint("r", 4), DELIVERY, NOON_MS)
     assert isinstance(finding, Finding)
     assert finding.root_cause is RootCause.CODE_DEFECT
 
 
 def test_a_hint_is_poison_too_if_only_other_hints_were_sent_since() -> None:
-    assert isinstance(judge_hint(row(version=9), DeadHint("r", 4), DELIVERY, NOON_MS), Finding)
+    assert isinstance(judge_hint(row(version=9), Hint("r", 4), DELIVERY, NOON_MS), Finding)
 
 
 def test_a_hint_whose_row_was_worked_on_since_is_needless() -> None:
     moved = row(version=9, updated_at_ms=NOON_MS - 4_999)
-    assert judge_hint(moved, DeadHint("r", 4), DELIVERY, NOON_MS) == Handled("moved")
+    assert judge_hint(moved, Hint("r", 4), DELIVERY, NOON_MS) == Handled("moved")
 
 
 def test_a_hint_at_an_ended_row_is_needless() -> None:
-    assert judge_hint(dead(), DeadHint("r", 1), DELIVERY, NOON_MS) == Handled("ended")
+    assert judge_hint(dead(), Hint("r", 1), DELIVERY, NOON_MS) == Handled("ended")
 
 
 def test_a_hint_whose_row_is_under_way_is_left_for_later() -> None:
-    assert judge_hint(row(lease_until_ms=NOON_MS + 1), DeadHint("r", 1), DELIVERY, NOON_MS) == TooEarly(NOON_MS + 1)
+    assert judge_hint(row(lease_until_ms=NOON_MS + 1), Hint("r", 1), DELIVERY, NOON_MS) == TooEarly(NOON_MS + 1)
