@@ -17,6 +17,14 @@ from ops.local import LocalStack
 from ops.stack import STACK_FILE_VARIABLE
 
 PATIENCE_SECONDS = 120.0
+FUNCTIONS = (
+    "IngressFunction",
+    "WorkerFunction",
+    "TriageFunction",
+    "SweeperFunction",
+    "EvaluatorFunction",
+    "ReplayFunction",
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +46,7 @@ class World(Stage):
         deadline = time.monotonic() + seconds
         while missing := what_is_missing():
             if time.monotonic() > deadline:
-                pytest.fail(f"after {seconds:.0f} s: {missing}")
+                pytest.fail(f"after {seconds:.0f} s: {missing}{self.denials()}")
             time.sleep(0.5)
 
     def problems_in(self, conversations: list[str]) -> list[str]:
@@ -54,6 +62,14 @@ class World(Stage):
         group = configuration["LoggingConfig"]["LogGroup"]
         pages = self.stack.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
         return "".join(event["message"] for page in pages for event in page["events"])
+
+    def denials(self) -> str:
+        """Which functions were denied something, and the first line that says what: a missing grant names itself."""
+        found = []
+        for function in FUNCTIONS:
+            lines = [line for line in self.log_of(function).splitlines() if "AccessDenied" in line]
+            found += [f"\n{function}: {len(lines)} × AccessDenied, first: {lines[0][:400]}"] if lines else []
+        return "".join(found)
 
     def role_of(self, function_output: str) -> str:
         """Name of the role the function runs under."""
