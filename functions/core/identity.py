@@ -5,6 +5,7 @@ Forms of an identity, so made that no two of them can meet, whatever a sender ch
     id                      as the sender gave it: at most 128 letters, digits and `._:-`
     ~h{64 hex digits}       hash of an id that is longer, has other characters, or consists of several parts
     {either}~c{32 hex}      the signature does not cover the id: a hash of what it does cover is part of the identity
+    {any}~b{32 hex}         the id alone does not tell two events apart: a hash of the body's stable part as well
     ~w{64 hex digits}       the sender gives no id: hash of event name and body, good for the repeat window only
 """
 
@@ -45,17 +46,18 @@ def identity_of(
 ) -> Identity:
     """The identity by the first rule that finds every one of its parts, else the hash of name and payload."""
     for rule in rules:
+        tail = f"~b{payload_hash[:32]}" if rule.with_body else ""
         if rule.header:
             found = headers.get(rule.header, "").strip()
             if found:
                 value = _written(found)
-                return Identity(
-                    value if is_signed_header(rule.header) else f"{value}~c{content_hash[:32]}", is_lasting=True
-                )
+                if not is_signed_header(rule.header):
+                    value = f"{value}~c{content_hash[:32]}"
+                return Identity(value + tail, is_lasting=True)
             continue
         parts = [text_at(document, pointer) for pointer in rule.pointers]
         if all(parts):
-            return Identity(_written(*parts), is_lasting=True)
+            return Identity(_written(*parts) + tail, is_lasting=True)
     return Identity("~w" + digest(event_name, payload_hash), is_lasting=False)
 
 
@@ -89,8 +91,14 @@ def name_of(selectors: Sequence[str], detail: str, headers: Mapping[str, str], d
 
 
 def payload_hash_of(body: bytes, document: object, unstable: Sequence[str]) -> str:
-    """SHA-256 of what a redelivery repeats: the raw body, or the document without the provider's unstable members."""
-    if unstable and isinstance(document, dict):
+    """SHA-256 of what a redelivery repeats: the raw body, or the document without the provider's unstable members.
+
+    A list is taken apart only where a pointer says so with `*`: the members of its every element.
+    """
+    if unstable and (
+        isinstance(document, dict)
+        or (isinstance(document, list) and any(pointer.startswith("/*") for pointer in unstable))
+    ):
         stable = json.dumps(without(document, unstable), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(stable.encode()).hexdigest()
     return hashlib.sha256(body).hexdigest()

@@ -63,13 +63,18 @@ def text_at(document: object, pointer: str) -> str:
 
 
 def without(document: object, pointers: Sequence[str]) -> object:
-    """The document without the members the pointers lead to. The one given stays as it is."""
+    """The document without the members the pointers lead to. The one given stays as it is.
+
+    Here, and only here, `*` leads to every element of a list.
+    """
     for pointer in pointers:
         document = _without(document, _tokens(pointer))
     return document
 
 
 def _without(document: object, tokens: list[str]) -> object:
+    if isinstance(document, list) and len(tokens) > 1 and tokens[0] == "*":
+        return [_without(element, tokens[1:]) for element in document]
     if not tokens or not isinstance(document, dict) or tokens[0] not in document:
         return document
     if len(tokens) == 1:

@@ -54,10 +54,15 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRule:
-    """Where a delivery's id is: a lower-case header name, or pointers into the body that together are the id."""
+    """Where a delivery's id is: a lower-case header name, or pointers into the body that together are the id.
+
+    `with_body`: the id alone does not tell two events apart (it is that of one event of several in the body, or of a
+    thing that has many), so that the stable part of the body counts too.
+    """
 
     header: str = ""
     pointers: tuple[str, ...] = ()
+    with_body: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.header) == bool(self.pointers):

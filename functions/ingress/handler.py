@@ -114,7 +114,10 @@ class _Ingress:
         shake = provider.handshake
         if shake and text_at(document, shake.pointer) == shake.value:
             trail.event_name = shake.value
-            return Answer(200, json.dumps({"challenge": text_at(document, shake.echo)[:MAX_CHALLENGE_LENGTH]}))
+            text = text_at(document, shake.echo)[:MAX_CHALLENGE_LENGTH]
+            if shake.reply is None:
+                return Answer(shake.status, json.dumps({"challenge": text}))
+            return Answer(shake.status, shake.reply(text, endpoint.signing_secret(delivery, received_at_ms)))
         event = _event_of(endpoint, delivery, document, received_at_ms, trail)
         trail.event_id, trail.event_name = event.event_id, event.event_name
         self._store(event)

@@ -6,6 +6,8 @@ Adding a provider whose scheme is a keyed digest, a shared secret or Basic is ad
 
 from __future__ import annotations
 
+import hmac
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +15,7 @@ from enum import StrEnum
 from functions.core.source import HEADER_NAME, IdentityRule, MalformedSource, Source
 from functions.signatures.scheme import (
     Basic,
+    Delivery,
     Ed25519,
     Encoding,
     Headers,
@@ -24,6 +27,20 @@ from functions.signatures.scheme import (
     UnusableScheme,
     UnusableSecret,
     Verifier,
+)
+from functions.signatures.special import (
+    HOOK0,
+    HUBSPOT,
+    HUBSPOT_VERSIONS,
+    AnyOf,
+    BodyDigest,
+    Case,
+    FirstCase,
+    PublicKeySignature,
+    adyen_claim,
+    ed25519_key,
+    mailgun_claim,
+    p256_key,
 )
 
 
@@ -38,11 +55,17 @@ class Content(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A delivery that only asks whether we are there: `pointer` leads to `value`, and we answer what is at `echo`."""
+    """A delivery that only asks whether we are there: `pointer` leads to `value`, and we answer what is at `echo`.
+
+    `reply` makes the answer's body from that text and the secret that signed the question; without it the answer is
+    `{"challenge": text}`.
+    """
 
     pointer: str
     value: str
     echo: str
+    status: int = 200
+    reply: Callable[[str, str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +174,22 @@ def generic_hmac(options: Mapping[str, str]) -> Scheme:
     )
 
 
+def _hubspot(options: Mapping[str, str]) -> Scheme:
+    """`version` (v1, v2, v3) takes deliveries of that version only; without it the newest one that is there counts."""
+    _only(options, "version")
+    version = options.get("version")
+    if version is None:
+        return HUBSPOT
+    if version not in HUBSPOT_VERSIONS:
+        raise UnusableScheme(f"scheme.version is none of {', '.join(HUBSPOT_VERSIONS)}")
+    return HUBSPOT_VERSIONS[version]
+
+
+def _zoom_reply(token: str, secret: str) -> str:
+    encrypted = hmac.digest(secret.encode(), token.encode("utf-8", "surrogatepass"), "sha256").hex()
+    return json.dumps({"plainToken": token, "encryptedToken": encrypted})
+
+
 def _shared_secret(default_header: str) -> Callable[[Mapping[str, str]], Scheme]:
     def configured(options: Mapping[str, str]) -> Scheme:
         _only(options, "header", "prefix")
@@ -174,6 +213,17 @@ _STANDARD = KeyedDigest(
     secret_form=SecretForm.BASE64,
     public_key=Ed25519(version="v1a", key_prefix="whpk_"),
 )
+_DISCORD = PublicKeySignature(
+    Headers("x-signature-ed25519", "x-signature-timestamp"), Encoding.HEX, ed25519_key, moment=Moment.SECONDS
+)
+_ADYEN_HEADER = "hmacsignature"
+_ADYEN_ITEM = "/notificationItems/0/NotificationRequestItem"
+
+
+def _always(delivery: Delivery) -> bool:  # noqa: ARG001  # whatever it is
+    return True
+
+
 _STANDARD_IDENTITY = (IdentityRule(header="webhook-id"), IdentityRule(header="svix-id"))
 
 _ROWS = (
@@ -256,6 +306,236 @@ _ROWS = (
         content=Content.JSON_OR_FORM,
         acceptance=Acceptance(content_type="text/xml", body="<Response/>"),
     ),
+    # https://developer.squareup.com/docs/webhooks/step3validate
+    # The address is the one the subscription names: behind a proxy, declare it as the source's `public_url`.
+    Provider(
+        "square",
+        KeyedDigest(
+            headers=(Headers("x-square-hmacsha256-signature"),), encoding=Encoding.BASE64, content="{url}{body}"
+        ),
+        identity=(IdentityRule(pointers=("/event_id",)),),
+    ),
+    # https://developer.paddle.com/webhooks/signature-verification
+    # A replay from the dashboard is a new notification of the same event.
+    Provider(
+        "paddle",
+        KeyedDigest(
+            headers=(Headers("paddle-signature"),),
+            encoding=Encoding.HEX,
+            content="{timestamp}:{body}",
+            version="h1",
+            separator=";",
+            timestamp_key="ts",
+        ),
+        identity=(IdentityRule(pointers=("/event_id",)),),
+        unstable=("/notification_id",),
+    ),
+    # https://workos.com/docs/events/data-syncing/webhooks
+    Provider(
+        "workos",
+        KeyedDigest(
+            headers=(Headers("workos-signature"),),
+            encoding=Encoding.HEX,
+            content="{timestamp}.{body}",
+            version="v1",
+            separator=",",
+            timestamp_key="t",
+            moment=Moment.MILLISECONDS,
+        ),
+        identity=(IdentityRule(pointers=("/id",)),),
+        event_name=("/event",),
+    ),
+    # https://developers.line.biz/en/docs/messaging-api/verify-webhook-signature/
+    # One body holds several events; a redelivery says in each of them that it is one.
+    Provider(
+        "line",
+        KeyedDigest(headers=(Headers("x-line-signature"),), encoding=Encoding.BASE64),
+        identity=(IdentityRule(pointers=("/events/0/webhookEventId",), with_body=True),),
+        event_name=("/events/0/type",),
+        unstable=("/events/*/deliveryContext",),
+    ),
+    # https://developer.pagerduty.com/docs/verifying-webhook-signatures
+    Provider(
+        "pagerduty",
+        KeyedDigest(headers=(Headers("x-pagerduty-signature"),), encoding=Encoding.HEX, version="v1", separator=","),
+        identity=(IdentityRule(pointers=("/event/id",)),),
+        event_name=("/event/event_type",),
+    ),
+    # https://developer.box.com/guides/webhooks/v2/signatures-v2/
+    # Both of an application's keys sign, so that either may be replaced.
+    Provider(
+        "box",
+        AnyOf(
+            tuple(
+                KeyedDigest(
+                    headers=(Headers(f"box-signature-{key}", "box-delivery-timestamp"),),
+                    encoding=Encoding.BASE64,
+                    content="{body}{timestamp}",
+                    moment=Moment.RFC3339,
+                )
+                for key in ("primary", "secondary")
+            )
+        ),
+        identity=(IdentityRule(pointers=("/id",)), IdentityRule(header="box-delivery-id")),
+        event_name=("/trigger",),
+    ),
+    # https://developer.zendesk.com/documentation/webhooks/verifying/
+    # The account may write the body itself, so that an `id` in it may be a ticket's.
+    Provider(
+        "zendesk",
+        KeyedDigest(
+            headers=(Headers("x-zendesk-webhook-signature", "x-zendesk-webhook-signature-timestamp"),),
+            encoding=Encoding.BASE64,
+            content="{timestamp}{body}",
+            moment=Moment.RFC3339,
+        ),
+        identity=(IdentityRule(header="x-zendesk-webhook-invocation-id"),),
+        event_name=("/type", "/zen:event-type", "/event_type"),
+        event_version=("/zendesk_event_version",),
+        content=Content.JSON_OR_FORM,
+    ),
+    # https://developers.intercom.com/docs/webhooks/webhook-notifications
+    Provider(
+        "intercom",
+        KeyedDigest(headers=(Headers("x-hub-signature"),), encoding=Encoding.HEX, algorithm="sha1", version="sha1"),
+        identity=(IdentityRule(pointers=("/id",)),),
+        event_name=("/topic", "/type"),
+        unstable=("/delivery_attempts", "/delivery_status", "/delivered_at", "/first_sent_at"),
+    ),
+    # https://razorpay.com/docs/webhooks/validate-test/
+    Provider(
+        "razorpay",
+        KeyedDigest(headers=(Headers("x-razorpay-signature"),), encoding=Encoding.HEX),
+        identity=(IdentityRule(header="x-razorpay-event-id"),),
+        event_name=("/event",),
+    ),
+    # https://developers.zoom.us/docs/api/webhooks/
+    # No id. The moment is in milliseconds, but two people may join within one.
+    Provider(
+        "zoom",
+        KeyedDigest(
+            headers=(Headers("x-zm-signature", "x-zm-request-timestamp"),),
+            encoding=Encoding.HEX,
+            content="v0:{timestamp}:{body}",
+            version="v0",
+        ),
+        identity=(IdentityRule(pointers=("/event", "/event_ts"), with_body=True),),
+        event_name=("/event",),
+        handshake=Handshake("/event", "endpoint.url_validation", "/payload/plainToken", reply=_zoom_reply),
+        acceptance=Acceptance(status=200),
+    ),
+    # https://mailchimp.com/developer/transactional/guides/track-respond-activity-webhooks/
+    # `_id` is the message's, and one body holds several events.
+    Provider(
+        "mandrill",
+        KeyedDigest(
+            headers=(Headers("x-mandrill-signature"),),
+            encoding=Encoding.BASE64,
+            content="{url}{form}",
+            algorithm="sha1",
+        ),
+        identity=(IdentityRule(pointers=("/0/_id",), with_body=True),),
+        event_name=("/0/event", "/0/type"),
+        content=Content.FORM,
+        payload_field="mandrill_events",
+        acceptance=Acceptance(status=200),
+    ),
+    # https://docs.gitlab.com/user/project/integrations/webhooks/
+    # Events that set one another off share their event's UUID.
+    Provider(
+        "gitlab",
+        SharedSecret("x-gitlab-token"),
+        identity=(IdentityRule(header="idempotency-key"), IdentityRule(header="x-gitlab-event-uuid", with_body=True)),
+        event_name=("/object_kind", "/event_name", "/event_type", "header:x-gitlab-event"),
+        event_detail="/object_attributes/action",
+    ),
+    # https://postmarkapp.com/developer/webhooks/webhooks-overview
+    # One message is delivered, opened and clicked, each of them more than once.
+    Provider(
+        "postmark",
+        Basic(),
+        identity=(IdentityRule(pointers=("/MessageID",), with_body=True),),
+        event_name=("/RecordType",),
+        acceptance=Acceptance(status=200),
+    ),
+    # https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
+    # A public key; the moment has no tolerance there, and ids hold off what is sent again. One body, several events.
+    Provider(
+        "sendgrid",
+        PublicKeySignature(
+            Headers("x-twilio-email-event-webhook-signature", "x-twilio-email-event-webhook-timestamp"),
+            Encoding.BASE64,
+            p256_key,
+            moment=None,
+        ),
+        identity=(IdentityRule(pointers=("/0/sg_event_id",), with_body=True),),
+        event_name=("/0/event",),
+    ),
+    # https://docs.discord.com/developers/interactions/overview#setting-up-an-endpoint
+    # An interaction is answered later, by a call of ours: 202 without a body says so.
+    Provider(
+        "discord",
+        _DISCORD,
+        identity=(IdentityRule(pointers=("/id",)),),
+        event_name=("/data/name", "/data/custom_id", "/type"),
+        event_version=("/version",),
+        handshake=Handshake("/type", "1", "", reply=lambda _text, _secret: '{"type": 1}'),
+        acceptance=Acceptance(body=""),
+    ),
+    # https://docs.discord.com/developers/events/webhook-events
+    # The same signature, but here 0 asks and 1 is an event, and the answer is 204 without a body.
+    Provider(
+        "discord-events",
+        _DISCORD,
+        identity=(IdentityRule(pointers=("/event/type", "/event/timestamp"), with_body=True),),
+        event_name=("/event/type",),
+        event_version=("/version",),
+        handshake=Handshake("/type", "0", "", status=204, reply=lambda _text, _secret: ""),
+        acceptance=Acceptance(status=204, body=""),
+    ),
+    # See `HUBSPOT`. A batch of events; each counts the attempts, and `eventId` alone is not unique.
+    Provider(
+        "hubspot",
+        _hubspot,
+        identity=(IdentityRule(pointers=("/0/eventId", "/0/occurredAt"), with_body=True),),
+        event_name=("/0/subscriptionType", "/subscriptionType", "/eventType"),
+        unstable=("/*/attemptNumber",),
+    ),
+    # https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures
+    # Payments sign inside the body, platforms in a header; a header that is there decides alone.
+    Provider(
+        "adyen",
+        FirstCase(
+            (
+                Case(
+                    lambda delivery: _ADYEN_HEADER in delivery.headers,
+                    KeyedDigest(
+                        headers=(Headers(_ADYEN_HEADER),), encoding=Encoding.BASE64, secret_form=SecretForm.HEX
+                    ),
+                ),
+                Case(_always, BodyDigest(adyen_claim, Encoding.BASE64, SecretForm.HEX)),
+            )
+        ),
+        identity=(
+            # Signed inside the body: nothing that is not signed may make another event of a copy.
+            IdentityRule(pointers=tuple(f"{_ADYEN_ITEM}/{name}" for name in ("pspReference", "eventCode", "success"))),
+            IdentityRule(pointers=("/type",), with_body=True),
+        ),
+        event_name=(f"{_ADYEN_ITEM}/eventCode", "/type"),
+        acceptance=Acceptance(status=200, content_type="text/plain", body="[accepted]"),
+    ),
+    # The token is signed and used once; an event's id is not signed, and so would let a copy pass for another event.
+    Provider(
+        "mailgun",
+        BodyDigest(mailgun_claim, Encoding.HEX, moment=Moment.SECONDS),
+        identity=(IdentityRule(pointers=("/signature/token",)),),
+        event_name=("/event-data/event",),
+        acceptance=Acceptance(status=200),
+    ),
+    # Each delivery names its event; what of it the signature covers is the sender's choice.
+    Provider(
+        "hook0", HOOK0, identity=(IdentityRule(header="x-event-id"),), event_name=("header:x-event-type", "/event")
+    ),
     Provider("generic-hmac", generic_hmac, content=Content.ANY),
     Provider("generic-apikey", _shared_secret("x-api-key"), content=Content.ANY),
     Provider("generic-basic", Basic(), content=Content.ANY),
@@ -279,6 +559,12 @@ class Endpoint:
     def identity(self) -> tuple[IdentityRule, ...]:
         """The source's own rules, or the provider's."""
         return self.provider.identity if self.source.identity is None else self.source.identity
+
+    def signing_secret(self, delivery: Delivery, now_ms: int) -> str:
+        """The secret that a verified delivery was made with; the first of the source's if none of them fits alone."""
+        values = [secret.value for secret in self.source.secrets]
+        scheme = scheme_of(self.provider, self.source.scheme)
+        return next((value for value in values if scheme.verifier([value]).check(delivery, now_ms) is None), values[0])
 
     @property
     def content(self) -> Content:

@@ -178,7 +178,9 @@ class KeyedDigest:
     just the digest where the scheme has no version.
     With `timestamp_key` the moment is an item of that header instead of a header of its own.
     `form` stands for the sorted form fields (Twilio); where the body is no form, the query member `body_hash_query`
-    must hold its SHA-256 instead. `tries_ports`: the sender may have signed the address with or without its port.
+    must hold its SHA-256 instead. `tries_ports`: the sender may have signed the address with or without its port;
+    `tries_decoded`: or with its punctuation decoded (HubSpot).
+    `is_plain_hash`: no HMAC but the hash of secret and content (HubSpot's older versions).
     """
 
     headers: tuple[Headers, ...]
@@ -194,6 +196,8 @@ class KeyedDigest:
     public_key: Ed25519 | None = None
     body_hash_query: str = ""
     tries_ports: bool = False
+    tries_decoded: bool = False
+    is_plain_hash: bool = False
 
     def verifier(self, secrets: Sequence[str], tolerance_seconds: int = TOLERANCE_SECONDS) -> Verifier:
         """Raises `UnusableSecret` naming the secret's place in the list."""
@@ -222,6 +226,16 @@ class _Presented:
     timestamp: str
     other_versions: bool
     is_malformed: bool
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+# : / ? @ ! $ ' ( ) * , ;  and nothing else, as HubSpot's list has it.
+_ENCODED_PUNCTUATION = re.compile(r"%(3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
 
 
 class _Unsigned(Exception):
@@ -313,10 +327,10 @@ class DigestVerifier:
 
     def _is_authentic(self, delivery: Delivery, presented: _Presented, timestamp: str, id_: str) -> bool:
         is_authentic = False
-        for url in _with_and_without_port(delivery.url) if self.scheme.tries_ports else (delivery.url,):
+        for url in self._urls(delivery.url):
             parts = list(self._content(delivery, timestamp, id_, url))
             for key in self.keys if presented.digests else ():
-                state = hmac.new(key, digestmod=self.scheme.algorithm)
+                state = self._started(key)
                 for part in parts:
                     state.update(part)
                 expected = self.scheme.encoding.write(state.digest())
@@ -326,6 +340,19 @@ class DigestVerifier:
                 content = b"".join(parts)
                 is_authentic |= any(is_signature(_bytes(text), content) for text in presented.public_signatures)
         return is_authentic
+
+    def _urls(self, url: str) -> tuple[str, ...]:
+        if self.scheme.tries_ports:
+            return _with_and_without_port(url)
+        if self.scheme.tries_decoded:
+            decoded = _ENCODED_PUNCTUATION.sub(lambda found: chr(int(found.group(1), 16)), url)
+            return (url,) if decoded == url else (url, decoded)
+        return (url,)
+
+    def _started(self, key: bytes) -> _Hash:
+        if self.scheme.is_plain_hash:
+            return hashlib.new(self.scheme.algorithm, key)
+        return hmac.new(key, digestmod=self.scheme.algorithm)
 
     def _content(self, delivery: Delivery, timestamp: str, id_: str, url: str) -> Iterator[bytes]:
         texts = {"timestamp": timestamp, "id": id_, "url": url, "method": delivery.method}

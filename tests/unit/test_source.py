@@ -190,9 +190,21 @@ def test_a_source_whose_scheme_cannot_work_or_protects_nothing_is_refused(entry:
     assert "topsecret" not in str(caught.value)
 
 
+P256 = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEjlM7b6C/e0YluzBmfAH7YH75+Lio"
+    "D+9bMAYocDGHsqNz6x294DMYNm0Gn4Om9ZAAU8c2M8sEGyHFXhqGwfQAtA=="
+)
+# What is not any text with a colon in it.
+SECRETS = (
+    dict.fromkeys(("standard-webhooks", "svix", "openai"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    | dict.fromkeys(("discord", "discord-events"), "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8")
+    | {"adyen": "00ff", "sendgrid": P256}
+)
+
+
 def test_every_provider_needs_no_more_than_the_four_members_unless_it_is_generic() -> None:
     for name in PROVIDERS:
         scheme = {"scheme": {"header": "x-signature"}} if name == "generic-hmac" else {}
-        secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" if name in ("standard-webhooks", "svix", "openai") else "u:p"
+        secret = SECRETS.get(name, "u:p")
         entry = {**PLAIN, "provider": name, "secrets": [{"secret": secret}], **scheme}
         assert endpoint_of("shop-1", json.dumps(entry)).provider.name == name
