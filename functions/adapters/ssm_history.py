@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from mypy_boto3_ssm import SSMClient
 
+REASON_LENGTH = 300  # of a description, which may be longer than an audit line should be
+
 
 class SsmSwitchHistory:
     """`ports.SwitchHistory` over the parameters below `path` (no trailing slash)."""
@@ -47,6 +49,7 @@ class SsmSwitchHistory:
                             parameter["Value"],
                             _ms(parameter["LastModifiedDate"]),
                             parameter.get("LastModifiedUser", ""),
+                            parameter.get("Description", "")[:REASON_LENGTH],
                         )
                         for parameter in page["Parameters"]
                     ]

@@ -156,8 +156,8 @@ class Envelopes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SwitchVersion:
-    """One version of one switch's parameter. `changed_by` is who wrote it, as the parameter store says; empty if it
-    does not.
+    """One version of one switch's parameter. `changed_by` is who wrote it, as the parameter store says, `reason` what
+    its writer gave as description; empty if there is none.
     """
 
     name: str
@@ -165,6 +165,7 @@ class SwitchVersion:
     value: str
     changed_at_ms: int
     changed_by: str = ""
+    reason: str = ""
 
 
 class SwitchHistory(Protocol):

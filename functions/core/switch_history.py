@@ -96,7 +96,7 @@ def _event(one: SwitchVersion, before: str, reason: str, severity: Severity = Se
         before_state=_state(before),
         after_state=_state(one.value, one.version),
         error="" if trouble is None else f"INVALID_VALUE: {trouble}",
-        reason=reason,
+        reason="; ".join(part for part in (reason, one.reason) if part),
     )
 
 

@@ -11,7 +11,7 @@ from functions.core.switch_history import changes_of, gone, is_news, missing
 from tests.fakes import NOON_MS
 
 FIRST = SwitchVersion("auto_reply", 1, "on", NOON_MS, "arn:deploy")
-SECOND = SwitchVersion("auto_reply", 2, "off", NOON_MS + 1_000, "arn:anna")
+SECOND = SwitchVersion("auto_reply", 2, "off", NOON_MS + 1_000, "arn:anna", "wrong answers")
 THIRD = SwitchVersion("auto_reply", 3, "on", NOON_MS + 2_000, "arn:ben")
 MARK = AuditedSwitch(1, "on", NOON_MS)
 
@@ -105,3 +105,10 @@ def test_a_switch_that_was_missing_once_and_is_back_unchanged_is_no_change() -> 
     found = changes_of(back, anonymous(FIRST), [FIRST])
     assert found.events == ()
     assert found.mark == MARK
+
+
+def test_the_reason_that_came_with_a_change_is_in_its_audit() -> None:
+    """002.14: who turned the switch, and why."""
+    mark = AuditedSwitch(FIRST.version, FIRST.value, FIRST.changed_at_ms)
+    (event,) = changes_of(mark, SECOND, [FIRST, SECOND]).events
+    assert (event.actor, event.reason) == ("arn:anna", "wrong answers")
