@@ -128,6 +128,7 @@ async def test_any_trouble_is_one_stable_code_after_one_call(
 
 
 async def test_the_llms_own_deadline_holds_whatever_the_caller_allows(world: ProviderWorld, llm: LlmClassifier) -> None:
+    """002.29"""
     world.add_faults(Fault("llm", FaultMode.LATENCY, seconds=DEADLINE_SECONDS + 20))
     assert await refused(llm, seconds=60) == Reason.DEADLINE  # and not the answer, which would have come in time
 

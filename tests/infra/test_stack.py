@@ -125,13 +125,14 @@ def test_a_dead_letter_queue_takes_messages_from_its_own_queue_only(template: Te
 
 
 def test_queues_keep_messages_for_fourteen_days_and_are_encrypted(template: Template) -> None:
+    """002.10: what was acknowledged outlasts a long outage of ours."""
     for queue in template.of_type("AWS::SQS::Queue").values():
         assert queue["Properties"]["MessageRetentionPeriod"] == FOURTEEN_DAYS
         assert queue["Properties"]["SqsManagedSseEnabled"] is True
 
 
 def test_each_dead_letter_queue_has_an_alarm_that_tells_people(template: Template) -> None:
-    """001.11, 003: an alarm on waiting plus in-flight messages, so that a triage that takes and fails is seen."""
+    """001.54, 002.9, 002.35: on waiting plus in-flight messages, so that a triage that takes and fails is seen."""
     alarms = template.of_type("AWS::CloudWatch::Alarm")
     topic = template.output("AlarmTopicArn")["Ref"]
     watched: set[str] = set()
@@ -172,6 +173,7 @@ def test_a_queue_hides_a_message_for_several_timeouts_of_its_reader(template: Te
 
 
 def test_mappings_report_failures_one_by_one_and_bound_their_concurrency(template: Template) -> None:
+    """002.25"""
     concurrency: dict[str, int] = {}
     for mapping in template.of_type("AWS::Lambda::EventSourceMapping").values():
         properties = mapping["Properties"]
@@ -263,6 +265,7 @@ def test_sweeper_and_evaluator_run_each_minute_where_nothing_else_ticks(template
 
 
 def test_workers_can_never_starve_ingress_in_prod(stage: Callable[[str], Template]) -> None:
+    """002.10: an event that finds no ingress may never come again."""
     reserved = {
         name: resource["Properties"].get("ReservedConcurrentExecutions") for name, resource in functions(stage("prod"))
     }

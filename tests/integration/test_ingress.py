@@ -80,6 +80,7 @@ def stack() -> Iterator[Stack]:
 
 
 def test_an_accepted_event_costs_one_request_and_its_source_one_in_five_minutes(stack: Stack) -> None:
+    """002.8: nothing but the queue stands between an event and its answer."""
     stack.put("hub", "s3")
     for number in range(20):
         assert stack.send("hub", b"{}", delivery=str(number))["statusCode"] == 202
@@ -106,6 +107,7 @@ def test_a_secret_rotated_in_the_parameter_store_holds_from_its_first_event(stac
 
 
 def test_when_the_queue_is_gone_the_sender_is_told_to_come_back(stack: Stack) -> None:
+    """002.10: what is not stored is never acknowledged."""
     stack.put("hub", "s3")
     stack.sqs.delete_queue(QueueUrl=stack.queue_url)
     answer = stack.send("hub", b"{}")
@@ -123,7 +125,7 @@ def test_an_entry_nobody_can_use_is_our_trouble_and_is_reported(stack: Stack, se
 
 
 def test_ingress_starts_without_the_libraries_that_would_slow_it_down() -> None:
-    """Acceptance 7: what the composed function has imported, in a process of its own."""
+    """002.8: what the composed function has imported, in a process of its own."""
     script = (
         "import os, sys\n"
         "from functions.ingress.settings import IngressSettings\n"

@@ -199,7 +199,7 @@ def test_a_wait_that_the_provider_states_spends_no_attempt_and_holds_every_call_
 
 
 def test_a_reply_stopped_by_the_kill_switch_stays_stopped_and_the_triage_tag_goes_out_instead() -> None:
-    """002.14, 002.28: suppressed, never released by a switch."""
+    """002.14, 002.28, 002.34: suppressed, never released by a switch."""
     world = World(("tag", "reply", "instead"), {**World().switches.values, "auto_reply": "off"})
     event = world.event()
     world.accept(event)
@@ -330,7 +330,7 @@ def test_an_event_of_a_held_source_waits_for_a_person_and_a_replay_processes_it(
 
 
 def test_shadow_sends_nothing_and_leaves_the_real_event_unclaimed() -> None:
-    """002.30"""
+    """002.30, 002.34"""
     world = World(("tag", "reply"), {**World().switches.values, "mode": "shadow"})
     event = world.event()
     world.accept(event)
@@ -351,6 +351,7 @@ def test_an_unknown_flow_ends_as_a_row_that_can_be_replayed() -> None:
 
 
 def test_a_message_that_is_no_envelope_goes_to_the_queue_s_dlq_and_harms_no_neighbour() -> None:
+    """002.34"""
     world = World(("tag",))
     event = world.event()
     world._put("events", "{not json", 0)

@@ -383,6 +383,7 @@ def test_the_handler_returns_only_when_every_event_s_work_has_ended(monkeypatch:
 
 
 def test_a_429_met_by_a_lookup_holds_the_whole_fleet() -> None:
+    """002.24"""
     world = World(("tag", "reply"))
     event = world.event()
     world.accept(event)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from functions.core.failure import Failure, FailureClass, NetworkCause, failure_of_network
-from tests.worker_world import World
+import pytest
+
+from functions.core.audit import AuditType
+from functions.core.failure import Failure, FailureClass, NetworkCause, failure_of_network, failure_of_status
+from functions.core.ledger import ActionStatus
+from functions.flows.flow import Finding, Prepared
+from tests import worker_world
+from tests.worker_world import TENANT, World
 
 _REJECTED = Failure(FailureClass.DATA_ERROR, "HTTP_422", "no such ticket", is_retryable=False, may_have_happened=False)
 
@@ -49,3 +55,52 @@ def test_a_decision_that_came_to_nothing_is_a_gap_in_the_counts() -> None:
     world.run_until_quiet()
     assert world.quiet.counts["decisions_made"] == 1
     assert "actions_success" not in world.quiet.counts
+
+
+def test_every_429_is_counted_and_so_is_what_became_of_the_action() -> None:
+    """002.20: the rate of 429, of retries, and of messages that came back."""
+    world = World(("tag",))
+    world.provider.answers.append(lambda _: failure_of_status(429, retry_after_ms=120_000))
+    world.accept(world.event())
+    world.deliver()
+    assert world.quiet.counts["rate_limited"] == 1
+    assert world.quiet.counts["rows_created"] == 1
+    world.provider.answers.clear()
+    world.run_until_quiet()
+    assert world.quiet.counts["rate_limited"] == 1
+    assert world.quiet.counts["recovery_transitions"] == 1
+    assert world.quiet.counts["items_received"] == 2
+
+
+def test_an_llm_that_gives_no_answer_is_counted_as_well_as_the_decision_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """002.26"""
+    needs_llm = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
+    monkeypatch.setattr(worker_world.EveryKind, "prepare", lambda _self, _event: needs_llm)
+    world = World(("tag",))
+    world.accept(world.event())
+    world.run_until_quiet()
+    assert world.quiet.counts["classifier_unavailable"] == 1
+    assert world.quiet.counts["classifier_fallbacks"] == 1
+
+
+def test_an_event_that_was_carried_out_in_part_shows_which_part_and_the_audit_why() -> None:
+    """002.31: the ledger has every action's mark, the audit the one that failed."""
+    world = World(("tag", "push"))
+    world.provider.answers.append(lambda action: _REJECTED if action.name == "push" else None)
+    event = world.event()
+    world.accept(event)
+    world.run_until_quiet()
+    marks = world.tables.ledger[f"E#{TENANT}#{event.event_id}"].actions
+    assert {name: mark.status for name, mark in marks.items()} == {
+        "tag": ActionStatus.DONE,
+        "push": ActionStatus.RECOVERY,
+    }
+    [row] = world.tables.rows.values()
+    assert {(one.affected_id, one.event_type) for one in world.tables.events} == {
+        (row.recovery_id, AuditType.FAILURE_DETECTED),
+        (row.recovery_id, AuditType.FAILURE_CONTAINED),
+        (row.recovery_id, AuditType.REPROCESS_FAILED),
+    }
+    assert all("HTTP_422" in one.error and one.recovery_status == "failed" for one in world.tables.events)

@@ -62,6 +62,7 @@ def test_every_kind_says_how_it_may_be_repeated_and_where_that_was_established()
 
 
 def test_deadlines_keep_a_kill_switch_within_fifteen_seconds_and_the_llm_within_two_and_a_half() -> None:
+    """002.29, 002.14"""
     integrations = load().integrations
     assert all(integration.deadline_seconds <= 8 for integration in integrations.values())
     assert integrations["llm"].deadline_seconds == 2.5

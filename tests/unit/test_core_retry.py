@@ -58,6 +58,7 @@ def test_a_wait_is_never_below_what_the_provider_asked_for(made: int, share: flo
 
 @given(st.integers(-3, 40), st.floats(0, 1))
 def test_a_wait_lies_between_half_and_all_of_its_step_whatever_the_attempt(made: int, share: float) -> None:
+    """002.25"""
     step = DEFAULT.waits_seconds[min(max(made, 1), 4) - 1] * 1000
     assert step // 2 <= wait_ms(DEFAULT, made, CONNECT_REFUSED, Chance(share), 1.0) <= step
 

@@ -1,0 +1,63 @@
+"""What the pages say of the code, and the code of the pages, is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+CODE = ("functions", "infra", "ops", "tests")
+
+
+def cited_sections() -> Iterator[tuple[str, str]]:
+    """Every section of the architecture that a file of the code cites, with the file."""
+    for top in CODE:
+        for path in sorted((ROOT / top).rglob("*.py")):
+            for cited in re.findall(r"architecture\s+(§\d+(?:(?:,| and| to)\s+§\d+)*)", path.read_text()):
+                for number in re.findall(r"§(\d+)", cited):
+                    yield number, str(path.relative_to(ROOT))
+
+
+def shown_requirements() -> Iterator[tuple[str, str]]:
+    """Every test of the table in the requirements, with the id it is named for."""
+    for line in (DOCS / "requirements.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and re.fullmatch(r"\d{3}\.\d+", cells[0]):
+            for test in re.findall(r"`([a-z0-9_]+/test_[a-z0-9_]+\.py(?:::test_[a-z0-9_]+)?)`", cells[2]):
+                yield cells[0], test
+
+
+def named_ids(test: str) -> set[str]:
+    """The requirements that a test names: in its name and docstring; of a whole file, in the file's docstring."""
+    path, _, name = test.partition("::")
+    tree = ast.parse((ROOT / "tests" / path).read_text())
+    said = "" if name else ast.get_docstring(tree) or ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            in_its_name = re.sub(r"_(\d{3})_(?=\d)", r" \1.", node.name)
+            said = f"{ast.get_docstring(node) or ''} {in_its_name}"
+    return set(re.findall(r"\d{3}\.\d+", said))
+
+
+def test_every_section_that_the_code_cites_is_there() -> None:
+    sections = set(re.findall(r"^## (\d+)\. ", (DOCS / "architecture.md").read_text(), re.MULTILINE))
+    cited = list(cited_sections())
+    assert len(cited) > 30
+    assert [(number, path) for number, path in cited if number not in sections] == []
+
+
+def test_every_test_that_the_requirements_name_is_there_and_names_its_requirement() -> None:
+    shown = list(shown_requirements())
+    assert len(shown) > 100
+    assert [(number, test) for number, test in shown if number not in named_ids(test)] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
