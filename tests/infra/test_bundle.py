@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import sys
@@ -41,8 +42,10 @@ def test_a_bundle_holds_its_own_folder_and_the_shared_ones_under_the_import_root
     assert not [name for name in held if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_the_bundle_of_ingress_holds_no_package_of_others(build: Path) -> None:
-    assert top_levels(Bundler(Platform.LAMBDA, build=build).bundle("ingress")) == {"functions"}
+def test_the_bundle_of_ingress_holds_what_checks_public_keys_and_no_other_package(build: Path) -> None:
+    held = top_levels(Bundler(Platform.LAMBDA, build=build).bundle("ingress"))
+    packages = {name.split(".")[0] for name in held if not name.endswith(".dist-info")}
+    assert packages == {"functions", "cryptography", "cffi", "_cffi_backend", "pycparser"}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS[1:])
@@ -55,8 +58,9 @@ def test_a_bundle_holds_its_packages_but_not_those_of_the_runtime_or_the_command
     assert held.isdisjoint({"boto3", "botocore", "typer", "rich", "aws_cdk", "bin"})
 
 
-def test_compiled_packages_are_for_lambdas_machine(build: Path) -> None:
-    with zipfile.ZipFile(Bundler(Platform.LAMBDA, build=build).bundle("worker")) as archive:
+@pytest.mark.parametrize("function", ["worker", "ingress"])
+def test_compiled_packages_are_for_lambdas_machine(function: str, build: Path) -> None:
+    with zipfile.ZipFile(Bundler(Platform.LAMBDA, build=build).bundle(function)) as archive:
         compiled = [name for name in archive.namelist() if name.endswith(".so")]
         machines = {struct.unpack_from("<H", archive.read(name), 18)[0] for name in compiled}
     assert compiled
@@ -80,6 +84,27 @@ def test_the_local_bundle_imports_from_itself_alone(build: Path, tmp_path: Path)
     *files, has_boto3 = run.stdout.split()
     assert all(file.startswith(str(tmp_path)) for file in files)
     assert has_boto3 == "False"
+
+
+def test_the_local_bundle_of_ingress_can_check_a_public_key_and_loads_what_it_takes_only_then(
+    build: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(Bundler(Platform.HOST, build=build).bundle("ingress")) as archive:
+        archive.extractall(tmp_path)
+    entry = {"tenant": "t", "flow": "f", "provider": "discord", "secrets": [{"secret": "00" * 31 + "01"}]}
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import functions.ingress.handler, functions.signatures.providers as providers\n"
+        "print('cryptography' in sys.modules)\n"
+        f"endpoint = providers.endpoint_of('bot', {json.dumps(entry)!r})\n"
+        "print(sys.modules['cryptography'].__file__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    was_loaded, file = run.stdout.split()
+    assert was_loaded == "False"
+    assert file.startswith(str(tmp_path))
 
 
 def test_equal_inputs_give_equal_bytes(build: Path, tmp_path: Path) -> None:
