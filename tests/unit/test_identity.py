@@ -111,3 +111,24 @@ def test_unstable_members_do_not_change_the_payload_hash() -> None:
     assert hash_of({"id": 1}) != hash_of({"id": 2})
     assert hash_of([1], b"[1]") == hashlib.sha256(b"[1]").hexdigest()
     assert payload_hash_of(b"x", {"id": 1}, ()) == hashlib.sha256(b"x").hexdigest()
+
+
+def test_where_an_id_alone_does_not_tell_events_apart_the_stable_part_of_the_body_does() -> None:
+    document = [{"id": "1"}]
+    by_pointer = (IdentityRule(pointers=("/0/id",), with_body=True),)
+    by_header = (IdentityRule(header="x-id", with_body=True),)
+    for rules, headers in ((by_pointer, {}), (by_header, {"x-id": "1"})):
+        first = identity(rules, headers, document)
+        assert first == Identity(f"1~b{HASH[:32]}", is_lasting=True)
+        assert identity(rules, headers, document, content_hash="cd" * 32) == first
+        assert identity(rules, headers, document, payload_hash="cd" * 32) != first
+    unsigned = identity(by_header, {"x-id": "1"}, is_signed=False).value
+    assert unsigned == f"1~c{HASH[:32]}~b{HASH[:32]}"
+    assert identity(by_pointer, {}, [{}]).is_lasting is False
+
+
+def test_unstable_members_of_every_element_do_not_change_the_payload_hash() -> None:
+    first = payload_hash_of(b"1", [{"id": 1, "attempt": 0}, {"attempt": 0}], ("/*/attempt",))
+    assert payload_hash_of(b"2", [{"id": 1, "attempt": 1}, {"attempt": 2}], ("/*/attempt",)) == first
+    assert payload_hash_of(b"2", [{"id": 2, "attempt": 1}, {"attempt": 2}], ("/*/attempt",)) != first
+    assert payload_hash_of(b"[1]", [1], ("/attempt",)) == hashlib.sha256(b"[1]").hexdigest()

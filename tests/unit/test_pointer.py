@@ -93,3 +93,11 @@ def test_any_document_and_any_path_resolve_without_an_error(document: object, pa
         else:
             expected = ABSENT
     assert resolve(document, pointer) == expected
+
+
+def test_members_of_every_element_can_be_left_out() -> None:
+    document = {"a": [{"x": 1, "y": 1}, {"x": 2}, 3, [{"x": 4}]], "*": {"x": 5}}
+    assert without(document, ("/a/*/x",)) == {"a": [{"y": 1}, {}, 3, [{"x": 4}]], "*": {"x": 5}}
+    assert without(document, ("/*/x",)) == {**document, "*": {}}
+    assert without(document, ("/a/*", "/a/0/x", "/a/*/x/z")) == document
+    assert document["a"][0] == {"x": 1, "y": 1}  # type: ignore[index]  # the one given stays as it is
