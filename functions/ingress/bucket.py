@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST_WAIT_MS = 86_400_000.0  # a rate next to nothing gives a number of milliseconds that is none
+
 
 class TokenBucket:
     """`burst` at once, `rate` a second in the long run. Starts full. Each environment of a function has its own."""
@@ -22,4 +24,4 @@ class TokenBucket:
         if self._tokens >= 1:
             self._tokens -= 1
             return 0
-        return max(1, int((1 - self._tokens) * 1000 / self.rate))
+        return max(1, int(min(_LONGEST_WAIT_MS, (1 - self._tokens) * 1000 / self.rate)))

@@ -20,6 +20,9 @@ def document_of(delivery: Delivery, content: Content, payload_field: str = "") -
     """The JSON value, or the form's fields (the first of a name). None for an opaque body where any content is taken.
 
     Raises `Unreadable`. A form whose `payload_field` holds JSON is that JSON.
+
+    No signature covers the Content-Type, and what is read here becomes the event's identity: a copy of a delivery must
+    not pass for another event under another type. So JSON is JSON even where the type does not say so, never a form.
     """
     media = media_type(delivery.headers.get("content-type", ""))
     says_json = media == "application/json" or media.endswith("+json")
@@ -27,12 +30,17 @@ def document_of(delivery: Delivery, content: Content, payload_field: str = "") -
         return _form(delivery.body, payload_field)
     if content is Content.FORM or delivery.is_form:
         raise Unreadable(f"the body is not {content.value}")
-    if content is Content.ANY and not says_json:
-        return None
-    return _json(delivery.body)
+    try:
+        return _json(delivery.body)
+    except Unreadable:
+        if content is Content.ANY and not says_json:
+            return None
+        raise
 
 
 def _form(body: bytes, payload_field: str) -> object:
+    if _is_json_document(body):
+        raise Unreadable("the body says that it is a form, but is JSON")
     fields: dict[str, str] = {}
     try:
         for name, value in form_pairs(body):
@@ -42,6 +50,17 @@ def _form(body: bytes, payload_field: str) -> object:
     if payload_field in fields:
         return _json(fields[payload_field])
     return fields
+
+
+def _is_json_document(body: bytes) -> bool:
+    """Whether it is a JSON object or list. No form is: it would have to begin with a brace, and end with one."""
+    if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        return False
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _json(text: bytes | str) -> object:

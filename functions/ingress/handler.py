@@ -27,7 +27,7 @@ from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import Lookup, LookupsExhausted, Sources
 from functions.ingress.trace import traceparent_of
 from functions.signatures.providers import Endpoint
-from functions.signatures.scheme import Delivery, Reason
+from functions.signatures.scheme import Delivery, Reason, media_type
 
 RETRY_AFTER_SECONDS: Final = 5  # on 503: the queue and the parameter store come back within seconds, or not soon
 MAX_CHALLENGE_LENGTH: Final = 1024
@@ -133,8 +133,8 @@ class _Ingress:
         endpoint = _usable(lookup, trail)
         delivery = _delivery_of(endpoint, request, body)
         reason = endpoint.verifier.check(delivery, now_ms)
-        if reason is Reason.MISMATCH:
-            # Perhaps the secret has been rotated since our copy was made.
+        if reason in (Reason.MISMATCH, Reason.EMPTY_SECRET):
+            # Perhaps the secret has been rotated, or mended, since our copy was made.
             lookup = self._looked_up(self.sources.reread, source_id, trail)
             endpoint = _usable(lookup, trail)
             delivery = _delivery_of(endpoint, request, body)
@@ -147,6 +147,12 @@ class _Ingress:
                 )
         if reason is None:
             return endpoint, delivery
+        if reason is Reason.EMPTY_SECRET:
+            # Nobody has proved anything, but no sender can: a secret that says nothing is the operator's mistake.
+            trail.source_malformed = "a secret of the source decodes to nothing"
+            raise Refused(
+                Rejection.SOURCE_UNAVAILABLE, why=trail.source_malformed, retry_after_seconds=RETRY_AFTER_SECONDS
+            )
         raise Refused(Rejection.STALE if reason is Reason.TIMESTAMP else Rejection.BAD_SIGNATURE, why=reason.value)
 
     def _looked_up(self, ask: Callable[[str], Lookup], source_id: str, trail: _Trail) -> Lookup:
@@ -238,7 +244,6 @@ def _event_of(endpoint: Endpoint, delivery: Delivery, document: object, received
         content_hash=hashlib.sha256(delivery.body).hexdigest(),
         is_signed_header=endpoint.verifier.covers_header,
     )
-    content_type = delivery.headers.get("content-type", "")
     return Event(
         tenant=source.tenant,
         source=source.id,
@@ -251,12 +256,18 @@ def _event_of(endpoint: Endpoint, delivery: Delivery, document: object, received
         request_id=trail.request_id,
         traceparent=trail.traceparent,
         payload_hash=payload_hash,
-        content_type=content_type if _CONTENT_TYPE.match(content_type) else "",
+        content_type=_content_type(delivery),
         body=delivery.body,
         repeat_window_seconds=0 if identity.is_lasting else source.repeat_window_seconds,
         held=source.state is SourceState.HELD,
         fields=source.fields,
     )
+
+
+def _content_type(delivery: Delivery) -> str:
+    """The header; without its parameters where they cannot travel, so that the flow reads the body as we have."""
+    whole = delivery.headers.get("content-type", "")
+    return next((text for text in (whole, media_type(whole)) if _CONTENT_TYPE.match(text)), "")
 
 
 def _seconds(milliseconds: int) -> int:

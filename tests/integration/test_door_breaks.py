@@ -1,0 +1,91 @@
+"""Attempts to break in at the door: what may differ between two deliveries without the signature noticing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import pytest
+
+from functions.flows.reading import document_of
+from functions.ingress.bucket import TokenBucket
+from tests.ingress_fakes import NOW_MS, Gate, problem_of
+
+FORM = "application/x-www-form-urlencoded"
+BODY = b'{"id":"e-1","conversation_id":"c","text":"see https://shop.example/?order=7"}'
+
+
+@pytest.fixture
+def gate() -> Gate:
+    gate = Gate()
+    common: dict[str, Any] = {"tenant": "acme", "flow": "support", "secrets": [{"secret": "s3"}]}
+    by_id = {"pointers": ["/id"]}
+    gate.parameters.put("any", provider="generic-hmac", scheme={"header": "x-sig"}, identity=by_id, **common)
+    gate.parameters.put(
+        "either", provider="generic-hmac", scheme={"header": "x-sig"}, identity=by_id, content="json_or_form", **common
+    )
+    return gate
+
+
+def signed(body: bytes, content_type: str) -> dict[str, str]:
+    return {"X-Sig": hmac.new(b"s3", body, "sha256").hexdigest(), "Content-Type": content_type}
+
+
+@pytest.mark.parametrize("source", ["any", "either"])
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/octet-stream", FORM, f"{FORM}; x=\u00e9", f"{FORM}\u00a0;", FORM + ";" + "x" * 300],
+)
+def test_a_signed_body_sent_again_under_another_content_type_is_no_other_event(
+    gate: Gate, source: str, content_type: str
+) -> None:
+    """The signature covers the body alone: whoever holds a copy of a delivery may write any Content-Type on it."""
+    assert gate.send(source, signed(BODY, "application/json"), BODY)["statusCode"] == 202
+    gate.send(source, signed(BODY, content_type), BODY)
+    assert {event.event_id for event in gate.outbox.events} == {f"{source}:e-1"}
+
+
+@pytest.mark.parametrize("content_type", [f"{FORM}; x=\u00e9", f"{FORM}\u00a0;", FORM + ";" + "x" * 300])
+def test_what_was_taken_as_a_form_at_the_door_is_read_as_a_form_behind_it(gate: Gate, content_type: str) -> None:
+    body = b"id=e-2&text=hello"
+    assert gate.send("any", signed(body, content_type), body)["statusCode"] == 202
+    (event,) = gate.outbox.events
+    assert event.event_id == "any:e-2"
+    assert document_of(event) == {"id": "e-2", "text": "hello"}
+
+
+def test_a_body_that_is_no_json_and_claims_nothing_is_still_taken_as_it_is(gate: Gate) -> None:
+    for body in (b"\x00\xff", b"plain words", b"[" * 200 + b"]" * 200, b'{"id":'):
+        assert gate.send("any", signed(body, "text/plain"), body)["statusCode"] == 202
+    assert all(event.identity.startswith("~w") for event in gate.outbox.events)
+
+
+@pytest.mark.parametrize("secrets", [["whsec_"], ["MDEyMzQ1Njc4OWFiY2RlZg==", "whsec_"]])
+def test_a_secret_that_decodes_to_nothing_is_our_trouble_and_refuses_no_honest_event(
+    gate: Gate, secrets: list[str]
+) -> None:
+    """A 4xx is never about trouble of ours: no honest sender can mend an operator's typing error."""
+    gate.parameters.put(
+        "std",
+        tenant="acme",
+        flow="support",
+        provider="standard-webhooks",
+        secrets=[{"secret": secret} for secret in secrets],
+    )
+    now = str(NOW_MS // 1000)
+    code = base64.b64encode(hmac.digest(b"0123456789abcdef", b"m-1." + now.encode() + b".{}", hashlib.sha256))
+    headers = {"Webhook-Id": "m-1", "Webhook-Timestamp": now, "Webhook-Signature": "v1," + code.decode()}
+    answer = gate.send("std", headers, b"{}")
+    assert answer["statusCode"] == 503
+    assert problem_of(answer)["code"] == "INT-503-DEPENDENCY-UNAVAILABLE"
+    assert json.loads(gate.lines[-1])["reason"] == "source_unavailable"
+    assert gate.outbox.events == []
+
+
+def test_a_rate_next_to_nothing_makes_a_long_wait_and_no_error() -> None:
+    bucket = TokenBucket(1e-308, 1)
+    assert bucket.take(0) == 0
+    assert 0 < bucket.take(1) <= 86_400_000
