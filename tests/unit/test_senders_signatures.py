@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # the SDK ships no types
 
 from functions.core.identity import Identity, identity_of, name_of, payload_hash_of
 from functions.core.source import MalformedSource
@@ -392,6 +393,14 @@ def test_every_provider_is_either_tried_here_or_with_its_vendors_sdk() -> None:
     }  # fmt: skip
     here = {sender.provider for sender in SENDERS.values()} | {"mailgun"}
     assert here | tried_with_sdks_or_as_generic == set(PROVIDERS)
+
+
+@settings(max_examples=100)
+@given(form=st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=12), max_size=6))
+def test_mandrill_signs_a_form_as_twilios_sdk_does(form: dict[str, str]) -> None:
+    signature = RequestValidator(SECRET).compute_signature(URL, form)
+    headers = {"content-type": FORM, "x-mandrill-signature": signature}
+    assert judged(SENDERS["mandrill"], urlencode(form).encode(), headers) is None
 
 
 # ------------------------------------------------------------------------------------------- signed inside the body
