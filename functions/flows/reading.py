@@ -30,7 +30,8 @@ _MARKER_ALONE = re.compile(r"\[?hf[:_-][A-Za-z0-9_-]{6,80}\]?\Z")
 def document_of(event: Event) -> object:
     """The body as a document. Raises `UnreadableEvent`.
 
-    A form is an object of texts, or the JSON object that its field `payload` holds.
+    A form is an object of texts (the first of a name, as ingress reads it), or the JSON object that its field `payload`
+    holds.
     """
     try:
         text = event.body.decode("utf-8-sig")
@@ -39,9 +40,10 @@ def document_of(event: Event) -> object:
     if event.content_type.partition(";")[0].strip().lower() != _FORM:
         return _json(text)
     try:
-        form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError as exc:
         raise UnreadableEvent(RootCause.BAD_SOURCE_DATA, f"the form has over {MAX_FORM_FIELDS} fields") from exc
+    form = dict(reversed(pairs))
     payload = form.get("payload", "")
     return _json(payload) if payload.lstrip().startswith("{") else form
 

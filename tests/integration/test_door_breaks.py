@@ -57,6 +57,15 @@ def test_what_was_taken_as_a_form_at_the_door_is_read_as_a_form_behind_it(gate: 
     assert document_of(event) == {"id": "e-2", "text": "hello"}
 
 
+def test_of_a_form_field_that_comes_twice_door_and_flow_read_the_same(gate: Gate) -> None:
+    """Else one value would tell events apart while another one is acted on."""
+    body = b"id=first&id=second&text=a&text=b"
+    assert gate.send("any", signed(body, FORM), body)["statusCode"] == 202
+    (event,) = gate.outbox.events
+    assert event.event_id == "any:first"
+    assert document_of(event) == {"id": "first", "text": "a"}
+
+
 def test_a_body_that_is_no_json_and_claims_nothing_is_still_taken_as_it_is(gate: Gate) -> None:
     for body in (b"\x00\xff", b"plain words", b"[" * 200 + b"]" * 200, b'{"id":'):
         assert gate.send("any", signed(body, "text/plain"), body)["statusCode"] == 202
