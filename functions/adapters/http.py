@@ -346,14 +346,16 @@ def _malformed_credential(detail: str) -> Failure:
 
 def is_base_url(text: str) -> bool:
     """Whether calls can be made below this URL: https, or http on the loopback; a host; no credential, query or
-    fragment.
+    fragment, not even an empty one, which would take in whatever path is put behind it.
     """
+    if not text.isprintable() or any(mark in text for mark in " ?#\\"):
+        return False
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         return False
-    if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname or port == 0:
+    if parts.username or parts.password or not parts.hostname or port == 0:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1"))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from functions.adapters.http import is_base_url
 from functions.flows.reading import document_of
 from functions.ingress.bucket import TokenBucket
 from tests.ingress_fakes import NOW_MS, Gate, problem_of
@@ -92,6 +93,23 @@ def test_a_secret_that_decodes_to_nothing_is_our_trouble_and_refuses_no_honest_e
     assert problem_of(answer)["code"] == "INT-503-DEPENDENCY-UNAVAILABLE"
     assert json.loads(gate.lines[-1])["reason"] == "source_unavailable"
     assert gate.outbox.events == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://desk.example?",
+        "https://desk.example#",
+        "https://desk.example/v1?#",
+        "https://desk.example\n",
+        "https://desk example",
+        "https://desk.example\\",
+        "https://desk.\u00e9xample\x00",
+    ],
+)
+def test_a_base_url_that_would_swallow_the_path_behind_it_is_none(text: str) -> None:
+    """Behind a '?' the path would be a query: the call would reach another place, and a 2xx from there be believed."""
+    assert not is_base_url(text)
 
 
 def test_a_rate_next_to_nothing_makes_a_long_wait_and_no_error() -> None:
