@@ -194,6 +194,8 @@ def _secrets(value: object) -> tuple[Secret, ...]:
         text = entry.get("secret") if isinstance(entry, dict) else None
         if not isinstance(text, str) or not text or len(text) > 4096:
             raise MalformedSource(f"secret {number} is missing, empty or over 4096 characters")
+        if text != text.strip():
+            raise MalformedSource(f"secret {number} begins or ends with white space, which no sender signs with")
         try:
             text.encode()
         except UnicodeEncodeError as exc:

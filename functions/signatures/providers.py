@@ -160,8 +160,13 @@ def generic_hmac(options: Mapping[str, str]) -> Scheme:
             raise UnusableScheme(f"scheme.content and scheme.{name}_header go together")
     if "{form}" in content:
         raise UnusableScheme("scheme.content cannot hold {form}")
+    borders = _borders_of_id(content)
     # A prefix is an item's version with its joiner: `sha256=` is version `sha256` behind joiner `=`.
     prefix = options.get("prefix", "")
+    if len(prefix) == 1:
+        raise UnusableScheme("scheme.prefix is a single character; it is a word and a joiner, such as sha256=")
+    if not (prefix + content).isprintable():
+        raise UnusableScheme("scheme.prefix and scheme.content are not printable text")
     return KeyedDigest(
         headers=(Headers(header, timestamp_header, id_header),),
         encoding=Encoding(_chosen(options, "encoding", Encoding, "hex")),
@@ -171,7 +176,19 @@ def generic_hmac(options: Mapping[str, str]) -> Scheme:
         joiner=prefix[-1:] or "=",
         moment=Moment(_chosen(options, "timestamp_format", Moment, "s")),
         secret_form=SecretForm(_chosen(options, "secret_encoding", SecretForm, "text")),
+        id_borders=borders,
     )
+
+
+def _borders_of_id(content: str) -> tuple[str, ...]:
+    """The literals on either side of `{id}` in a template. Raises `UnusableScheme` where a placeholder touches it."""
+    before, found, after = content.partition("{id}")
+    if not found:
+        return ()
+    left, right = before.rpartition("}")[2], after.partition("{")[0]
+    if (before and not left) or (after and not right) or "{id}" in after:
+        raise UnusableScheme("scheme.content: {id} stands once, with a literal between it and any other part")
+    return tuple(border for border in (left, right) if border)
 
 
 def _hubspot(options: Mapping[str, str]) -> Scheme:

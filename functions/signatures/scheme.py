@@ -181,6 +181,7 @@ class KeyedDigest:
     must hold its SHA-256 instead. `tries_ports`: the sender may have signed the address with or without its port;
     `tries_decoded`: or with its punctuation decoded (HubSpot).
     `is_plain_hash`: no HMAC but the hash of secret and content (HubSpot's older versions).
+    `id_borders`: what stands beside `{id}` in the content, and so in no id: else a copy could move the border.
     """
 
     headers: tuple[Headers, ...]
@@ -198,6 +199,7 @@ class KeyedDigest:
     tries_ports: bool = False
     tries_decoded: bool = False
     is_plain_hash: bool = False
+    id_borders: tuple[str, ...] = ()
 
     def verifier(self, secrets: Sequence[str], tolerance_seconds: int = TOLERANCE_SECONDS) -> Verifier:
         """Raises `UnusableSecret` naming the secret's place in the list."""
@@ -271,6 +273,8 @@ class DigestVerifier:
         names = next((names for names in scheme.headers if names.are_complete_in(delivery.headers)), None)
         if names is None:
             return Reason.MISSING_HEADER
+        if self._is_ambiguous(delivery.headers, names):
+            return Reason.MALFORMED
         presented = self._presented(delivery.headers[names.signature])
         timestamp = presented.timestamp if scheme.timestamp_key else delivery.headers.get(names.timestamp, "").strip()
         if presented.is_malformed:
@@ -293,6 +297,14 @@ class DigestVerifier:
         if signed_at_ms is not None and abs(now_ms - signed_at_ms) > self.tolerance_ms:
             return Reason.TIMESTAMP
         return None
+
+    def _is_ambiguous(self, headers: Mapping[str, str], names: Headers) -> bool:
+        """Whether the delivery's id could be read in two ways, of which one signature would cover only one."""
+        id_ = headers.get(names.id, "")
+        others = (other.id for other in self.scheme.headers if other.id and other is not names)
+        return any(headers.get(other, id_) != id_ for other in others) or any(
+            border in id_ for border in self.scheme.id_borders
+        )
 
     def _presented(self, text: str) -> _Presented:
         scheme = self.scheme
@@ -490,9 +502,9 @@ class Basic:
     """HTTP Basic (RFC 7617). A secret is `user:password`."""
 
     def verifier(self, secrets: Sequence[str], tolerance_seconds: int = 0) -> Verifier:  # noqa: ARG002  # no moment
-        """Raises `UnusableSecret` for one without a colon; the tolerance has no bearing."""
+        """Raises `UnusableSecret` for one without a user, colon and password; the tolerance has no bearing."""
         for number, secret in enumerate(secrets, start=1):
-            if ":" not in secret:
+            if not all(secret.partition(":")):
                 raise UnusableSecret(f"secret {number}: it is not user:password")
         return BasicVerifier(tuple(secret.encode() for secret in secrets))
 

@@ -306,6 +306,8 @@ def adyen_claim(document: object) -> Claim | None:
             "/success",
         )
     ]
+    if any(":" in part for part in (*parts[:3], *parts[4:])):
+        return None  # only the merchant's own reference may hold the separator: so there is one way to part the content
     content = ":".join(parts).encode("utf-8", "surrogatepass")
     return Claim(content, text_at(item, "/additionalData/hmacSignature"))
 

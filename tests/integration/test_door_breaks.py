@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from functions.adapters.http import is_base_url
+from functions.core.source import MalformedSource
 from functions.flows.reading import document_of
 from functions.ingress.bucket import TokenBucket
+from functions.signatures.providers import endpoint_of
+from functions.signatures.special import adyen_claim
 from tests.ingress_fakes import NOW_MS, Gate, problem_of
 
 FORM = "application/x-www-form-urlencoded"
@@ -116,3 +119,89 @@ def test_a_rate_next_to_nothing_makes_a_long_wait_and_no_error() -> None:
     bucket = TokenBucket(1e-308, 1)
     assert bucket.take(0) == 0
     assert 0 < bucket.take(1) <= 86_400_000
+
+
+SECRET = "MDEyMzQ1Njc4OWFiY2RlZg=="
+
+
+def svix_signed(ids: str, body: bytes, family: str) -> dict[str, str]:
+    moment = str(NOW_MS // 1000)
+    key = base64.b64decode(SECRET)
+    code = base64.b64encode(hmac.digest(key, f"{ids}.{moment}.".encode() + body, "sha256")).decode()
+    return {f"{family}-Id": ids, f"{family}-Timestamp": moment, f"{family}-Signature": f"v1,{code}"}
+
+
+@pytest.mark.parametrize(("family", "other"), [("Svix", "Webhook"), ("Webhook", "Svix")])
+def test_an_id_of_another_header_family_makes_no_other_event_of_a_copy(gate: Gate, family: str, other: str) -> None:
+    gate.parameters.put("std", provider="svix", tenant="acme", flow="support", secrets=[{"secret": SECRET}])
+    headers = {"Content-Type": "application/json", **svix_signed("msg_1", b"{}", family)}
+    assert gate.send("std", headers, b"{}")["statusCode"] == 202
+    assert gate.send("std", {**headers, f"{other}-Id": "evil"}, b"{}")["statusCode"] == 401
+    assert gate.send("std", {**headers, f"{other}-Id": "msg_1"}, b"{}")["statusCode"] == 202
+
+
+def test_a_border_between_id_and_body_cannot_be_moved(gate: Gate) -> None:
+    options = {"header": "x-sig", "id_header": "x-id", "content": "{id}.{body}"}
+    gate.parameters.put(
+        "own",
+        provider="generic-hmac",
+        tenant="acme",
+        flow="support",
+        secrets=[{"secret": "s3"}],
+        scheme=options,
+        identity={"header": "x-id"},
+    )
+    code = hmac.new(b"s3", b"ev1.a.b", "sha256").hexdigest()
+    assert gate.send("own", {"X-Sig": code, "X-Id": "ev1"}, b"a.b")["statusCode"] == 202
+    assert gate.send("own", {"X-Sig": code, "X-Id": "ev1.a"}, b"b")["statusCode"] == 401
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"content": "{id}{body}", "id_header": "x-id"},
+        {"content": "{body}{id}", "id_header": "x-id"},
+        {"content": "{id}.{id}.{body}", "id_header": "x-id"},
+        {"prefix": "v"},
+        {"prefix": "\ud800="},
+        {"content": "\ud800{body}"},
+    ],
+)
+def test_a_template_that_could_be_read_in_two_ways_is_refused_when_it_is_loaded(options: dict[str, str]) -> None:
+    entry = {"tenant": "acme", "provider": "generic-hmac", "flow": "support", "secrets": [{"secret": "s3"}]}
+    with pytest.raises(MalformedSource, match="scheme"):
+        endpoint_of("own", json.dumps({**entry, "scheme": {"header": "x-sig", **options}}))
+
+
+@pytest.mark.parametrize(
+    ("provider", "secret"),
+    [
+        ("github", "s3\n"),
+        ("generic-apikey", " s3"),
+        ("generic-basic", ":"),
+        ("generic-basic", "user:"),
+        ("generic-basic", ":password"),
+    ],
+)
+def test_a_secret_that_no_sender_can_mean_is_refused_when_it_is_loaded(provider: str, secret: str) -> None:
+    entry = {"tenant": "acme", "provider": provider, "flow": "support", "secrets": [{"secret": secret}]}
+    with pytest.raises(MalformedSource):
+        endpoint_of("own", json.dumps(entry))
+
+
+def test_the_parts_that_adyen_signs_can_be_parted_in_one_way_only() -> None:
+    def claim(psp: str, original: str, account: str, reference: str) -> object:
+        item = {
+            "pspReference": psp,
+            "originalReference": original,
+            "merchantAccountCode": account,
+            "merchantReference": reference,
+            "amount": {"value": 1, "currency": "EUR"},
+            "eventCode": "CAPTURE",
+            "success": "true",
+            "additionalData": {"hmacSignature": "x"},
+        }
+        return adyen_claim({"notificationItems": [{"NotificationRequestItem": item}]})
+
+    assert claim("PSP1", "", "M", "order:12") is not None
+    assert claim("PSP1:", "M", "order", "12") is None

@@ -27,7 +27,7 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from functions.core.identity import Identity, identity_of, name_of, payload_hash_of
 from functions.core.source import MalformedSource
 from functions.ingress.document import document_of
-from functions.signatures.providers import PROVIDERS, Endpoint, endpoint_of
+from functions.signatures.providers import PROVIDERS, Endpoint, endpoint_of, scheme_of
 from functions.signatures.scheme import Delivery, Reason
 from tests.ingress_fakes import NOW_MS, Gate
 
@@ -584,7 +584,10 @@ def test_without_the_cryptography_package_a_source_with_a_public_key_says_so(
 
 def test_a_blank_key_is_never_a_key() -> None:
     body = json.dumps(adyen()).encode()
-    assert endpoint("adyen", " ").verifier.check(Delivery({}, body), NOW_MS) is Reason.EMPTY_SECRET
+    blank = scheme_of(PROVIDERS["adyen"], {}).verifier([" "])
+    assert blank.check(Delivery({}, body), NOW_MS) is Reason.EMPTY_SECRET
+    with pytest.raises(MalformedSource, match="white space"):
+        endpoint("adyen", " ")
 
 
 # -------------------------------------------------------------------------------------------------------- handshakes
