@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +17,9 @@ from ops.simulator import Fault, FaultMode
 from tests.e2e.conftest import World
 
 
-def test_a_signed_message_of_every_provider_has_each_of_its_effects_once_and_a_forged_one_none(world: World) -> None:
+def test_a_signed_message_of_every_provider_has_each_of_its_effects_once_and_a_forged_one_none(
+    world: World, proved: Callable[[str], None]
+) -> None:
     letters = world.letters("e2e-all", TOPICS, 3 * len(SOURCES))
     honest = [delivery for delivery, _ in letters]
     never_sent = [delivery for delivery, _ in world.letters("e2e-forged", TOPICS, 9)]
@@ -30,7 +33,10 @@ def test_a_signed_message_of_every_provider_has_each_of_its_effects_once_and_a_f
     mine = {*conversations, *(conversation_of(delivery) for delivery in never_sent)}
     found = balance(world.expectations, (one for one in world.simulator.effects("helpdesk") if one.target in mine))
     assert found.problems == []
-    print(f"{len(honest)} events of {len(SOURCES)} providers, {len(forged)} forgeries, {found.effects} effects")
+    proved(
+        f"end to end: {len(honest)} events of {len(SOURCES)} providers settled, {found.effects} effects each once, "
+        f"{len(forged)} of {len(forged)} forgeries refused"
+    )
 
 
 def test_every_refusal_of_a_forgery_reads_the_same(world: World) -> None:

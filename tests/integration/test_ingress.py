@@ -6,7 +6,7 @@ import hmac
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -79,13 +79,17 @@ def stack() -> Iterator[Stack]:
         yield Stack()
 
 
-def test_an_accepted_event_costs_one_request_and_its_source_one_in_five_minutes(stack: Stack) -> None:
+def test_an_accepted_event_costs_one_request_and_its_source_one_in_five_minutes(
+    stack: Stack, proved: Callable[[str], None]
+) -> None:
     """002.8: nothing but the queue stands between an event and its answer."""
     stack.put("hub", "s3")
     for number in range(20):
         assert stack.send("hub", b"{}", delivery=str(number))["statusCode"] == 202
     assert stack.requests == ["ssm.GetParameter"] + ["sqs.SendMessage"] * 20
-    print(f"requests per accepted event: 1 SendMessage; GetParameter {stack.requests.count('ssm.GetParameter')} per 20")
+    proved(
+        f"ingress, per accepted event: 1 SendMessage; GetParameter {stack.requests.count('ssm.GetParameter')} per 20"
+    )
     assert len({event.event_id for event in stack.stored()}) == 20
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -179,7 +179,9 @@ def stack() -> Iterator[Stack]:
         stack.close()
 
 
-def test_an_event_with_two_actions_costs_two_writes_and_its_share_of_one_read(stack: Stack) -> None:
+def test_an_event_with_two_actions_costs_two_writes_and_its_share_of_one_read(
+    stack: Stack, proved: Callable[[str], None]
+) -> None:
     events = [stack.event(str(number), "I want a refund") for number in range(10)]
     answer = stack.process(*events)
 
@@ -192,7 +194,7 @@ def test_an_event_with_two_actions_costs_two_writes_and_its_share_of_one_read(st
     assert stack.total(WRITES) == 2 * len(events)
     assert stack.requests["s3.PutObject"] == 0
     assert stack.requests["ssm.GetParameter"] <= 2  # one a secret, however many actions ask for it at once
-    print(
+    proved(
         f"worker, per event with two actions: {stack.total(WRITES) / len(events):.1f} DynamoDB writes, "
         f"1 batched read per {len(events)} events; ingress: 1 SendMessage (tests/integration/test_ingress.py); "
         f"per environment: {stack.requests['ssm.GetParametersByPath']} page(s) of switches and "
@@ -227,12 +229,12 @@ def test_a_failed_action_costs_one_transaction_and_one_envelope_instead_of_the_s
     assert stack.requests["s3.PutObject"] == 1
 
 
-def test_a_stored_item_of_a_full_decision_is_under_one_kilobyte(stack: Stack) -> None:
+def test_a_stored_item_of_a_full_decision_is_under_one_kilobyte(stack: Stack, proved: Callable[[str], None]) -> None:
     event = stack.event("9" * 40, "Where is my order?")
     stack.process(event)
 
     size = sum(len(name) + _size(value) for name, value in stack.item(event).items())
-    print(f"ledger item of a decision with {len(stack.item(event)['actions']['M'])} actions: {size} bytes")
+    proved(f"ledger item of a decision with {len(stack.item(event)['actions']['M'])} actions: {size} bytes")
     assert size < 1024
 
 
