@@ -307,65 +307,24 @@ def parked_first(row: Row, waiting_for: WaitingFor, reason: str, due_at_ms: int)
 
 def suppressed_first(row: Row, reason: str) -> Change:
     """The row of an action that the gate suppressed: final for the machine, replayable by a person while unexpired."""
-    after = _first(
-        row,
-        Status.FAILED,
-        reason,
-        failure_code=SUPPRESSED,
-        failure_detail=reason,
-    )
-    return Change(
-        after,
-        None,
-        (
-            audit_of(
-                AuditType.ACTION_SUPPRESSED, Severity.WARNING, None, after, containment="suppressed", reason=reason
-            ),
-        ),
-    )
+    return _untried(row, SUPPRESSED, reason, AuditType.ACTION_SUPPRESSED, "suppressed")
 
 
 def held_first(row: Row, reason: str) -> Change:
-    """The row of an event whose source a person has put on hold: what a person paused, only a person resumes, by a
-    replay.
-    """
-    after = _first(
-        row,
-        Status.FAILED,
-        reason,
-        failure_code=HELD,
-        failure_detail=reason,
-    )
-    return Change(
-        after,
-        None,
-        (
-            audit_of(
-                AuditType.ACTION_PARKED,
-                Severity.WARNING,
-                None,
-                after,
-                containment="kept with its envelope",
-                reason=reason,
-            ),
-        ),
-    )
+    """The row of an event whose source a person has put on hold: only a person resumes it, by a replay."""
+    return _untried(row, HELD, reason, AuditType.ACTION_PARKED, "kept with its envelope")
 
 
 def expired_first(row: Row, reason: str) -> Change:
     """The row of an action that was too late before its first attempt."""
-    after = _first(
-        row,
-        Status.FAILED,
-        reason,
-        failure_code="EXPIRED",
-        failure_detail=reason,
-    )
-    return Change(
-        after,
-        None,
-        (audit_of(AuditType.DISMISSED, Severity.WARNING, None, after, containment="not sent", reason=reason),),
-    )
+    return _untried(row, "EXPIRED", reason, AuditType.DISMISSED, "not sent")
+
+
+def _untried(row: Row, code: str, reason: str, event_type: AuditType, containment: str) -> Change:
+    """The row of what was stopped before anything was tried, with the one audit event that says by what."""
+    after = _first(row, Status.FAILED, reason, failure_code=code, failure_detail=reason)
+    audit = audit_of(event_type, Severity.WARNING, None, after, containment=containment, reason=reason)
+    return Change(after, None, (audit,))
 
 
 def unknown_first(row: Row, detail: str) -> Change:
