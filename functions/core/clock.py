@@ -5,7 +5,12 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
+
+Monotonic = Callable[[], float]
+"""Seconds since some moment; whatever becomes of the time of day, it never steps back."""
 
 
 class Clock(Protocol):
@@ -14,6 +19,23 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment that some work must not outlast, on a monotonic clock."""
+
+    at_seconds: float
+    monotonic: Monotonic
+
+    @staticmethod
+    def after(seconds: float, monotonic: Monotonic) -> Deadline:
+        """The moment that many seconds from now."""
+        return Deadline(monotonic() + seconds, monotonic)
+
+    def remaining_seconds(self) -> float:
+        """What is left until then; 0 when it has passed."""
+        return max(0.0, self.at_seconds - self.monotonic())
 
 
 class Random(Protocol):
@@ -38,6 +60,11 @@ class SystemClock:
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
         return time.time_ns() // 1_000_000
+
+
+def system_monotonic() -> float:
+    """The machine's monotonic clock, as a `Monotonic`."""
+    return time.monotonic()
 
 
 class SystemRandom:

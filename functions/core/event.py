@@ -2,7 +2,8 @@
 
 The envelope is a JSON object in the body of an SQS message, and the same object in S3 for as long as anything of the
 event is unfinished. The raw body is always base64, gzipped first when it is over 16 KB, so that a replay sees the
-bytes that were signed.
+bytes that were signed. An envelope too large for a queue waits in S3, and a claim check travels in its place: the same
+object without the body, and with the name of what lies in S3.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from functions.core.failure import MalformedEnvelope
 
 ENVELOPE_VERSION = 1
 GZIP_OVER_BYTES = 16 * 1024
+GZIP_LIGHTLY_OVER_BYTES = 256 * 1024  # a sender waits meanwhile, and a small Lambda zips some 20 MB a second at best
 MAX_BODY_BYTES = 4_000_000  # decoded; architecture §5
 MAX_INLINE_BYTES = 1_000_000  # of the encoded message; SQS takes 1 MiB with its attributes
+CLAIMS = "claims/"  # where whole envelopes wait, one folder per tenant
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # tenant and source ids
 
 
@@ -69,65 +73,120 @@ class Event:
         packed = self.body
         encoding = "base64"
         if len(self.body) > GZIP_OVER_BYTES:
-            smaller = gzip.compress(self.body, compresslevel=6, mtime=0)
+            level = 1 if len(self.body) > GZIP_LIGHTLY_OVER_BYTES else 6
+            smaller = gzip.compress(self.body, compresslevel=level, mtime=0)
             if len(smaller) < len(self.body):
                 packed, encoding = smaller, "gzip+base64"
-        envelope = {
-            "v": ENVELOPE_VERSION,
-            "tenant": self.tenant,
-            "source": self.source,
-            "provider": self.provider,
-            "flow": self.flow,
-            "identity": self.identity,
-            "event_name": self.event_name,
-            "event_version": self.event_version,
-            "received_at_ms": self.received_at_ms,
-            "request_id": self.request_id,
-            "traceparent": self.traceparent,
-            "payload_hash": self.payload_hash,
-            "content_type": self.content_type,
-            "repeat_window_seconds": self.repeat_window_seconds,
-            "held": self.held,
-            "fields": dict(self.fields),
-            "encoding": encoding,
-            "body": base64.b64encode(packed).decode("ascii"),
-        }
-        return json.dumps(envelope, separators=(",", ":"), sort_keys=True)
+        body = base64.b64encode(packed).decode("ascii")
+        return _json({**_head_of(self), "encoding": encoding, "body": body})
 
     @staticmethod
     def from_message(text: str) -> Event:
-        """Read an envelope back. Raises `MalformedEnvelope` naming what is wrong, never quoting the body."""
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as exc:
-            raise MalformedEnvelope("the message is not JSON") from exc
-        if not isinstance(raw, dict):
-            raise MalformedEnvelope("the message is not a JSON object")
-        version = raw.get("v")
-        if version != ENVELOPE_VERSION:
-            raise MalformedEnvelope(f"envelope version {str(version)[:20]} is not {ENVELOPE_VERSION}")
-        texts = {name: _text(raw, name) for name in _TEXT_FIELDS}
-        for name in ("tenant", "source"):
-            if not NAME.match(texts[name]):
-                raise MalformedEnvelope(f"{name} is not 1 to 64 letters, digits, '-' or '_'")
-        if not texts["identity"]:
-            raise MalformedEnvelope("identity is empty")
-        fields = raw.get("fields", {})
-        if not isinstance(fields, dict) or not all(
-            isinstance(k, str) and isinstance(v, str) for k, v in fields.items()
-        ):
-            raise MalformedEnvelope("fields is not a map of texts")
-        held = raw.get("held", False)
-        if not isinstance(held, bool):
-            raise MalformedEnvelope("held is not true or false")
-        return Event(
-            **texts,
-            received_at_ms=_whole_number(raw, "received_at_ms"),
-            repeat_window_seconds=_whole_number(raw, "repeat_window_seconds"),
-            held=held,
-            fields=dict(fields),
-            body=_unpack(raw),
-        )
+        """Read a whole envelope. Raises `MalformedEnvelope`, whatever the text is."""
+        raw = _object(text)
+        return _event(raw, _unpack(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimCheck:
+    """What travels in place of an envelope that is too large for a queue.
+
+    `head` is the event with an empty body. `reference` names the object with the whole envelope; it lies under the
+    event's own tenant.
+    """
+
+    head: Event
+    reference: str
+
+    @staticmethod
+    def of(event: Event, envelope: str) -> ClaimCheck:
+        """The claim check of an event whose envelope is this text. Another envelope has another reference."""
+        return ClaimCheck(replace(event, body=b""), f"{CLAIMS}{event.tenant}/{digest(envelope)}")
+
+    def to_message(self) -> str:
+        """As JSON text, like an envelope."""
+        return _json({**_head_of(self.head), "claim": self.reference})
+
+    def redeemed(self, event: Event) -> Event:
+        """The event, if it is the one that was checked in. Raises `MalformedEnvelope`."""
+        if replace(event, body=b"") != self.head:
+            raise MalformedEnvelope("the claim check names an object that holds another event")
+        return event
+
+
+def read_message(text: str) -> Event | ClaimCheck:
+    """Read what travels in a queue: an envelope, or a claim check. Raises `MalformedEnvelope`, whatever the text is."""
+    raw = _object(text)
+    if "claim" not in raw:
+        return _event(raw, _unpack(raw))
+    head, reference = _event(raw, b""), _text(raw, "claim")
+    tenant, _, name = reference.removeprefix(CLAIMS).partition("/")
+    # The name is built into a request to S3: nobody else's object, and nothing but a claim.
+    if not reference.startswith(CLAIMS) or tenant != head.tenant or not _DIGEST.match(name):
+        raise MalformedEnvelope("claim is no name of an object of the tenant")
+    return ClaimCheck(head, reference)
+
+
+def _object(text: str) -> Mapping[str, object]:
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedEnvelope("the message is not JSON") from exc
+    if not isinstance(raw, dict):
+        raise MalformedEnvelope("the message is not a JSON object")
+    return raw
+
+
+def _event(raw: Mapping[str, object], body: bytes) -> Event:
+    version = raw.get("v")
+    if version != ENVELOPE_VERSION:
+        raise MalformedEnvelope(f"envelope version {str(version)[:20]} is not {ENVELOPE_VERSION}")
+    texts = {name: _text(raw, name) for name in _TEXT_FIELDS}
+    for name in ("tenant", "source"):
+        if not NAME.match(texts[name]):
+            raise MalformedEnvelope(f"{name} is not 1 to 64 letters, digits, '-' or '_'")
+    if not texts["identity"]:
+        raise MalformedEnvelope("identity is empty")
+    fields = raw.get("fields", {})
+    if not isinstance(fields, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in fields.items()):
+        raise MalformedEnvelope("fields is not a map of texts")
+    held = raw.get("held", False)
+    if not isinstance(held, bool):
+        raise MalformedEnvelope("held is not true or false")
+    return Event(
+        **texts,
+        received_at_ms=_whole_number(raw, "received_at_ms"),
+        repeat_window_seconds=_whole_number(raw, "repeat_window_seconds"),
+        held=held,
+        fields=dict(fields),
+        body=body,
+    )
+
+
+def _head_of(event: Event) -> dict[str, object]:
+    """All but the body, as it is written."""
+    return {
+        "v": ENVELOPE_VERSION,
+        "tenant": event.tenant,
+        "source": event.source,
+        "provider": event.provider,
+        "flow": event.flow,
+        "identity": event.identity,
+        "event_name": event.event_name,
+        "event_version": event.event_version,
+        "received_at_ms": event.received_at_ms,
+        "request_id": event.request_id,
+        "traceparent": event.traceparent,
+        "payload_hash": event.payload_hash,
+        "content_type": event.content_type,
+        "repeat_window_seconds": event.repeat_window_seconds,
+        "held": event.held,
+        "fields": dict(event.fields),
+    }
+
+
+def _json(envelope: Mapping[str, object]) -> str:
+    return json.dumps(envelope, separators=(",", ":"), sort_keys=True)
 
 
 _TEXT_FIELDS = (

@@ -11,6 +11,7 @@ HoldfastError
 │   ├── Fenced               the ledger item belongs to another owner or generation by now
 │   └── VersionConflict      the recovery row has another version by now
 ├── StorageUnavailable       a table, queue, bucket or parameter store failed us; nothing is sure to be written
+│   ├── StorageRefused       the service understood the request and will not take it: again is of no use
 │   └── UnusableSecret       an integration's parameter is missing or unusable                (adapters/ssm.py)
 └── ClassifierUnavailable    the LLM gave no usable answer in time
 
@@ -56,6 +57,10 @@ class VersionConflict(Conflict):
 
 class StorageUnavailable(HoldfastError):
     """A table, queue, bucket or parameter store did not do its part."""
+
+
+class StorageRefused(StorageUnavailable):
+    """The service understood the request and will not take it: again is of no use."""
 
 
 class ClassifierUnavailable(HoldfastError):
