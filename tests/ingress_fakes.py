@@ -8,9 +8,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from functions.core.event import Event
+from functions.core.clock import Deadline
+from functions.core.event import Event, read_message
 from functions.core.failure import StorageUnavailable
 from functions.ingress.handler import Handler, build
+from functions.ingress.outbox import DurableOutbox, Stored
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import SourceCache
 from functions.signatures.providers import endpoint_of
@@ -24,6 +26,9 @@ class SettableClock:
 
     def now_ms(self) -> int:
         return self.ms
+
+    def seconds(self) -> float:
+        return self.ms / 1000
 
 
 @dataclass
@@ -48,10 +53,10 @@ class FakeParameters:
 
     entries: dict[str, str] = field(default_factory=dict)
     is_down: bool = False
-    asked: list[tuple[str, bool]] = field(default_factory=list)
+    asked: list[tuple[str, float]] = field(default_factory=list)
 
-    def read(self, source_id: str, *, briefly: bool) -> str | None:
-        self.asked.append((source_id, briefly))
+    def read(self, source_id: str, timeout_seconds: float) -> str | None:
+        self.asked.append((source_id, timeout_seconds))
         if self.is_down:
             raise StorageUnavailable("the fake parameter store is down")
         return self.entries.get(source_id)
@@ -61,20 +66,71 @@ class FakeParameters:
 
 
 @dataclass
-class FakeOutbox:
-    """A queue that can be told to fail."""
+class FakeQueue:
+    """The events queue. `trouble`: what its next tries run into, the last of it for ever."""
 
     messages: list[str] = field(default_factory=list)
+    trouble: list[StorageUnavailable | None] = field(default_factory=list)
+    timeouts: list[float] = field(default_factory=list)
+
+    def send(self, event: Event, message: str, timeout_seconds: float) -> None:
+        self.timeouts.append(timeout_seconds)
+        _run_into(self.trouble)
+        self.messages.append(message)
+
+
+@dataclass
+class FakeObjects:
+    """The bucket, by key."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    trouble: list[StorageUnavailable | None] = field(default_factory=list)
+    timeouts: list[float] = field(default_factory=list)
+
+    def put(self, key: str, content: bytes, timeout_seconds: float) -> None:
+        self.timeouts.append(timeout_seconds)
+        _run_into(self.trouble)
+        self.objects[key] = content
+
+
+def _run_into(trouble: list[StorageUnavailable | None]) -> None:
+    if not trouble:
+        return
+    met = trouble.pop(0) if len(trouble) > 1 else trouble[0]
+    if met is not None:
+        raise met
+
+
+@dataclass
+class FakeOutbox:
+    """A durable outbox over a queue and a bucket that can be told to fail. `is_down`: both do."""
+
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    bucket: FakeObjects = field(default_factory=FakeObjects)
     is_down: bool = False
 
-    def store(self, event: Event, message: str) -> None:
+    def __post_init__(self) -> None:
+        self._durable = DurableOutbox(self.queue, self.bucket, CountingIds())
+
+    def store(self, event: Event, deadline: Deadline) -> Stored:
         if self.is_down:
-            raise StorageUnavailable("the fake queue is down")
-        self.messages.append(message)
+            raise StorageUnavailable("the fake queue and bucket are down")
+        return self._durable.store(event, deadline)
+
+    @property
+    def messages(self) -> list[str]:
+        return self.queue.messages
 
     @property
     def events(self) -> list[Event]:
-        return [Event.from_message(message) for message in self.messages]
+        """What the queue holds, claim checks redeemed."""
+        return [self._whole(message) for message in self.messages]
+
+    def _whole(self, message: str) -> Event:
+        read = read_message(message)
+        if isinstance(read, Event):
+            return read
+        return read.redeemed(Event.from_message(self.bucket.objects[read.reference].decode()))
 
 
 @dataclass
@@ -90,7 +146,9 @@ class Gate:
     def __post_init__(self) -> None:
         self.sources = SourceCache(self.parameters, endpoint_of, self.clock, MiddleRandom())
         settings = IngressSettings("test", "queue", "/holdfast/test/sources", "bucket")
-        self.handler = build(settings, self.sources, self.outbox, self.clock, CountingIds(), self.lines.append)
+        self.handler = build(
+            settings, self.sources, self.outbox, self.clock, CountingIds(), self.clock.seconds, self.lines.append
+        )
 
     def send(self, source_id: str, headers: dict[str, str], body: bytes | str, **more: Any) -> dict[str, Any]:
         """Through the handler, as the HTTP API would call it."""

@@ -25,7 +25,8 @@ GZIP_OVER_BYTES = 16 * 1024
 GZIP_LIGHTLY_OVER_BYTES = 256 * 1024  # a sender waits meanwhile, and a small Lambda zips some 20 MB a second at best
 MAX_BODY_BYTES = 4_000_000  # decoded; architecture §5
 MAX_INLINE_BYTES = 1_000_000  # of the encoded message; SQS takes 1 MiB with its attributes
-CLAIMS = "claims/"  # where whole envelopes wait, one folder per tenant
+CLAIMS = "claims/"  # of the bucket: where whole envelopes wait, one folder per tenant
+SPILL = "spill/"  # of the bucket: where messages wait that the events queue did not take, the oldest first by name
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # tenant and source ids
 

@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from functions.core.clock import Clock, Ids
-from functions.core.event import MAX_INLINE_BYTES, Event
+from functions.core.clock import Clock, Deadline, Ids, Monotonic
+from functions.core.event import Event
 from functions.core.failure import StorageUnavailable
 from functions.core.identity import identity_of, name_of, payload_hash_of
 from functions.core.pointer import text_at
@@ -22,6 +22,7 @@ from functions.ingress.answers import Answer, Refused, Rejection, answer_to_refu
 from functions.ingress.bucket import TokenBucket
 from functions.ingress.document import Unreadable, document_of
 from functions.ingress.log import Write, log_line, print_line
+from functions.ingress.outbox import Outbox, Place, Stored
 from functions.ingress.request import BadEncoding, HeadersTooLarge, HttpRequest, TooLarge, request_of
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import Lookup, LookupsExhausted, Sources
@@ -29,19 +30,12 @@ from functions.ingress.trace import traceparent_of
 from functions.signatures.providers import Endpoint
 from functions.signatures.scheme import Delivery, Reason, media_type
 
+ANSWER_SECONDS: Final = 1.4  # for everything that waits for somebody; a sender is answered within 1.5 s
 RETRY_AFTER_SECONDS: Final = 5  # on 503: the queue and the parameter store come back within seconds, or not soon
 MAX_CHALLENGE_LENGTH: Final = 1024
 _CONTENT_TYPE = re.compile(r"[ -~]{0,255}\Z")
 
 Handler = Callable[[dict[str, object], object], dict[str, object]]
-
-
-class Outbox(Protocol):
-    """Where accepted events become durable. Another store behind the first is another outbox around it."""
-
-    def store(self, event: Event, message: str) -> None:
-        """Return once `message`, the event's envelope, is stored. Raises `StorageUnavailable`: it may or may not be."""
-        ...
 
 
 @dataclass(slots=True)
@@ -58,6 +52,7 @@ class _Trail:
     event_name: str = ""
     is_held: bool = False
     is_stale_source: bool = False
+    stored: Stored | None = None
     source_malformed: str = ""
     why: str = ""
     body_bytes: int | None = None
@@ -65,18 +60,24 @@ class _Trail:
 
 
 def build(
-    settings: IngressSettings, sources: Sources, outbox: Outbox, clock: Clock, ids: Ids, write: Write = print_line
+    settings: IngressSettings,
+    sources: Sources,
+    outbox: Outbox,
+    clock: Clock,
+    ids: Ids,
+    monotonic: Monotonic,
+    write: Write = print_line,
 ) -> Handler:
     """The handler of `POST /webhooks/{source}`. Writes exactly one line per request."""
     ingress = _Ingress(settings, sources, outbox, clock, ids)
 
     def handle(event: dict[str, object], context: object) -> dict[str, object]:  # noqa: ARG001  # Lambda passes it
-        started_ms = clock.now_ms()
+        started_ms, deadline = clock.now_ms(), Deadline.after(ANSWER_SECONDS, monotonic)
         request = request_of(event, ids.new_id())
         trail = _Trail(request.request_id)
         rejection: Rejection | None = None
         try:
-            answer = ingress.accept(request, trail)
+            answer = ingress.accept(request, trail, deadline)
         except Refused as refused:
             rejection, trail.why = refused.rejection, refused.why
             answer = answer_to_refusal(refused, request.request_id)
@@ -98,13 +99,13 @@ class _Ingress:
     ids: Ids
     throttles: dict[str, TokenBucket] = field(default_factory=dict)
 
-    def accept(self, request: HttpRequest, trail: _Trail) -> Answer:
+    def accept(self, request: HttpRequest, trail: _Trail, deadline: Deadline) -> Answer:
         """Raises `Refused` for whatever does not end in a 2xx."""
         trail.traceparent = traceparent_of(request.headers.get("traceparent", ""), self.ids.new_id())
         body = _body_of(request)
         trail.body_bytes = len(body)
         received_at_ms = self.clock.now_ms()
-        endpoint, delivery = self._verified(request, body, received_at_ms, trail)
+        endpoint, delivery = self._verified(request, body, received_at_ms, trail, deadline)
         self._throttle(endpoint, received_at_ms)
         provider = endpoint.provider
         try:
@@ -120,22 +121,24 @@ class _Ingress:
             return Answer(shake.status, shake.reply(text, endpoint.signing_secret(delivery, received_at_ms)))
         event = _event_of(endpoint, delivery, document, received_at_ms, trail)
         trail.event_id, trail.event_name = event.event_id, event.event_name
-        self._store(event)
+        self._store(event, trail, deadline)
         acceptance = provider.acceptance
         said = acceptance.body
         if said is None:
             said = json.dumps({"event_id": event.event_id, "request_id": event.request_id})
         return Answer(acceptance.status, said, acceptance.content_type, headers={"x-event-id": event.event_id})
 
-    def _verified(self, request: HttpRequest, body: bytes, now_ms: int, trail: _Trail) -> tuple[Endpoint, Delivery]:
+    def _verified(
+        self, request: HttpRequest, body: bytes, now_ms: int, trail: _Trail, deadline: Deadline
+    ) -> tuple[Endpoint, Delivery]:
         source_id = request.source_id
-        lookup = self._looked_up(self.sources.find, source_id, trail)
+        lookup = self._looked_up(self.sources.find, source_id, trail, deadline)
         endpoint = _usable(lookup, trail)
         delivery = _delivery_of(endpoint, request, body)
         reason = endpoint.verifier.check(delivery, now_ms)
         if reason in (Reason.MISMATCH, Reason.EMPTY_SECRET):
             # Perhaps the secret has been rotated, or mended, since our copy was made.
-            lookup = self._looked_up(self.sources.reread, source_id, trail)
+            lookup = self._looked_up(self.sources.reread, source_id, trail, deadline)
             endpoint = _usable(lookup, trail)
             delivery = _delivery_of(endpoint, request, body)
             reason = endpoint.verifier.check(delivery, now_ms)
@@ -155,9 +158,11 @@ class _Ingress:
             )
         raise Refused(Rejection.STALE if reason is Reason.TIMESTAMP else Rejection.BAD_SIGNATURE, why=reason.value)
 
-    def _looked_up(self, ask: Callable[[str], Lookup], source_id: str, trail: _Trail) -> Lookup:
+    def _looked_up(
+        self, ask: Callable[[str, Deadline], Lookup], source_id: str, trail: _Trail, deadline: Deadline
+    ) -> Lookup:
         try:
-            return ask(source_id)
+            return ask(source_id, deadline)
         except StorageUnavailable as exc:
             trail.source_id = source_id
             raise Refused(Rejection.SOURCE_UNAVAILABLE, why=str(exc), retry_after_seconds=RETRY_AFTER_SECONDS) from exc
@@ -178,12 +183,9 @@ class _Ingress:
                 Rejection.THROTTLED, why="over the source's own throttle", retry_after_seconds=_seconds(wait_ms)
             )
 
-    def _store(self, event: Event) -> None:
-        message = event.to_message()
-        if len(message) > MAX_INLINE_BYTES:
-            raise Refused(Rejection.TOO_LARGE, why=f"the envelope is {len(message)} bytes")
+    def _store(self, event: Event, trail: _Trail, deadline: Deadline) -> None:
         try:
-            self.outbox.store(event, message)
+            trail.stored = self.outbox.store(event, deadline)
         except StorageUnavailable as exc:
             raise Refused(Rejection.NOT_STORED, why=str(exc), retry_after_seconds=RETRY_AFTER_SECONDS) from exc
 
@@ -289,9 +291,13 @@ def _line(stage: str, trail: _Trail, answer: Answer, rejection: Rejection | None
         metrics.append(("webhooks_rejected", [["stage", "reason"], ["stage", "provider", "reason"]]))
     elif trail.event_id:
         metrics.append(("webhooks_accepted", [["stage"], ["stage", "provider"]]))
+    stored = trail.stored
+    is_spilled = stored is not None and stored.place is Place.SPILL
+    if is_spilled:
+        metrics.append(("webhooks_spilled", [["stage"]]))
     if trail.source_malformed:
         metrics.append(("source_malformed", [["stage"]]))
-    is_ours = answer.status >= 500
+    is_ours = answer.status >= 500 or is_spilled
     level = "ERROR" if is_ours or trail.source_malformed else "WARNING" if rejection is not None else "INFO"
     message = "webhook accepted" if trail.event_id and rejection is None else "webhook answered"
     if rejection is not None:
@@ -316,6 +322,9 @@ def _line(stage: str, trail: _Trail, answer: Answer, rejection: Rejection | None
             "reason": rejection.value if rejection is not None else "",
             "why": trail.why,
             "held": trail.is_held or None,
+            "stored_in": stored.place.value if stored is not None else "",
+            "claim_check": (stored is not None and stored.is_claimed) or None,
+            "queue_trouble": stored.queue_trouble if stored is not None else "",
             "source_stale": trail.is_stale_source or None,
             "source_error": trail.source_malformed,
             "body_bytes": trail.body_bytes,

@@ -5,7 +5,8 @@ such source; and senders who invent ids cannot use up what real ones need.
 
 Lambda freezes an environment the moment its answer is out. A thread that refreshes in the background would thaw in the
 middle of a later invocation, with a connection that died meanwhile, and nothing may run after the answer. So a copy
-past its time is refreshed by the request that meets it, within 300 ms; on any trouble it goes on with the copy.
+past its time is refreshed by the request that meets it, within 300 ms; on any trouble it goes on with the copy. Every
+read leaves the request enough of its time to store the event.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from functions.core.clock import Clock, Random
+from functions.core.clock import Clock, Deadline, Random
 from functions.core.event import NAME
 from functions.core.failure import HoldfastError, StorageUnavailable
 from functions.core.source import MalformedSource, SourceState
@@ -29,6 +30,11 @@ LAST_KNOWN_MS: Final = 24 * 3600 * 1000
 REFRESH_AGAIN_MS: Final = 10_000  # after a refresh that failed
 UNKNOWN_MS: Final = 10_000  # how long "not found" is believed; a source just added waits no longer than this
 ASK_AGAIN_MS: Final = 1_000  # after the first read of a source failed
+# How long a read may take. A refresh has a copy to fall back on; a re-read decides whether a signature is good.
+FIRST_READ_SECONDS: Final = 0.6
+REREAD_SECONDS: Final = 0.4
+REFRESH_SECONDS: Final = 0.3
+READ_SHARE: Final = 0.45  # of what is left of the request's time, at most: it may take two reads, and must store then
 REMEMBERED_IDS: Final = 1024  # of ids that are no source, or could not be read
 # A bad signature may mean a rotation that we have not seen. One re-read in ten seconds per source in the long run; some
 # at once, because a forgery just before a rotation must not leave the honest events after it without theirs.
@@ -42,11 +48,8 @@ FIRST_READS_AT_ONCE: Final = 50
 class SourceParameters(Protocol):
     """The parameter store, one entry per source."""
 
-    def read(self, source_id: str, *, briefly: bool) -> str | None:
-        """The entry's text; None only if the store says that there is none. Raises `StorageUnavailable`.
-
-        `briefly`: somebody has a copy and waits, so give up after 300 ms.
-        """
+    def read(self, source_id: str, timeout_seconds: float) -> str | None:
+        """The entry's text; None only if the store says that there is none. Raises `StorageUnavailable`."""
         ...
 
 
@@ -77,16 +80,20 @@ UNKNOWN: Final = Lookup(None)
 class Sources(Protocol):
     """What the handler asks."""
 
-    def find(self, source_id: str) -> Lookup:
+    def find(self, source_id: str, deadline: Deadline) -> Lookup:
         """Raises `StorageUnavailable` when nothing is known of it, or nothing recent enough; `LookupsExhausted`."""
         ...
 
-    def reread(self, source_id: str) -> Lookup:
+    def reread(self, source_id: str, deadline: Deadline) -> Lookup:
         """What the store says now, as often as its budget allows, else the copy at hand.
 
         Raises `StorageUnavailable` when what it says now cannot be known, so that a doubt of ours refuses nobody.
         """
         ...
+
+
+def _share(deadline: Deadline, at_most_seconds: float) -> float:
+    return min(at_most_seconds, deadline.remaining_seconds() * READ_SHARE)
 
 
 def _reread_budget() -> TokenBucket:
@@ -117,14 +124,14 @@ class SourceCache:
         self._failing_until_ms: OrderedDict[str, int] = OrderedDict()
         self._first_reads = TokenBucket(FIRST_READS_PER_SECOND, FIRST_READS_AT_ONCE)
 
-    def find(self, source_id: str) -> Lookup:
+    def find(self, source_id: str, deadline: Deadline) -> Lookup:
         """See `Sources.find`."""
         if not NAME.match(source_id):
             return UNKNOWN
         now_ms = self._clock.now_ms()
         copy = self._copies.get(source_id)
         if copy is not None:
-            return self._known(source_id, copy, now_ms)
+            return self._known(source_id, copy, now_ms, deadline)
         if self._unknown_until_ms.get(source_id, 0) > now_ms:
             return UNKNOWN
         if self._failing_until_ms.get(source_id, 0) > now_ms:
@@ -132,27 +139,27 @@ class SourceCache:
         wait_ms = self._first_reads.take(now_ms)
         if wait_ms:
             raise LookupsExhausted(wait_ms)
-        return self._first_read(source_id, now_ms)
+        return self._first_read(source_id, now_ms, deadline)
 
-    def reread(self, source_id: str) -> Lookup:
+    def reread(self, source_id: str, deadline: Deadline) -> Lookup:
         """See `Sources.reread`."""
         now_ms = self._clock.now_ms()
         copy = self._copies.get(source_id)
         if copy is None:
-            return self.find(source_id)
+            return self.find(source_id, deadline)
         if copy.rereads.take(now_ms):
             if copy.is_doubtful:
                 raise StorageUnavailable("the source could not be read again a moment ago")
             return Lookup(copy.endpoint)
         copy.is_doubtful = True
-        lookup = self._read_again(source_id, copy, now_ms, briefly=False)
+        lookup = self._read_again(source_id, copy, now_ms, _share(deadline, REREAD_SECONDS))
         copy.is_doubtful = bool(lookup.malformed)
         return lookup
 
-    def _known(self, source_id: str, copy: _Copy, now_ms: int) -> Lookup:
+    def _known(self, source_id: str, copy: _Copy, now_ms: int, deadline: Deadline) -> Lookup:
         if now_ms >= copy.refresh_at_ms:
             try:
-                return self._read_again(source_id, copy, now_ms, briefly=True)
+                return self._read_again(source_id, copy, now_ms, _share(deadline, REFRESH_SECONDS))
             except StorageUnavailable:
                 copy.refresh_at_ms = now_ms + self._jittered(REFRESH_AGAIN_MS)
                 if now_ms - copy.read_at_ms > LAST_KNOWN_MS:
@@ -162,8 +169,8 @@ class SourceCache:
             raise StorageUnavailable("what is known of the source is over a day old")
         return Lookup(copy.endpoint)
 
-    def _read_again(self, source_id: str, copy: _Copy, now_ms: int, *, briefly: bool) -> Lookup:
-        text = self._parameters.read(source_id, briefly=briefly)
+    def _read_again(self, source_id: str, copy: _Copy, now_ms: int, timeout_seconds: float) -> Lookup:
+        text = self._parameters.read(source_id, timeout_seconds)
         if text is None:
             del self._copies[source_id]
             self._remember(self._unknown_until_ms, source_id, now_ms + UNKNOWN_MS)
@@ -180,9 +187,9 @@ class SourceCache:
         copy.is_doubtful = False
         return Lookup(copy.endpoint)
 
-    def _first_read(self, source_id: str, now_ms: int) -> Lookup:
+    def _first_read(self, source_id: str, now_ms: int, deadline: Deadline) -> Lookup:
         try:
-            text = self._parameters.read(source_id, briefly=False)
+            text = self._parameters.read(source_id, _share(deadline, FIRST_READ_SECONDS))
         except StorageUnavailable:
             self._remember(self._failing_until_ms, source_id, now_ms + ASK_AGAIN_MS)
             raise

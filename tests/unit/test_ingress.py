@@ -289,10 +289,12 @@ def test_a_body_over_the_limit_is_too_large_and_one_at_the_limit_is_judged(gate:
     assert gate.parameters.asked == []
     assert gate.send("key", key, b"x" * MAX_BODY_BYTES)["statusCode"] == 202  # zips well below the queue's limit
     noise = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(MAX_BODY_BYTES // 32))
-    assert gate.send("key", key, noise)["statusCode"] == 413  # its envelope does not fit a message
-    assert gate.last_line["reason"] == "too_large"
+    assert gate.send("key", key, noise)["statusCode"] == 202  # its envelope fits no message: a claim check does
+    assert gate.last_line["claim_check"]
     assert gate.send("key", {"X-Api-Key": "wrong"}, noise)["statusCode"] == 401
-    assert len(gate.outbox.messages) == 1
+    assert [event.body for event in gate.outbox.events] == [b"x" * MAX_BODY_BYTES, noise]
+    assert len(gate.outbox.messages[1]) < 1000
+    assert len(gate.outbox.bucket.objects) == 1
 
 
 def test_too_many_headers_or_too_long_ones_are_refused_before_anything_is_read(gate: Gate) -> None:
