@@ -4,11 +4,16 @@ A bundle holds `functions/` as the import root has it, so tests and Lambda impor
 share, the one function's own folder, and the packages of that function's extra in `pyproject.toml` with what they
 depend on, in the locked versions with their hashes checked. boto3 comes from the runtime. Equal inputs give equal
 bytes; a bundle that exists is used again.
+
+Beside the sources lies their bytecode, wherever a Python of the platform's version can make it. Lambda mounts the code
+read-only, so without it every cold start compiles every module it imports. The sources stay: tracebacks quote them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,15 +22,19 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aws_cdk import aws_lambda as lambda_
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from infra.config import Platform
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_lambda as lambda_
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,28 +54,136 @@ _LAMBDA_ENVIRONMENT = {
 }
 _FROM_THE_RUNTIME = frozenset({"boto3", "botocore", "s3transfer"})
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_LAMBDA_VERSION = (3, 13)
+_TASK_ROOT = (
+    "/var/task"  # where Lambda unpacks a function: https://docs.aws.amazon.com/lambda/latest/dg/python-package.html
+)
+_PROBE = """
+import importlib.util, json, sys
+print(json.dumps([sys.implementation.name, sys.version_info[:2], sys.implementation.cache_tag,
+                  sys.version.split()[0], importlib.util.MAGIC_NUMBER.hex()]))
+"""
+_COMPILE = """
+import json, py_compile, sys
+refused = []
+for source, target, shown in json.load(sys.stdin):
+    try:
+        py_compile.compile(source, cfile=target, dfile=shown, doraise=True, optimize=0,
+                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    except py_compile.PyCompileError as exc:
+        refused.append(str(exc))
+json.dump(refused, sys.stdout)
+"""
 
 
 class BundleFailed(Exception):
-    """A bundle could not be made: the installer failed, or the lock lacks a package that is needed."""
+    """A bundle could not be made: the installer failed, the lock lacks a package, or a module does not compile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A Python that makes bytecode. `tag` is in the files' names; `identity` differs where the bytecode may differ."""
+
+    executable: str
+    tag: str
+    identity: str
+
+    @staticmethod
+    def probe(executable: str, version: tuple[int, int]) -> Compiler | None:
+        """The interpreter as a compiler; None if it does not run (a version manager's shim) or is another version."""
+        try:
+            run = subprocess.run(
+                [executable, "-I", "-S", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=20
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if run.returncode != 0:
+            return None
+        name, found, tag, release, magic = json.loads(run.stdout)
+        if name != "cpython" or tuple(found) != version:
+            return None
+        return Compiler(executable, tag, f"{tag} {release} {magic}")
+
+    def compile(self, sources: Mapping[str, Path], into: Path) -> tuple[dict[str, Path], list[str]]:
+        """Bytecode of every `.py` among `sources` (place in the bundle → file), made under `into`.
+
+        Gives the files by their place in the bundle, and what would not compile. The bytecode is not checked against
+        its source when it is imported (PEP 552, unchecked), and names the source where Lambda will have it. A file that
+        is imported from elsewhere is named as found there: the import system sees to it.
+        """
+        made: dict[str, Path] = {}
+        work = []
+        for place, path in sorted(sources.items()):
+            if path.suffix == ".py":
+                folder, _, name = place.rpartition("/")
+                target = f"{folder}/__pycache__/{name[:-3]}.{self.tag}.pyc".lstrip("/")
+                made[target] = into / target
+                work.append((str(path), str(into / target), f"{_TASK_ROOT}/{place}"))
+        # An environment of its own: nothing of the caller's may change a byte.
+        run = subprocess.run(
+            [self.executable, "-P", "-S", "-s", "-W", "ignore", "-c", _COMPILE],
+            input=json.dumps(work),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+        )
+        if run.returncode != 0:
+            raise BundleFailed(f"{self.executable} could not compile: {run.stderr.strip()}")
+        return {target: path for target, path in made.items() if path.exists()}, json.loads(run.stdout)
+
+
+@functools.cache
+def compiler_for(platform: Platform) -> Compiler | None:
+    """A Python here that makes the platform's bytecode. Says once on standard error if there is none."""
+    version = sys.version_info[:2] if platform is Platform.HOST else _LAMBDA_VERSION
+    wanted = f"python{version[0]}.{version[1]}"
+    candidates = [sys.executable, *(str(Path(folder, wanted)) for folder in os.get_exec_path())]
+    found = find_compiler(version, candidates)
+    if found is None:
+        sys.stderr.write(
+            f"No {wanted} runs here, so the bundles hold sources only and every cold start compiles what it imports "
+            f"(for ingress that doubles its CPU time). Put a {wanted} on PATH and synthesize again.\n"
+        )
+    return found
+
+
+def find_compiler(version: tuple[int, int], candidates: Iterable[str]) -> Compiler | None:
+    """The first of the interpreters that runs and is of that version."""
+    return next((found for path in candidates if (found := Compiler.probe(path, version)) is not None), None)
 
 
 class Bundler:
     """Makes bundles for one platform under `build` and keeps them there by content."""
 
-    def __init__(self, platform: Platform, *, root: Path = ROOT, build: Path | None = None) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        root: Path = ROOT,
+        build: Path | None = None,
+        compiler_for: Callable[[Platform], Compiler | None] = compiler_for,
+    ) -> None:
         self._platform = platform
         self._root = root
         self._build = build or root / ".build"
+        self._compiler_for = compiler_for
 
     def code_for(self, name: str) -> lambda_.Code:
         """The bundle of the function as CDK takes it. Raises `BundleFailed`."""
+        from aws_cdk import aws_lambda as lambda_  # noqa: PLC0415  # starts a Node process, which no bundle needs
+
         return lambda_.Code.from_asset(str(self.bundle(name)))
 
     def bundle(self, name: str) -> Path:
         """Path of the function's zip, made now if it is not there. Raises `BundleFailed`."""
-        sources = dict(self._sources(name))
-        requirements = self.requirements(name)
+        return self.bundle_of(name, dict(self._sources(name)), self.requirements(name))
+
+    def bundle_of(self, name: str, sources: Mapping[str, Path], requirements: str) -> Path:
+        """Path of a zip of these files (place in the bundle → file) and the packages of these lines of the lock.
+
+        Raises `BundleFailed`, also for a file that does not compile.
+        """
         digest = hashlib.sha256(f"{self._platform.value}\n{self._tag()}\n{requirements}".encode())
         for target, path in sorted(sources.items()):
             digest.update(f"\n{target}\n".encode())
@@ -74,18 +191,28 @@ class Bundler:
         bundle = self._build / "bundles" / f"{self._platform.value}-{name}-{digest.hexdigest()[:16]}.zip"
         if bundle.exists():
             return bundle
+        files = dict(sources)
         if requirements:
             packages = self._packages(requirements)
-            for path in sorted(packages.rglob("*")):
-                if path.is_file():
-                    sources[path.relative_to(packages).as_posix()] = path
-        _write_zip(bundle, sources)
+            files |= _files_in(packages)
+        compiler = self._compiler_for(self._platform)
+        with tempfile.TemporaryDirectory() as scratch:
+            if compiler is not None:
+                made, refused = compiler.compile(sources, Path(scratch))
+                if refused:
+                    raise BundleFailed("\n".join(refused))
+                files |= made
+            _write_zip(bundle, files)
         return bundle
 
     def requirements(self, name: str) -> str:
         """The lines of the lock that the function's extra needs, hashes included. Empty if it needs none."""
         project = tomllib.loads((self._root / "pyproject.toml").read_text())["project"]
-        wanted = _closure([Requirement(line) for line in project["optional-dependencies"][name]])
+        return self.locked(name, project["optional-dependencies"][name])
+
+    def locked(self, name: str, wanted_by: Iterable[str]) -> str:
+        """The lines of the lock for these requirements of `name` and what they need in turn, hashes included."""
+        wanted = _closure([Requirement(line) for line in wanted_by])
         locked = _lock_entries((self._root / "requirements" / "dev.lock").read_text())
         missing = sorted(wanted - locked.keys())
         if missing:
@@ -116,6 +243,10 @@ class Bundler:
             lock.write_text(requirements)
             self._install(lock, target)
             _keep_what_runs(target)
+            compiler = self._compiler_for(self._platform)
+            if compiler is not None:
+                # What a package ships and this Python cannot compile (templates, other versions' syntax) stays source.
+                compiler.compile(_files_in(target), target)
             _move_into_place(target, packages)
         return packages
 
@@ -148,7 +279,16 @@ class Bundler:
         raise BundleFailed("\n".join(told))
 
     def _tag(self) -> str:
-        return "cp313-aarch64" if self._platform is Platform.LAMBDA else f"{sys.version_info[:2]}-{os.uname().machine}"
+        """Differs where the same sources and requirements give other files."""
+        machine = (
+            "cp313-aarch64" if self._platform is Platform.LAMBDA else f"{sys.version_info[:2]}-{os.uname().machine}"
+        )
+        compiler = self._compiler_for(self._platform)
+        return f"{machine} {compiler.identity if compiler is not None else 'sources only'}"
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _closure(requirements: list[Requirement]) -> set[str]:
