@@ -1,0 +1,39 @@
+"""What a message of the events queue bears beside its body, whoever sends it: ingress, or the sweeper from the spill.
+
+Standard library only: it is in the way of a webhook.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from functions.core.event import Event
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
+
+# SQS takes these characters and no others; a message with another one is refused (API reference, SendMessage).
+_UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def attributes_of(event: Event) -> dict[str, MessageAttributeValueTypeDef]:
+    """For people and filters; the envelope says it all too. What is absent is left out: empty ones are refused.
+
+    A character that SQS would refuse the message for becomes U+FFFD.
+    """
+    texts = {
+        "event_name": event.event_name,
+        "event_version": event.event_version,
+        "source": event.source,
+        "tenant": event.tenant,
+        "request_id": event.request_id,
+        "traceparent": event.traceparent,
+    }
+    attributes: dict[str, MessageAttributeValueTypeDef] = {
+        name: {"DataType": "String", "StringValue": _UNSENDABLE.sub("\ufffd", text)}
+        for name, text in texts.items()
+        if text
+    }
+    attributes["received_at"] = {"DataType": "Number", "StringValue": str(event.received_at_ms)}
+    return attributes
