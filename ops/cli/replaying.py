@@ -50,7 +50,7 @@ def replay(
         {
             "filter": {name: value for name, value in chosen.items() if value},
             "reason": reason,
-            "actor": actor or _who(stack),
+            "actor": actor or who(stack),
             "limit": limit,
             "dry_run": dry_run,
         },
@@ -112,7 +112,7 @@ def _tell(answer: dict[str, Any]) -> None:
         say("what comes of it: holdfast queue --status replayed; what failed again is back under failed or dlq")
 
 
-def _who(stack: Stack) -> str:
+def who(stack: Stack) -> str:
     """The caller: on AWS as AWS knows it, locally by login name."""
     if not stack.is_local:
         return str(stack.client("sts").get_caller_identity()["Arn"])

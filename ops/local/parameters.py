@@ -40,7 +40,7 @@ DEMO_SOURCES = (
 def new_secret(provider: str) -> str:
     """A random secret of the shape that the provider issues."""
     match provider:
-        case "standard-webhooks" | "svix":
+        case "standard-webhooks" | "svix" | "openai":
             return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         case "stripe":
             return "whsec_" + secrets.token_hex(16)
