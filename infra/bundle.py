@@ -22,7 +22,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -193,8 +193,7 @@ class Bundler:
             return bundle
         files = dict(sources)
         if requirements:
-            packages = self._packages(requirements)
-            files |= _files_in(packages)
+            files |= _files_in(self.packages(requirements))
         compiler = self._compiler_for(self._platform)
         with tempfile.TemporaryDirectory() as scratch:
             if compiler is not None:
@@ -210,9 +209,9 @@ class Bundler:
         project = tomllib.loads((self._root / "pyproject.toml").read_text())["project"]
         return self.locked(name, project["optional-dependencies"][name])
 
-    def locked(self, name: str, wanted_by: Iterable[str]) -> str:
-        """The lines of the lock for these requirements of `name` and what they need in turn, hashes included."""
-        wanted = _closure([Requirement(line) for line in wanted_by])
+    def locked(self, name: str, wanted_by: Iterable[str], *, besides: Collection[str] = _FROM_THE_RUNTIME) -> str:
+        """The lines of the lock for these requirements of `name` and all that they need, `besides` what is there."""
+        wanted = _closure([Requirement(line) for line in wanted_by], besides)
         locked = _lock_entries((self._root / "requirements" / "dev.lock").read_text())
         missing = sorted(wanted - locked.keys())
         if missing:
@@ -231,8 +230,8 @@ class Bundler:
             if "__pycache__" not in path.parts and not path.name.startswith("."):
                 yield path.relative_to(self._root).as_posix(), path
 
-    def _packages(self, requirements: str) -> Path:
-        """A directory that holds the packages, installed for the platform. Raises `BundleFailed`."""
+    def packages(self, requirements: str) -> Path:
+        """A directory that holds the packages of these lines of the lock, as a bundle does. Raises `BundleFailed`."""
         digest = hashlib.sha256(f"{self._tag()}\n{requirements}".encode()).hexdigest()[:16]
         packages = self._build / "packages" / f"{self._platform.value}-{digest}"
         if packages.exists():
@@ -291,7 +290,7 @@ def _files_in(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _closure(requirements: list[Requirement]) -> set[str]:
+def _closure(requirements: list[Requirement], besides: Collection[str]) -> set[str]:
     """Names of the packages and of everything they need on Lambda, read from what is installed here."""
     found: set[str] = set()
     asked: set[tuple[str, str]] = set()
@@ -299,7 +298,7 @@ def _closure(requirements: list[Requirement]) -> set[str]:
     while queue:
         requirement = queue.pop()
         name = canonicalize_name(requirement.name)
-        if name in _FROM_THE_RUNTIME:
+        if name in besides:
             continue
         found.add(name)
         for extra in ("", *requirement.extras):
