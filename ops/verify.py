@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from functions.core.clock import Clock, SystemClock
-from functions.signatures.providers import PROVIDERS, scheme_of
-from functions.signatures.scheme import TOLERANCE_SECONDS, Delivery, UnusableScheme, UnusableSecret
+from functions.signatures.providers import PROVIDERS, Provider, scheme_of
+from functions.signatures.scheme import (
+    TOLERANCE_SECONDS,
+    Delivery,
+    Reason,
+    Scheme,
+    UnusableScheme,
+    UnusableSecret,
+)
+from ops.findings import Finding
 
 VALID = "valid"
 INVALID = "invalid"
@@ -38,57 +46,105 @@ class Verdict:
         return {"id": self.id, "verdict": self.verdict, "reason": self.reason or None}
 
 
-class _MalformedRecord(Exception):
-    """A record lacks something or holds something of the wrong type."""
+class MalformedRecord(Exception):
+    """A record lacks something or holds something of the wrong type. The text quotes nothing of it."""
 
 
+class UnsupportedProvider(Exception):
+    """A record names a provider that has no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A record that could be read: what was sent, and what the source would check it against."""
+
+    provider: Provider
+    scheme: Scheme
+    secrets: tuple[str, ...] = field(repr=False)
+    delivery: Delivery = field(repr=False)
+    now_ms: int
+    tolerance_seconds: int
+
+    def check(self) -> Reason | None:
+        """What ingress makes of it. Raises `UnusableSecret`."""
+        return self.scheme.verifier(self.secrets, self.tolerance_seconds).check(self.delivery, self.now_ms)
+
+
+class _NotJson:
+    """Stands for a line that is no JSON."""
+
+
+Explain = Callable[[object, Clock], Sequence[Finding]]
+_NOT_JSON = _NotJson()
 _SYSTEM = SystemClock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """One moment, so that two looks at a record see it equally old."""
+
+    ms: int
+
+    def now_ms(self) -> int:
+        return self.ms
 
 
 def verify(record: object, clock: Clock = _SYSTEM) -> Verdict:
     """Check one record. Never raises for what is in it: the reason says `malformed_record: ...`."""
-    record_id = ""
+    record_id = str(record.get("id", ""))[:200] if isinstance(record, Mapping) else ""
     try:
-        if not isinstance(record, Mapping):
-            raise _MalformedRecord("not a JSON object")
-        record_id = str(record.get("id", ""))[:200]
-        reason = _reason(record, clock)
-    except _MalformedRecord as exc:
+        reason = read(record, clock).check()
+    except MalformedRecord as exc:
         return Verdict(record_id, INVALID, f"{MALFORMED_RECORD}: {exc}")
+    except UnsupportedProvider:
+        return Verdict(record_id, INVALID, UNSUPPORTED_PROVIDER)
     except UnusableSecret as exc:
         return Verdict(record_id, INVALID, f"{UNUSABLE_SECRET}: {exc}")
     except UnusableScheme as exc:
         return Verdict(record_id, INVALID, f"{UNUSABLE_SCHEME}: {exc}")
-    return Verdict(record_id, INVALID, reason) if reason else Verdict(record_id, VALID)
+    return Verdict(record_id, VALID) if reason is None else Verdict(record_id, INVALID, reason.value)
 
 
-def verify_lines(lines: Iterable[str], clock: Clock = _SYSTEM) -> Iterator[dict[str, str | None]]:
-    """One verdict per line of NDJSON, in order. Empty lines are passed over; a bad one is a verdict like any other."""
+def verify_lines(
+    lines: Iterable[str], clock: Clock = _SYSTEM, explain: Explain | None = None
+) -> Iterator[dict[str, object]]:
+    """One verdict per line of NDJSON, in order. Empty lines are passed over; a bad one is a verdict like any other.
+
+    With `explain` each has its `findings` too: `{"code", "detail", "fix"}`, none for a valid one.
+    """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record: object = json.loads(line)
         except (ValueError, RecursionError):
-            yield Verdict(f"line {number}", INVALID, f"{MALFORMED_RECORD}: not JSON").to_json()
-            continue
-        verdict = verify(record, clock)
-        yield (verdict if verdict.id else Verdict(f"line {number}", verdict.verdict, verdict.reason)).to_json()
+            record = _NOT_JSON  # judged below, like any other bad record
+        then = _Stopped(clock.now_ms())
+        verdict = verify(record, then)
+        document: dict[str, object] = {**verdict.to_json(), "id": verdict.id or f"line {number}"}
+        if explain is not None:
+            is_valid = verdict.verdict == VALID
+            document["findings"] = [] if is_valid else [finding.to_json() for finding in explain(record, then)]
+        yield document
 
 
-def _reason(record: Mapping[str, object], clock: Clock) -> str:
+def read(record: object, clock: Clock = _SYSTEM) -> Request:
+    """What a record says. Raises `MalformedRecord`, `UnsupportedProvider`, `UnusableScheme`."""
+    if record is _NOT_JSON:
+        raise MalformedRecord("not JSON")
+    if not isinstance(record, Mapping):
+        raise MalformedRecord("not a JSON object")
     provider = PROVIDERS.get(_text(record, "provider"))
     if provider is None:
-        return UNSUPPORTED_PROVIDER
+        raise UnsupportedProvider
     headers = _headers(record)
-    options = _options(record, headers)
-    scheme = scheme_of(provider, options)
+    scheme = scheme_of(provider, _options(record, headers))
     tolerance_seconds = _seconds(record, "tolerance_seconds", TOLERANCE_SECONDS)
-    verifier = scheme.verifier(_secrets(record), tolerance_seconds)
+    secrets = tuple(_secrets(record))
     body = _text(record, "body", "").encode("utf-8", "surrogatepass")
     delivery = Delivery(headers, body, _text(record, "method", "POST"), _text(record, "url", ""))
-    reason = verifier.check(delivery, _seconds(record, "now", clock.now_ms() // 1000) * 1000)
-    return "" if reason is None else reason.value
+    now_ms = _seconds(record, "now", clock.now_ms() // 1000) * 1000
+    return Request(provider, scheme, secrets, delivery, now_ms, tolerance_seconds)
 
 
 def _text(record: Mapping[str, object], key: str, default: str | None = None) -> str:
@@ -96,7 +152,7 @@ def _text(record: Mapping[str, object], key: str, default: str | None = None) ->
     if value is None and default is not None:
         return default
     if not isinstance(value, str):
-        raise _MalformedRecord(f"{key} is missing or not a text")
+        raise MalformedRecord(f"{key} is missing or not a text")
     return value
 
 
@@ -105,16 +161,16 @@ def _seconds(record: Mapping[str, object], key: str, default: int) -> int:
     if value is None:
         return default
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MAX_SECONDS:
-        raise _MalformedRecord(f"{key} is not a number of seconds")
+        raise MalformedRecord(f"{key} is not a number of seconds")
     return int(value)
 
 
 def _headers(record: Mapping[str, object]) -> dict[str, str]:
     headers = record.get("headers")
     if not isinstance(headers, Mapping):
-        raise _MalformedRecord("headers is missing or not an object")
+        raise MalformedRecord("headers is missing or not an object")
     if not all(isinstance(value, str) for value in headers.values()):
-        raise _MalformedRecord("headers holds something that is not a text")
+        raise MalformedRecord("headers holds something that is not a text")
     return {str(name).lower(): str(value) for name, value in headers.items()}
 
 
@@ -123,11 +179,11 @@ def _secrets(record: Mapping[str, object]) -> list[str]:
     given = several if isinstance(several, list) else [record.get("secret")]
     secrets = [secret for secret in given if isinstance(secret, str)]
     if not secrets or len(secrets) < len(given):
-        raise _MalformedRecord("secret is missing or not a text")
+        raise MalformedRecord("secret is missing or not a text")
     try:
         "".join(secrets).encode()
     except UnicodeEncodeError as exc:
-        raise _MalformedRecord("secret is not Unicode text") from exc
+        raise MalformedRecord("secret is not Unicode text") from exc
     if record.get("secret_type") == "ed25519_public_key_base64":
         return [secret if secret.startswith("whpk_") else f"whpk_{secret}" for secret in secrets]
     return secrets
@@ -147,7 +203,7 @@ def _options(record: Mapping[str, object], headers: Mapping[str, str]) -> dict[s
     given = record.get("scheme_options")
     if given is not None:
         if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
-            raise _MalformedRecord("scheme_options is not a map of texts")
+            raise MalformedRecord("scheme_options is not a map of texts")
         return {str(name): str(value) for name, value in given.items()}
     provider = record.get("provider")
     unusual = sorted(name for name in headers if name not in _ORDINARY_HEADERS)
