@@ -18,7 +18,7 @@ from infra.storage import Storage
 
 
 class Intake(Construct):
-    """Accepts webhooks. Knows no table: an answer in the 2xx range means that the event is in the queue."""
+    """Accepts webhooks. An answer in the 2xx range means that the event is in the queue, or in the spill."""
 
     def __init__(self, scope: Construct, *, config: StageConfig, code_for: CodeFor, storage: Storage) -> None:
         super().__init__(scope, "Intake")
@@ -39,6 +39,11 @@ class Intake(Construct):
             reserved_concurrency=config.ingress_reserved_concurrency,
         )
         self.ingress.allow(["sqs:SendMessage"], [self.events.queue.queue_arn])
+        self.ingress.allow(
+            ["s3:PutObject"],
+            [storage.bucket.arn_for_objects("claims/*"), storage.bucket.arn_for_objects("spill/*")],
+            why_wildcard="One object per event that is too large for a queue, or that the events queue did not take",
+        )
         # A SecureString under the account's own aws/ssm key: whoever may read the parameter may decrypt it.
         self.ingress.allow(
             ["ssm:GetParameter"],

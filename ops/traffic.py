@@ -68,6 +68,7 @@ class Answer:
     trouble: str = ""
     retry_after_seconds: float = 1.0
     tries: int = 1
+    request_id: str = ""
 
     @property
     def is_to_be_sent_again(self) -> bool:
@@ -209,6 +210,7 @@ def post(client: httpx.Client, delivery: Delivery) -> Answer:
         seconds,
         document if isinstance(document, dict) else {},
         retry_after_seconds=float(stated) if stated.isdecimal() else 1.0,
+        request_id=response.headers.get("x-request-id", ""),
     )
 
 

@@ -1,0 +1,75 @@
+"""`python -m ops.drills`: plays the outage of the intake on a stack of its own. Exit code 1 if a promise is broken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from ops.demo import scenes
+from ops.demo.stage import Stage
+from ops.demo.story import Story
+from ops.drills.outage import Outage, play
+from ops.local import LocalStack, LocalStackFailed
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m ops.drills", description="The intake while AWS itself fails.")
+    parser.add_argument("--events", type=int, default=500, help="webhooks while the queue fails")
+    parser.add_argument("--refused", type=int, default=500, help="webhooks while queue and bucket fail")
+    options = parser.parse_args(argv)
+    console = Console(highlight=False)
+    story = Story(console)
+    with tempfile.TemporaryDirectory(prefix="holdfast-drill-") as directory:
+        try:
+            running = LocalStack.start(Path(directory), announce=story.tell)
+        except LocalStackFailed as exc:
+            console.print(str(exc), markup=False)
+            return 1
+        with running:
+            stage = Stage(running, story, seed=1)
+            scenes.warm_up(stage)
+            scene = story.open(
+                "outage",
+                "the events queue fails, then the bucket too",
+                f"{options.events} webhooks while every call of the queue fails (throttled, 500, silence, refused), "
+                f"then {options.refused} more while every call of the bucket does as well. Then both come back.",
+            )
+            seen = play(stage, events=options.events, refused=options.refused)
+            for text, holds in verdicts(seen, options.events, options.refused):
+                story.check(scene, text, holds=holds, details=seen.problems)
+            story.close(scene)
+    return 0 if story.verdict() else 1
+
+
+def verdicts(seen: Outage, events: int, refused: int) -> list[tuple[str, bool]]:
+    """Every promise with its figure, and whether it held."""
+    slowest = max(seen.slowest_ms.values())
+    return [
+        (f"{_accepted(seen)} of {events} were acknowledged while the queue failed", _accepted(seen) == events),
+        (f"{seen.spilled} of them waited in the spill", seen.spilled == events),
+        (
+            f"{seen.answers_without_bucket[503]} of {refused} were answered 503 while the bucket failed too",
+            dict(seen.answers_without_bucket) == ({503: refused} if refused else {}),
+        ),
+        (f"{seen.spilled_without_bucket} of those were stored", seen.spilled_without_bucket == 0),
+        (f"afterwards all were settled, {seen.effects} effects, each once", seen.settled and not seen.problems),
+        (f"{seen.left_in_spill} are left in the spill", seen.left_in_spill == 0),
+        (f"ingress took at most {slowest} ms over a request ({_listed(seen)})", 0 <= slowest <= 1500),
+    ]
+
+
+def _accepted(seen: Outage) -> int:
+    return sum(count for status, count in seen.answers.items() if 200 <= status < 300)
+
+
+def _listed(seen: Outage) -> str:
+    return ", ".join(f"{trouble}: {milliseconds}" for trouble, milliseconds in seen.slowest_ms.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The drill of the intake: the events queue fails in every way there is, then the bucket as well, then both come back.
+
+What must hold (architecture §5): while only the queue fails, every webhook is acknowledged and waits in the spill; with
+the bucket gone too, none is; afterwards each accepted event is settled, its effects there once; and no answer takes
+longer than 1.5 s.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from ops.demo.stage import Stage
+from ops.drills.failing import Trouble, failing, pointed_at
+from ops.expectation import BANK, WHERE, balance
+from ops.traffic import Answer, Delivery, post_all
+
+CONCURRENCY = 8
+PATIENCE = 300.0
+_LOG_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Outage:
+    """What was seen. `slowest_ms` is the longest that ingress itself took over one request, by its own log."""
+
+    answers: Counter[int] = field(default_factory=Counter)
+    spilled: int = 0
+    answers_without_bucket: Counter[int] = field(default_factory=Counter)
+    spilled_without_bucket: int = 0
+    settled: bool = False
+    left_in_spill: int = 0
+    problems: list[str] = field(default_factory=list)
+    effects: int = 0
+    slowest_ms: dict[str, int] = field(default_factory=dict)
+
+
+def play(stage: Stage, *, events: int, refused: int, name: str = "outage") -> Outage:
+    """`events` webhooks while the queue fails, a share of them in each way; `refused` more while the bucket does too.
+
+    The sweeper cannot reach the queue either until the end, so that what is spilled can be counted.
+    """
+    seen = Outage()
+    letters = stage.letters(name, (WHERE, BANK), events)
+    troubles = list(Trouble)
+    with ExitStack() as all_along:
+        nowhere = all_along.enter_context(failing(Trouble.REFUSED))
+        all_along.enter_context(pointed_at(stage.stack, "SweeperFunction", {"SQS": nowhere}))
+        for number, trouble in enumerate(troubles):
+            share = [delivery for delivery, _ in letters[number :: len(troubles)]]
+            with failing(trouble) as queue, pointed_at(stage.stack, "IngressFunction", {"SQS": queue}):
+                answers = stage.post(share, concurrency=CONCURRENCY)
+                seen.answers.update(answer.status for answer in answers)
+                seen.slowest_ms[trouble.value] = _slowest_ms(stage, answers)
+        conversations = stage.expect(letters, may_be_held_back=True)
+        seen.spilled = len(spill(stage))
+        seen.answers_without_bucket = _without_bucket(stage, refused, name, seen)
+        seen.spilled_without_bucket = len(spill(stage)) - seen.spilled
+    seen.settled = stage.story.wait(
+        "every spilled event is settled", stage.unsettled(conversations), seconds=PATIENCE, every=1.0
+    )
+    stage.story.wait("the spill is empty", lambda: f"{len(spill(stage))} left" * bool(spill(stage)), seconds=60)
+    seen.left_in_spill = len(spill(stage))
+    wanted = set(conversations)
+    found = balance(
+        {one: stage.expectations[one] for one in conversations},
+        [effect for effect in stage.simulator.effects("helpdesk") if effect.target in wanted],
+    )
+    seen.effects, seen.problems = found.effects, found.problems
+    return seen
+
+
+def spill(stage: Stage) -> list[str]:
+    """The keys of what waits in the spill."""
+    pages = stage.stack.client("s3").get_paginator("list_objects_v2")
+    return [
+        item["Key"]
+        for page in pages.paginate(Bucket=stage.stack.output("Bucket"), Prefix="spill/")
+        for item in page.get("Contents", [])
+    ]
+
+
+def _without_bucket(stage: Stage, count: int, name: str, seen: Outage) -> Counter[int]:
+    """Answers while neither queue nor bucket works, in every pair of troubles."""
+    statuses: Counter[int] = Counter()
+    troubles = list(Trouble)
+    deliveries: Sequence[Delivery] = [delivery for delivery, _ in stage.letters(f"{name}-both", (WHERE,), count)]
+    for number, trouble in enumerate(troubles):
+        with (
+            failing(trouble) as queue,
+            failing(troubles[-1 - number]) as bucket,
+            pointed_at(stage.stack, "IngressFunction", {"SQS": queue, "S3": bucket}),
+        ):
+            answers = post_all(deliveries[number :: len(troubles)], concurrency=CONCURRENCY)
+            statuses.update(answer.status for answer in answers)
+            seen.slowest_ms[f"queue {trouble.value}, bucket {troubles[-1 - number].value}"] = _slowest_ms(
+                stage, answers
+            )
+    return statuses
+
+
+def _slowest_ms(stage: Stage, answers: Sequence[Answer]) -> int:
+    """The longest that ingress took over these requests, from the line it writes about each."""
+    function = stage.stack.output("IngressFunction")
+    configuration = stage.stack.client("lambda").get_function_configuration(FunctionName=function)
+    wanted = {answer.request_id for answer in answers}
+    deadline = time.monotonic() + _LOG_SECONDS
+    while True:
+        pages = (
+            stage.stack.client("logs")
+            .get_paginator("filter_log_events")
+            .paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"])
+        )
+        lines = [line for page in pages for event in page["events"] for line in event["message"].splitlines()]
+        took = {
+            str(line["request_id"]): int(str(line["duration_ms"]))
+            for line in map(_line, lines)
+            if line.get("request_id") in wanted and "duration_ms" in line
+        }
+        if len(took) >= len(wanted) or time.monotonic() > deadline:
+            return max(took.values(), default=-1)
+        time.sleep(0.5)
+
+
+def _line(text: str) -> dict[str, object]:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
