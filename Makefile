@@ -64,6 +64,10 @@ up: setup ## start the local stack
 down: setup ## end the local stack
 	$(PY) -m ops.local down
 
+.PHONY: drill
+drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
+	$(PY) -m ops.drills
+
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test
