@@ -2,62 +2,72 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import hashlib
+from typing import Final
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from functions.adapters.aws_wire import Service, check
 from functions.core.event import Event
-from functions.core.failure import StorageUnavailable
+from functions.core.failure import StorageRefused, StorageUnavailable
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
-
-# Two tries of at most 0.2 + 0.54 s: a sender is answered within 1.5 s whatever the queue does.
-CONNECT_SECONDS: Final = 0.2
-READ_SECONDS: Final = 0.54
 TRIES: Final = 2
+TRY_SECONDS: Final = 0.7
 
 
-class SqsOutbox:
-    """Stores an event with one SendMessage, and one more if that fails in a way that may pass."""
+class SqsQueue:
+    """Sends messages with one SendMessage each."""
 
-    def __init__(self, client: SQSClient, queue_url: str) -> None:
-        self._client = client
+    def __init__(self, service: Service, queue_url: str) -> None:
+        self._service = service
         self._queue_url = queue_url
 
     @staticmethod
+    def connect(queue_url: str) -> SqsQueue:
+        """As the environment says. Raises ValueError where it says nothing usable."""
+        return SqsQueue(Service.connect("sqs"), queue_url)
+
+    def send(self, event: Event, message: str, timeout_seconds: float) -> None:
+        """Send `message`, which stands for `event`, in one try. Return once the queue has it, unharmed.
+
+        Raises `StorageRefused` where a second try is of no use, else `StorageUnavailable`; it may be there even so.
+        """
+        request = {
+            "QueueUrl": self._queue_url,
+            "MessageBody": message,
+            "MessageAttributes": _attributes(event),
+            "MessageGroupId": event.tenant,
+        }
+        answer, document = self._service.call_json("AmazonSQS.SendMessage", "1.0", request, timeout_seconds)
+        check("SendMessage", answer)
+        digest = hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()
+        if not document.get("MessageId") or document.get("MD5OfMessageBody") != digest:
+            raise StorageUnavailable("SendMessage failed: the answer is not what SQS says of this message")
+
+
+class SqsOutbox:
+    """What `ingress.main` calls until it hands `SqsQueue` its deadlines itself."""
+
+    def __init__(self, queue: SqsQueue) -> None:
+        self._queue = queue
+
+    @staticmethod
     def connect(queue_url: str) -> SqsOutbox:
-        """With a client of its own that tries once: the SDK's own backoff would outlast the sender."""
-        config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            tcp_keepalive=True,
-        )
-        return SqsOutbox(boto3.client("sqs", config=config), queue_url)
+        """Like `SqsQueue.connect`."""
+        return SqsOutbox(SqsQueue.connect(queue_url))
 
     def store(self, event: Event, message: str) -> None:
         """Return once the queue has it. Raises `StorageUnavailable`; the message may be there all the same."""
-        attributes = _attributes(event)
         for attempt in range(1, TRIES + 1):
             try:
-                self._client.send_message(
-                    QueueUrl=self._queue_url,
-                    MessageBody=message,
-                    MessageAttributes=attributes,
-                    MessageGroupId=event.tenant,
-                )
-            except (BotoCoreError, ClientError) as exc:
-                if attempt == TRIES or not _may_pass(exc):
-                    raise StorageUnavailable(f"SendMessage failed {attempt} time(s): {_named(exc)}") from exc
-            else:
-                return
+                return self._queue.send(event, message, TRY_SECONDS)
+            except StorageRefused:
+                raise
+            except StorageUnavailable:
+                if attempt == TRIES:
+                    raise
+        return None
 
 
-def _attributes(event: Event) -> dict[str, MessageAttributeValueTypeDef]:
+def _attributes(event: Event) -> dict[str, dict[str, str]]:
     """For people and filters; the envelope says it all too. What is absent is left out: empty ones are refused."""
     texts = {
         "event_name": event.event_name,
@@ -67,23 +77,6 @@ def _attributes(event: Event) -> dict[str, MessageAttributeValueTypeDef]:
         "request_id": event.request_id,
         "traceparent": event.traceparent,
     }
-    attributes: dict[str, MessageAttributeValueTypeDef] = {
-        name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text
-    }
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text}
     attributes["received_at"] = {"DataType": "Number", "StringValue": str(event.received_at_ms)}
     return attributes
-
-
-def _may_pass(exc: BotoCoreError | ClientError) -> bool:
-    """Whether the same request can succeed a moment later: not when the service understood and refused it."""
-    if not isinstance(exc, ClientError):
-        return True
-    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-    return status >= 500 or status == 429 or "Throttl" in _named(exc)
-
-
-def _named(exc: BotoCoreError | ClientError) -> str:
-    """The error's stable name: the text may quote the request."""
-    if isinstance(exc, ClientError):
-        return str(exc.response.get("Error", {}).get("Code", "ClientError"))
-    return type(exc).__name__

@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from functions.adapters.aws_wire import Service, check, codes_of
 from functions.core.failure import StorageUnavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_ssm import SSMClient
-
-# A refresh has a copy to fall back on and a sender waiting: 300 ms in all. A first read has nothing: about 1 s.
-BRIEF_SECONDS: Final = 0.15  # to connect, and again to read
-PATIENT_CONNECT_SECONDS: Final = 0.3
-PATIENT_READ_SECONDS: Final = 0.9
 
 
 class SsmSourceParameters:
     """What the cache of sources reads from: the entry of source `x` is the parameter `{path}/x`."""
 
-    def __init__(self, patient: SSMClient, brief: SSMClient, path: str) -> None:
-        self._patient = patient
-        self._brief = brief
+    def __init__(self, service: Service, path: str) -> None:
+        self._service = service
         self._path = path.rstrip("/")
 
     @staticmethod
     def connect(path: str) -> SsmSourceParameters:
-        """With clients of its own that try once: the cache decides when to ask again."""
-        return SsmSourceParameters(
-            _client(PATIENT_CONNECT_SECONDS, PATIENT_READ_SECONDS), _client(BRIEF_SECONDS, BRIEF_SECONDS), path
-        )
+        """As the environment says. Raises ValueError where it says nothing usable."""
+        return SsmSourceParameters(Service.connect("ssm"), path)
 
-    def read(self, source_id: str, *, briefly: bool) -> str | None:
-        """The entry's text, or None for ParameterNotFound and nothing else. Raises `StorageUnavailable`."""
-        client = self._brief if briefly else self._patient
-        try:
-            answer = client.get_parameter(Name=f"{self._path}/{source_id}", WithDecryption=True)
-        except client.exceptions.ParameterNotFound:
+    def read(self, source_id: str, timeout_seconds: float = 1.2, *, briefly: bool = False) -> str | None:
+        """The entry's text, or None for ParameterNotFound and nothing else. One try. Raises `StorageUnavailable`."""
+        request = {"Name": f"{self._path}/{source_id}", "WithDecryption": True}
+        seconds = min(timeout_seconds, 0.3) if briefly else timeout_seconds
+        answer, document = self._service.call_json("AmazonSSM.GetParameter", "1.1", request, seconds)
+        if answer.status == 400 and "ParameterNotFound" in codes_of(answer):
             return None
-        except ClientError as exc:
-            code = exc.response.get("Error", {}).get("Code", "ClientError")
-            raise StorageUnavailable(f"GetParameter failed: {code}") from exc
-        except BotoCoreError as exc:
-            raise StorageUnavailable(f"GetParameter failed: {type(exc).__name__}") from exc
-        value = answer.get("Parameter", {}).get("Value")
-        if value is None:
-            raise StorageUnavailable("GetParameter answered without a value")
+        check("GetParameter", answer)
+        parameter = document.get("Parameter")
+        value = parameter.get("Value") if isinstance(parameter, dict) else None
+        if not isinstance(value, str):
+            raise StorageUnavailable("GetParameter failed: the answer is not what SSM says")
         return value
-
-
-def _client(connect_seconds: float, read_seconds: float) -> SSMClient:
-    config = Config(
-        connect_timeout=connect_seconds,
-        read_timeout=read_seconds,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        tcp_keepalive=True,
-    )
-    return boto3.client("ssm", config=config)

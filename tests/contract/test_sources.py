@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
-from moto import mock_aws
 
 from functions.adapters.ssm_sources import SsmSourceParameters
 from functions.core.failure import StorageUnavailable
 from functions.ingress.sources import SourceParameters
+from tests.contract.answers import error, service_that_says, success
 from tests.ingress_fakes import FakeParameters
+from tests.moto_server import moto_server
 
 PATH = "/holdfast/test/sources"
 
@@ -30,68 +31,61 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         fake = FakeParameters()
         yield World(fake, fake.entries.__setitem__)
         return
-    with mock_aws():
+    with moto_server() as server:
         client = boto3.client("ssm")
 
         def put(source_id: str, text: str) -> None:
             client.put_parameter(Name=f"{PATH}/{source_id}", Value=text, Type="SecureString", Overwrite=True)
 
-        yield World(SsmSourceParameters.connect(PATH), put)
+        yield World(SsmSourceParameters(server.service("ssm"), PATH + "/"), put)
 
 
-@pytest.mark.parametrize("briefly", [True, False])
-def test_an_entry_is_read_in_the_clear_and_as_last_written(world: World, briefly: bool) -> None:
-    world.put("shop", '{"a": 1}')
-    assert world.parameters.read("shop", briefly=briefly) == '{"a": 1}'
+def test_an_entry_is_read_in_the_clear_and_as_last_written(world: World) -> None:
+    world.put("shop", '{"a": "ä"}')
+    assert world.parameters.read("shop", 5) == '{"a": "ä"}'
     world.put("shop", '{"a": 2}')
-    assert world.parameters.read("shop", briefly=briefly) == '{"a": 2}'
+    assert world.parameters.read("shop", 5) == '{"a": 2}'
 
 
-@pytest.mark.parametrize("briefly", [True, False])
-def test_what_is_not_there_is_none(world: World, briefly: bool) -> None:
+def test_what_is_not_there_is_none(world: World) -> None:
     world.put("shop", "{}")
-    assert world.parameters.read("shopp", briefly=briefly) is None
-    assert world.parameters.read("sho", briefly=briefly) is None
-
-
-class Client:
-    """An SSM client that answers as told."""
-
-    class exceptions:  # noqa: N801  # as the SDK spells it
-        class ParameterNotFound(ClientError):
-            pass
-
-    def __init__(self, outcome: Exception | dict[str, object]) -> None:
-        self.outcome = outcome
-
-    def get_parameter(self, **_: object) -> dict[str, object]:
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
+    assert world.parameters.read("shopp", 5) is None
+    assert world.parameters.read("sho", 5) is None
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    "answer",
     [
         *[
-            ClientError({"Error": {"Code": code, "Message": "not found"}}, "GetParameter")
-            for code in ("ThrottlingException", "AccessDeniedException", "InvalidKeyId", "InternalServerError", "404")
+            error(400, code)
+            for code in ("ThrottlingException", "AccessDeniedException", "InvalidKeyId", "ParameterVersionNotFound")
         ],
-        EndpointConnectionError(endpoint_url="http://s"),
-        {},
-        {"Parameter": {}},
+        error(500, "InternalServerError"),
+        error(500, "ParameterNotFound"),
+        error(404),
+        success({}),
+        success({"Parameter": {}}),
+        success({"Parameter": {"Value": None}}),
+        success({"Parameter": {"Value": {"text": "{}"}}}),
+        success({"Parameter": "x"}),
+        success({"__type": "ParameterNotFound"}),
+        success(["x"]),
     ],
+    ids=lambda answer: f"{answer.status} {answer.body.decode()}",
 )
-def test_everything_but_not_found_is_trouble(outcome: Exception | dict[str, object]) -> None:
-    client = Client(outcome)
+def test_everything_but_not_found_is_trouble(answer: object) -> None:
     with pytest.raises(StorageUnavailable):
-        SsmSourceParameters(client, client, PATH).read("shop", briefly=False)  # type: ignore[arg-type]  # as much as is used
+        SsmSourceParameters(service_that_says(answer), PATH).read("shop", 5)
 
 
-def test_a_brief_read_gives_up_after_300_ms_and_neither_read_is_repeated_by_the_sdk() -> None:
-    with mock_aws():
-        parameters = SsmSourceParameters.connect(PATH)
-    brief, patient = parameters._brief.meta.config, parameters._patient.meta.config
-    assert brief.connect_timeout + brief.read_timeout <= 0.3  # type: ignore[attr-defined]  # botocore sets options at run time
-    assert patient.connect_timeout + patient.read_timeout <= 1.5  # type: ignore[attr-defined]  # as above
-    assert brief.retries == patient.retries == {"total_max_attempts": 1, "mode": "standard"}  # type: ignore[attr-defined]  # as above
+@pytest.mark.parametrize("kind", ["ParameterNotFound", "com.amazonaws.ssm#ParameterNotFound"])
+def test_not_found_is_known_by_its_code_whatever_stands_before_it(kind: str) -> None:
+    assert SsmSourceParameters(service_that_says(error(400, kind)), PATH).read("shop", 5) is None
+
+
+def test_what_the_store_says_of_a_failure_is_named_by_its_code_alone() -> None:
+    answer = error(400, "ValidationException", message="the value was s3cret")
+    with pytest.raises(StorageUnavailable) as caught:
+        SsmSourceParameters(service_that_says(answer), PATH).read("shop", 5)
+    assert str(caught.value) == "GetParameter failed: ValidationException"
+    assert json.loads(answer.body)["message"] == "the value was s3cret"
