@@ -35,7 +35,7 @@ class Recovery(Construct):
         self._config, self._code_for, self._storage = config, code_for, storage
         self.ops_dlq = final_queue(self, "ops-dlq", config=config)
         self.triage = self._triage([intake_events, processing.retries, processing.replays])
-        self.sweeper = self._sweeper(processing)
+        self.sweeper = self._sweeper(intake_events, processing)
         self.replay = self._replay(processing)
 
     def _triage(self, queues: list[WorkQueue]) -> PythonFunction:
@@ -66,7 +66,7 @@ class Recovery(Construct):
         )
         return triage
 
-    def _sweeper(self, processing: Processing) -> PythonFunction:
+    def _sweeper(self, intake_events: WorkQueue, processing: Processing) -> PythonFunction:
         config, storage = self._config, self._storage
         sweeper = PythonFunction(
             self,
@@ -78,6 +78,8 @@ class Recovery(Construct):
                 recovery_table=storage.recovery.table_name,
                 audit_table=storage.audit.table_name,
                 control_table=storage.control.table_name,
+                bucket=storage.bucket.bucket_name,
+                events_queue_url=intake_events.queue.queue_url,
                 retries_queue_url=processing.retries.queue.queue_url,
                 replays_queue_url=processing.replays.queue.queue_url,
                 switches_path=config.switches_path,
@@ -85,6 +87,8 @@ class Recovery(Construct):
                 time_scale=config.time_scale,
             ),
             timeout_seconds=config.sweeper_timeout_seconds,
+            # It buys processor time: the spill is drained by sixteen threads that do little but talk TLS and read JSON.
+            memory_mb=1024,
             failures_to=self.ops_dlq,
         )
         every_minute(self, sweeper, config=config, failures_to=self.ops_dlq)
@@ -92,7 +96,21 @@ class Recovery(Construct):
         sweeper.allow(_ROW, [storage.recovery.table_arn])
         sweeper.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
         sweeper.allow(["dynamodb:BatchGetItem"], [storage.control.table_arn])
-        sweeper.allow(["sqs:SendMessage"], [processing.retries.queue.queue_arn, processing.replays.queue.queue_arn])
+        # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for an object of the spill that another tick
+        # has taken, and "gone" could not be told from "forbidden".
+        sweeper.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
+        sweeper.allow(
+            ["s3:GetObject", "s3:DeleteObject"],
+            [storage.bucket.arn_for_objects("spill/*")],
+            why_wildcard="One object per spilled message, under this prefix",
+        )
+        sweeper.allow(
+            ["s3:PutObject"],
+            [storage.bucket.arn_for_objects("envelopes/*")],
+            why_wildcard="One envelope per spilled message that the queue refuses, under this prefix",
+        )
+        queues = (intake_events, processing.retries, processing.replays)
+        sweeper.allow(["sqs:SendMessage"], [queue.queue.queue_arn for queue in queues])
         sweeper.allow_switches(config=config)
         return sweeper
 

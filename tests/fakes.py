@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from functions.core.audit import AuditEvent
 from functions.core.clock import Clock
 from functions.core.decision import Decision
-from functions.core.event import Event, digest
-from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
+from functions.core.event import SPILL, Event, digest
+from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
 from functions.core.gate import Health, IntegrationState, Standing
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
-from functions.core.ports import BatchView, Hint, Settlement
+from functions.core.ports import BatchView, Hint, Settlement, Spilled
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
 
@@ -37,6 +37,9 @@ LIVE_SWITCHES: Mapping[str, str] = {
 }
 MAX_TRANSACTION_ITEMS = 100
 MAX_DELAY_SECONDS = 900
+MAX_LISTED = 1_000
+MAX_MESSAGE_BYTES = 1_048_576
+MAX_SPILLED_BYTES = 16 * 1024 * 1024
 
 # -------------------------------------------------------------------------------------------------- time, chance, ids
 
@@ -414,10 +417,10 @@ class FakeSwitches:
 
 
 class FakeEnvelopes:
-    """`ports.Envelopes`. `objects` is the bucket: text by reference."""
+    """`ports.Envelopes`. `objects` is the bucket: content by reference."""
 
     def __init__(self, faults: Faults | None = None) -> None:
-        self.objects: dict[str, str] = {}
+        self.objects: dict[str, bytes] = {}
         self.faults = Faults() if faults is None else faults
 
     def put(self, event: Event) -> str:
@@ -425,23 +428,80 @@ class FakeEnvelopes:
         with self.faults.around("envelopes.put"):
             message = event.to_message()
             reference = f"envelopes/{event.tenant}/{digest(message)}"
-            self.objects[reference] = message
+            self.objects[reference] = message.encode("ascii")
         return reference
 
-    def put_raw(self, name: str, message: str) -> str:
+    def put_raw(self, name: str, content: bytes) -> str:
         """See the port."""
         with self.faults.around("envelopes.put_raw"):
             reference = f"envelopes/raw/{name}"
-            self.objects[reference] = message
+            self.objects[reference] = content
         return reference
 
     def get(self, reference: str) -> Event:
         """See the port."""
         with self.faults.around("envelopes.get"):
-            message = self.objects.get(reference)
-            if message is None:
+            content = self.objects.get(reference)
+            if content is None:
                 raise StorageUnavailable(f"there is no object {reference}")
+            try:
+                message = content.decode("utf-8")
+            except UnicodeDecodeError as exc:
+                raise MalformedEnvelope("the object is not UTF-8") from exc
             return Event.from_message(message)
+
+
+class FakeSpill:
+    """`ports.Spill`. `objects` is what lies there, by name; what is in `unreadable` cannot be fetched."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.unreadable: set[str] = set()
+        self.faults = Faults() if faults is None else faults
+        self._lock = threading.Lock()
+
+    def put(self, name: str, content: bytes | str) -> str:
+        """Spill it, and give its whole name."""
+        key = f"{SPILL}{name}"
+        self.objects[key] = content if isinstance(content, bytes) else content.encode("utf-8")
+        return key
+
+    def oldest(self, after: str, limit: int) -> list[Spilled]:
+        """See the port."""
+        with self.faults.around("spill.oldest"), self._lock:
+            keys = sorted(key for key in self.objects if key > after)[: min(limit, MAX_LISTED)]
+            return [Spilled(key, len(self.objects[key])) for key in keys]
+
+    def read(self, key: str) -> bytes | None:
+        """See the port."""
+        with self.faults.around("spill.read"), self._lock:
+            content = self.objects.get(key)
+            if key in self.unreadable or (content is not None and len(content) > MAX_SPILLED_BYTES):
+                raise StorageUnavailable(f"{key} cannot be fetched")
+            return content
+
+    def remove(self, key: str) -> None:
+        """See the port."""
+        with self.faults.around("spill.remove"), self._lock:
+            self.objects.pop(key, None)
+
+
+class FakeEvents:
+    """`ports.EventsQueue`. `sent` is the queue; a message that holds one of `refused` is never taken."""
+
+    def __init__(self, faults: Faults | None = None, accept: Callable[[str], None] | None = None) -> None:
+        self.sent: list[str] = []
+        self.refused: set[str] = set()
+        self.faults = Faults() if faults is None else faults
+        self._accept = self.sent.append if accept is None else accept
+
+    def send(self, event: Event, message: str) -> None:
+        """See the port."""
+        with self.faults.around("events.send"):
+            is_too_long = len(message.encode("utf-8")) > MAX_MESSAGE_BYTES
+            if is_too_long or any(text in message for text in self.refused):
+                raise StorageRefused(f"the queue takes nothing like {event.event_id}")
+            self._accept(message)
 
 
 @dataclass(frozen=True, slots=True)

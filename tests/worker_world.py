@@ -8,7 +8,7 @@ leases run out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,9 +18,10 @@ from functions.core.event import Event
 from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
-from functions.core.ports import Absent, Call, SettingState
+from functions.core.ports import Absent, Call, SettingState, Spilled
 from functions.core.recovery import OUTCOME_UNKNOWN, Row, Status, Subject
 from functions.flows.flow import Finding, Prepared, Verdict
+from functions.sweeper.drain import Drained, Work
 from functions.sweeper.handler import build as build_sweeper
 from functions.sweeper.settings import SweeperSettings
 from functions.worker.handler import build as build_worker
@@ -29,12 +30,14 @@ from functions.worker.settings import WorkerSettings
 from tests.fakes import (
     FakeClock,
     FakeEnvelopes,
+    FakeEvents,
     FakeHints,
     FakeIds,
     FakeLedger,
     FakeRandom,
     FakeRecipients,
     FakeRecovery,
+    FakeSpill,
     FakeSwitches,
     FakeTables,
     FakeVisibility,
@@ -196,8 +199,16 @@ class Quiet:
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + value
 
+    def milliseconds(self, name: str, value: float, **dimensions: str) -> None:
+        """No test of this world asks for times."""
+
     def flush(self) -> None:
         """Nothing to write."""
+
+
+def one_by_one(work: Work, spilled: Sequence[Spilled]) -> list[Drained]:
+    """In order, so that a death is at the same step each time, and ends the others too."""
+    return [work(each) for each in spilled]
 
 
 async def directly(call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -226,6 +237,7 @@ class World:
         self.faults = self.tables.faults
         self.provider = Provider(self.faults, self.clock)
         self.envelopes = FakeEnvelopes(self.faults)
+        self.spill = FakeSpill(self.faults)
         self.switches = FakeSwitches(self.clock, switches)
         self.retries = FakeHints(self.faults, "retries")
         self.replays = FakeHints(self.faults, "replays")
@@ -282,16 +294,21 @@ class World:
 
     def sweeper(self) -> Callable[[dict[str, Any], object], dict[str, int]]:
         """A fresh sweeper process."""
-        settings = SweeperSettings("test", "r", "a", "c", "q/retries", "q/replays", "/s", 50, 1.0)
+        settings = SweeperSettings("test", "r", "a", "c", "b", "q/events", "q/retries", "q/replays", "/s", 50, 1.0)
         return build_sweeper(
             settings,
             integrations=[DESK],
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables),
             switches=self.switches,
+            spill=self.spill,
+            envelopes=self.envelopes,
+            events=FakeEvents(self.faults, lambda body: self._put("events", body, 0)),
             retries=self.retries,
             replays=self.replays,
             clock=self.clock,
+            ids=self._ids,
+            at_once=one_by_one,
             log=self.quiet,  # type: ignore[arg-type]  # it is asked for three of a logger's methods
             metrics=self.quiet,  # type: ignore[arg-type]  # likewise
         )
@@ -403,7 +420,11 @@ class World:
             self.sweep()
             while self.deliver():
                 pass
-            if not self.messages and not any(self._moves(row) for row in self.tables.rows.values()):
+            if (
+                not self.messages
+                and not self.spill.objects
+                and not any(self._moves(row) for row in self.tables.rows.values())
+            ):
                 return
             self.clock.now = self._next_moment()
         raise AssertionError(f"not quiet after {hours} h: {len(self.messages)} messages, rows {self.open_rows()}")
@@ -416,6 +437,7 @@ class World:
     def _next_moment(self) -> int:
         """The next minute at which anything can be due: a tick comes every minute, and most find nothing."""
         moments = [message.visible_at_ms for message in self.messages]
+        moments += [self.clock.now + 60_000] * bool(self.spill.objects)
         moments += [row.due_at_ms - 60_000 for row in self.tables.rows.values() if self._moves(row)]
         return max(self.clock.now + 1_000, min(moments, default=self.clock.now + 60_000))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from functions.adapters.aws import border
 from functions.core.event import Event, digest
@@ -10,6 +10,8 @@ from functions.core.failure import MalformedEnvelope
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+MAX_ENVELOPE_BYTES: Final = 16 * 1024 * 1024  # the largest body in base64 is a third of it
 
 
 class S3Envelopes:
@@ -22,28 +24,27 @@ class S3Envelopes:
     def put(self, event: Event) -> str:
         """Store it under `envelopes/{tenant}/{digest of the envelope}`. Raises `StorageUnavailable`."""
         message = event.to_message()
-        return self._put(f"envelopes/{event.tenant}/{digest(message)}", message)
+        return self._put(f"envelopes/{event.tenant}/{digest(message)}", message.encode("ascii"))
 
-    def put_raw(self, name: str, message: str) -> str:
+    def put_raw(self, name: str, content: bytes) -> str:
         """Store a message that is no envelope, under `envelopes/raw/{name}`. Raises `StorageUnavailable`."""
-        return self._put(f"envelopes/raw/{name}", message)
+        return self._put(f"envelopes/raw/{name}", content)
 
     def get(self, reference: str) -> Event:
         """Raises `MalformedEnvelope`, or `StorageUnavailable`, also where there is no such object (any more)."""
         with border("get an envelope"):
-            content = self._client.get_object(Bucket=self._bucket, Key=reference)["Body"].read()
+            found = self._client.get_object(Bucket=self._bucket, Key=reference)
+            if found["ContentLength"] > MAX_ENVELOPE_BYTES:
+                found["Body"].close()
+                raise MalformedEnvelope(f"the object has {found['ContentLength']} bytes")
+            content = found["Body"].read()
         try:
             message = content.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise MalformedEnvelope("the object is not UTF-8") from exc
         return Event.from_message(message)
 
-    def _put(self, key: str, message: str) -> str:
+    def _put(self, key: str, content: bytes) -> str:
         with border("put an envelope"):
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=message.encode("utf-8", "surrogatepass"),
-                ContentType="application/json",
-            )
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=content, ContentType="application/json")
         return key

@@ -145,12 +145,52 @@ class Envelopes(Protocol):
         """Store it; the same event lands at the same reference. Raises `StorageUnavailable`."""
         ...
 
-    def put_raw(self, name: str, message: str) -> str:
+    def put_raw(self, name: str, content: bytes) -> str:
         """Store a message that is no envelope, as it came. Raises `StorageUnavailable`."""
         ...
 
     def get(self, reference: str) -> Event:
-        """Raises `MalformedEnvelope`, or `StorageUnavailable`."""
+        """The whole event, by its envelope's reference or by that of a claim check. Raises `MalformedEnvelope`, or
+        `StorageUnavailable`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spilled:
+    """An object of the spill, as a list of them says."""
+
+    key: str
+    size_bytes: int
+
+
+class Spill(Protocol):
+    """The messages that ingress stored in the bucket when the events queue did not take them."""
+
+    def oldest(self, after: str, limit: int) -> list[Spilled]:
+        """The first ones by name, and so by time, whose name comes after that one; at most `limit`, at most 1,000.
+        Raises `StorageUnavailable`.
+        """
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """What is in it, or None if it is gone: another tick may have sent it on. Raises `StorageUnavailable`, also
+        where it is too large to be read.
+        """
+        ...
+
+    def remove(self, key: str) -> None:
+        """Let it go. One that is gone already is no error. Raises `StorageUnavailable`."""
+        ...
+
+
+class EventsQueue(Protocol):
+    """The events queue, as the spill is drained into it."""
+
+    def send(self, event: Event, message: str) -> None:
+        """Send `message`, which stands for `event`. Raises `StorageRefused` where the queue will never take it, else
+        `StorageUnavailable`: it may be there all the same.
+        """
         ...
 
 

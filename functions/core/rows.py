@@ -6,11 +6,16 @@ from dataclasses import replace
 
 from functions.core.attempt import Effect, History
 from functions.core.decision import Action, Decision, Repeat
-from functions.core.event import Event, digest
+from functions.core.event import CLAIMS, Event, digest
 from functions.core.integration import INTAKE
 from functions.core.recovery import Row, Status, Subject, action_recovery_id, event_recovery_id
 
 EVENT_EXPIRES_SECONDS = 120 * 86_400  # with its envelope
+
+
+def is_claim(envelope_ref: str) -> bool:
+    """Whether the envelope is the one that ingress stored when it accepted the event, and not a copy made since."""
+    return envelope_ref.startswith(CLAIMS)
 
 
 def action_row(
@@ -96,7 +101,8 @@ def stand_in_row(parent: Row, now_ms: int) -> Row | None:
 
 
 def event_row(event: Event, envelope_ref: str, now_ms: int, variant: str = "") -> Row:
-    """The row of a whole event, under the reserved integration `intake`."""
+    """The row of a whole event, under the reserved integration `intake`. It expires when its envelope does."""
+    stored_at_ms = event.received_at_ms if is_claim(envelope_ref) else now_ms
     return Row(
         recovery_id=event_recovery_id(event.tenant, event.event_id, event.epoch_ms, variant),
         subject=Subject.EVENT,
@@ -116,13 +122,17 @@ def event_row(event: Event, envelope_ref: str, now_ms: int, variant: str = "") -
         envelope_ref=envelope_ref,
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
-        expires_at_ms=now_ms + EVENT_EXPIRES_SECONDS * 1000,
+        expires_at_ms=stored_at_ms + EVENT_EXPIRES_SECONDS * 1000,
     )
 
 
-def unreadable_row(raw: str, envelope_ref: str, now_ms: int, request_id: str) -> Row:
-    """The row of a message that is no envelope: whose it was cannot be told."""
-    name = digest(raw)
+def name_of(content: bytes) -> str:
+    """The name of a message that is no envelope: the same for the same content, whatever it is."""
+    return digest(content.decode("utf-8", "surrogateescape"))
+
+
+def unreadable_row(name: str, envelope_ref: str, now_ms: int, request_id: str) -> Row:
+    """The row of a message that is no envelope, by its `name_of`: whose it was cannot be told."""
     return Row(
         recovery_id=event_recovery_id("unknown", name, 0),
         subject=Subject.EVENT,

@@ -1,4 +1,5 @@
-"""The sweeper's rules (architecture §7): which integrations may send, which of their rows are woken, in what order.
+"""The sweeper's rules (architecture §7): which integrations may send, which of their rows are woken, in what order, and
+how much of a tick the spill may have.
 
 Pure: who sends the hints is another's business.
 A row is woken by a hint on a queue. A hint carries the row's version, so whatever changes the version takes the force
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 
 from functions.core.attempt import Effect
 from functions.core.decision import Mode
+from functions.core.event import SPILL
 from functions.core.gate import Health, IntegrationState
 from functions.core.integration import INTAKE
 from functions.core.recovery import POLL_SECONDS, REHINT_SECONDS, Row, Status
 from functions.core.switches import SwitchView
+
+_DIGITS = 13  # of the milliseconds that a spilled object's name begins with
 
 HORIZON_SECONDS = 60  # how far ahead a tick looks: until the next one
 SHORTEST_HORIZON_SECONDS = 2
@@ -26,6 +30,20 @@ OVERDUE_AFTER_REHINTS = 10  # woken that often without a trace: no worker gets a
 PER_TICK = 500
 PER_INTEGRATION = 100  # what two slow workers get through before the first of them would be woken again
 READ_AHEAD = 3 * PER_INTEGRATION  # rows read to choose from, so that priority and tenants' turns mean something
+DRAIN_SHARE = 0.5  # of a tick's time, for the spill at most: due rows come after it and have the rest
+DRAIN_PAGE = 1_000  # as many names as S3 lists at once
+DRAIN_CHUNK = 32  # objects sent on before looking how it goes, the oldest first
+
+
+def drain_until(started_ms: int, deadline_ms: int) -> int:
+    """The end of the spill's part of a tick."""
+    return started_ms + int((deadline_ms - started_ms) * DRAIN_SHARE)
+
+
+def spilled_at(key: str) -> int | None:
+    """When the event of an object of the spill was received, in milliseconds; None for a name that does not say."""
+    digits, dash, _ = key.removeprefix(SPILL).partition("-")
+    return int(digits) if dash and len(digits) == _DIGITS and digits.isascii() and digits.isdecimal() else None
 
 
 def horizon_ms(scale: float) -> int:

@@ -1,4 +1,4 @@
-"""What a message that a queue gave up is a sign of (architecture §7, Triage). Pure.
+"""What a message that a queue gave up, or would not take, is a sign of (architecture §7, Triage). Pure.
 
 The four root causes are those of runbook 001, "DLQ and Replay Procedure", step 2. The root cause is a
 proposal with its evidence beside it: a person may overrule it.
@@ -16,6 +16,7 @@ from functions.core.ports import Hint
 from functions.core.recovery import PAYLOAD_MISMATCH, Row, Status
 
 UNREADABLE = "UNREADABLE_MESSAGE"
+REFUSED_BY_QUEUE = "REFUSED_BY_QUEUE"
 NEVER_CLAIMED = "NEVER_CLAIMED"
 NEVER_SETTLED = "NEVER_SETTLED"
 
@@ -60,6 +61,17 @@ Verdict = Finding | Handled | TooEarly
 def judge_unreadable(delivery: Delivery, problem: str) -> Finding:
     """A message that is neither an envelope nor a hint of this version."""
     return Finding(UNREADABLE, f"{problem}; {_seen(delivery)}", RootCause.SCHEMA_MISMATCH)
+
+
+def judge_spilled_unreadable(key: str, problem: str) -> Finding:
+    """An object of the spill that is no message of this version."""
+    return Finding(UNREADABLE, f"{problem}; it was in the spill as {key}", RootCause.SCHEMA_MISMATCH)
+
+
+def judge_refused(key: str, problem: str) -> Finding:
+    """An event that the events queue will never take, so that no worker can be told of it by way of the queue."""
+    evidence = f"the events queue does not take it: {problem}; it was in the spill as {key}"
+    return Finding(REFUSED_BY_QUEUE, evidence, RootCause.BAD_SOURCE_DATA)
 
 
 def judge_event(event: Event, items: Iterable[LedgerItem | None], delivery: Delivery, now_ms: int) -> Verdict:

@@ -1,4 +1,6 @@
-"""The only scheduler (architecture §7): each tick, per integration that may send, hints at its due rows go out."""
+"""The only scheduler (architecture §7): each tick empties the spill, and hints at due rows go out, integration by
+integration.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,16 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from functions.core import sweep
-from functions.core.clock import Clock
+from functions.core.clock import Clock, Ids
 from functions.core.failure import VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.integration import INTAKE
-from functions.core.ports import Hint, Hints, Ledger, Recovery, Switches
+from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Recovery, Spill, Switches
 from functions.core.recovery import Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
+from functions.dead_letters import DeadLetters
 from functions.observability import Metrics
+from functions.sweeper.drain import AtOnce, Drain, in_threads
 from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
@@ -47,25 +51,38 @@ def build(
     ledger: Ledger,
     recovery: Recovery,
     switches: Switches,
+    spill: Spill,
+    envelopes: Envelopes,
+    events: EventsQueue,
     retries: Hints,
     replays: Hints,
     clock: Clock,
+    ids: Ids,
     log: Logger,
     metrics: Metrics,
+    at_once: AtOnce = in_threads,
 ) -> Handler:
     """The handler of one tick. `integrations` are those of the catalog; `intake` is added.
 
-    Answers how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what went wrong, after
-    everything else was done: no duty waits for another, and the failure is seen.
+    The spill comes first and has a share of the time, so that neither it nor the rows can take it all. Answers how many
+    messages of it were sent, how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what
+    went wrong, after everything else was done: no duty waits for another, and the failure is seen.
     """
+    drain = Drain(spill, events, DeadLetters(recovery, envelopes, clock), clock, ids, log, metrics, at_once)
     swept = (INTAKE, *(name for name in integrations if name != INTAKE))
 
     def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
         started_ms = clock.now_ms()
         deadline_ms = started_ms + settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS
-        tally, failures = _Tally(), []
-        snapshot = switches.snapshot(FRESH_FOR_MS)
+        tally, failures = _Tally(), list[Exception]()
         try:
+            try:
+                tally.counts.update(drain.run(sweep.drain_until(started_ms, deadline_ms)))
+            except Exception as error:
+                failures.append(error)
+                metrics.count("duties_failed", reason="drain")
+                log.exception("a duty of the sweeper failed", extra={"duty": "drain"})
+            snapshot = switches.snapshot(FRESH_FOR_MS)
             states = ledger.read([], swept).integrations
             for integration in sweep.in_turn(swept, started_ms // (sweep.HORIZON_SECONDS * 1000)):
                 duty = _Duty(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functions.adapters import aws
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.s3 import S3Envelopes
+from functions.adapters.spill import S3Spill
+from functions.adapters.sqs_events import SqsEvents
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.catalog.loader import load
@@ -16,6 +19,7 @@ from functions.sweeper.settings import SweeperSettings
 _settings = SweeperSettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
 _dynamodb, _sqs = aws.dynamodb_client(), aws.sqs_client()
+_s3 = aws.s3_client(read_seconds=2.0)  # a tick waits for it, and what it fetches is seldom over a megabyte
 _metrics = metrics("sweeper")
 
 handler = build(
@@ -31,9 +35,13 @@ handler = build(
         count=_metrics.count,
     ),
     switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
+    spill=S3Spill(_s3, _settings.bucket),
+    envelopes=S3Envelopes(_s3, _settings.bucket),
+    events=SqsEvents(_sqs, _settings.events_queue_url),
     retries=SqsHints(_sqs, _settings.retries_queue_url),
     replays=SqsHints(_sqs, _settings.replays_queue_url),
     clock=_clock,
+    ids=_ids,
     log=logger("sweeper"),
     metrics=_metrics,
 )

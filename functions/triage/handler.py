@@ -8,21 +8,20 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from functions.core.clock import Clock, Ids
-from functions.core.event import NAME, Event, digest
+from functions.core.event import NAME, ClaimCheck, Event, read_message
 from functions.core.failure import HoldfastError, MalformedEnvelope
 from functions.core.ledger import ledger_key
 from functions.core.ports import Envelopes, Hint, Ledger, Recovery
-from functions.core.recovery import PAYLOAD_MISMATCH, Row, dead_first, poisoned
-from functions.core.rows import event_row, unreadable_row
+from functions.core.recovery import poisoned
 from functions.core.triage import (
     Delivery,
-    Finding,
     Handled,
     TooEarly,
     judge_event,
     judge_hint,
     judge_unreadable,
 )
+from functions.dead_letters import DeadLetters, Recorded
 from functions.observability import Metrics
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
@@ -47,7 +46,7 @@ def build(
     A message is let go once what it stood for is settled, or is a row with its envelope. Anything that goes wrong
     before that leaves it in its queue, where its age raises the alarm "triage is broken".
     """
-    triage = _Triage(ledger, recovery, envelopes, clock, ids, log, metrics)
+    triage = _Triage(ledger, recovery, DeadLetters(recovery, envelopes, clock), clock, ids, log, metrics)
 
     def handle(event: dict[str, Any], _context: object) -> dict[str, Any]:
         try:
@@ -64,7 +63,7 @@ class _Triage:
         self,
         ledger: Ledger,
         recovery: Recovery,
-        envelopes: Envelopes,
+        dead_letters: DeadLetters,
         clock: Clock,
         ids: Ids,
         log: Logger,
@@ -72,7 +71,7 @@ class _Triage:
     ) -> None:
         self._ledger = ledger
         self._recovery = recovery
-        self._envelopes = envelopes
+        self._dead_letters = dead_letters
         self._clock = clock
         self._ids = ids
         self._log = log
@@ -100,12 +99,14 @@ class _Triage:
         if hint is not None:
             return self._hint(hint, delivery)
         try:
-            event = Event.from_message(body)
+            message = read_message(body)
         except MalformedEnvelope as malformed:
             return self._unreadable(body, attributes, delivery, str(malformed))
-        return self._event(event, delivery)
+        return self._event(message, delivery)
 
-    def _event(self, event: Event, delivery: Delivery) -> dict[str, Any]:
+    def _event(self, message: Event | ClaimCheck, delivery: Delivery) -> dict[str, Any]:
+        """A claim check is judged by what it says of the event: the body is not needed."""
+        event = message.head if isinstance(message, ClaimCheck) else message
         now_ms = self._clock.now_ms()
         keys = [ledger_key(event), ledger_key(event, is_shadow=True)]
         found = self._ledger.read(keys, []).items
@@ -121,31 +122,22 @@ class _Triage:
                 raise NotYet(event.event_id)
             case Handled(outcome):
                 return about | self._needless(outcome)
-        variant = event.payload_hash if verdict.code == PAYLOAD_MISMATCH else ""
-        row = event_row(event, self._envelopes.put(event), now_ms, variant)
-        return about | self._record(row, verdict)
+        return about | self._counted(self._dead_letters.event(message, verdict))
 
     def _unreadable(self, body: str, attributes: dict[str, Any], delivery: Delivery, problem: str) -> dict[str, Any]:
-        reference = self._envelopes.put_raw(digest(body), body)
         request_id = _attribute(attributes, "request_id") or self._ids.new_id()
-        row = unreadable_row(body, reference, self._clock.now_ms(), request_id)
         said = [f"{name} {value}" for name in ("tenant", "source") if (value := _attribute(attributes, name))]
         claimed = f" (it says {', '.join(said)})" if said else ""
-        return self._record(row, judge_unreadable(delivery, problem + claimed))
+        finding = judge_unreadable(delivery, problem + claimed)
+        content = body.encode("utf-8", "surrogatepass")  # JSON can smuggle in half a surrogate pair
+        return self._counted(self._dead_letters.unreadable(content, finding, request_id))
 
-    def _record(self, row: Row, finding: Finding) -> dict[str, Any]:
-        change = dead_first(row, finding.code, finding.evidence, finding.root_cause, finding.status)
-        is_new = self._recovery.put_if_absent(change)
-        if is_new:
-            self._metrics.count("triaged", reason=finding.root_cause.value)
+    def _counted(self, recorded: Recorded) -> dict[str, Any]:
+        if recorded.is_new:
+            self._metrics.count("triaged", reason=recorded.finding.root_cause.value)
         else:
             self._needless("row_exists")
-        return {
-            "recovery_id": row.recovery_id,
-            "code": finding.code,
-            "root_cause": finding.root_cause.value,
-            "outcome": "recorded" if is_new else "row_exists",
-        }
+        return recorded.about
 
     def _hint(self, hint: Hint, delivery: Delivery) -> dict[str, Any]:
         now_ms = self._clock.now_ms()

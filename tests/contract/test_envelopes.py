@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from functions.adapters.s3 import S3Envelopes
 from functions.core import ports
-from functions.core.event import Event
+from functions.core.event import ClaimCheck, Event
 from functions.core.failure import MalformedEnvelope, StorageUnavailable
 from tests.aws_tables import REGION
 from tests.contract.storage import Flaky, client_error
@@ -24,6 +24,8 @@ class Bucket:
 
     envelopes: ports.Envelopes
     keys: Callable[[], list[str]]
+    content: Callable[[str], bytes]
+    put: Callable[[str, bytes], object]
     break_down: Callable[[], None]
 
 
@@ -35,7 +37,10 @@ def in_memory() -> Bucket:
         for name in ("put", "put_raw", "get"):
             faults.fail(f"envelopes.{name}")
 
-    return Bucket(envelopes, lambda: sorted(envelopes.objects), break_down)
+    def put(reference: str, content: bytes) -> None:
+        envelopes.objects[reference] = content
+
+    return Bucket(envelopes, lambda: sorted(envelopes.objects), envelopes.objects.__getitem__, put, break_down)
 
 
 def in_s3() -> Bucket:
@@ -50,7 +55,14 @@ def in_s3() -> Bucket:
         flaky.planned["put_object"] = [client_error("SlowDown")] * 2
         flaky.planned["get_object"] = [client_error("AccessDenied")]
 
-    return Bucket(S3Envelopes(flaky, "held"), keys, break_down)  # type: ignore[arg-type]  # it stands in for the client
+    def content(key: str) -> bytes:
+        return client.get_object(Bucket="held", Key=key)["Body"].read()
+
+    def put(key: str, content: bytes) -> None:
+        client.put_object(Bucket="held", Key=key, Body=content)
+
+    envelopes = S3Envelopes(flaky, "held")  # type: ignore[arg-type]  # it stands in for the client
+    return Bucket(envelopes, keys, content, put, break_down)
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -103,13 +115,32 @@ def test_the_same_event_lands_at_the_same_reference_and_another_never_there(buck
     assert len(bucket.keys()) == 4
 
 
-@pytest.mark.parametrize("message", ["", "not an envelope", '{"v": 9}', "\ud800"])
-def test_a_message_that_is_no_envelope_is_kept_and_told_apart(bucket: Bucket, message: str) -> None:
-    reference = bucket.envelopes.put_raw("abc", message)
+@pytest.mark.parametrize("content", [b"", b"not an envelope", b'{"v": 9}', b"\xed\xa0\x80", b"\x00\xff\xfe"])
+def test_a_message_that_is_no_envelope_is_kept_as_it_came_and_told_apart(bucket: Bucket, content: bytes) -> None:
+    reference = bucket.envelopes.put_raw("abc", content)
     assert reference == "envelopes/raw/abc"
     assert bucket.keys() == [reference]
+    assert bucket.content(reference) == content
     with pytest.raises(MalformedEnvelope):
         bucket.envelopes.get(reference)
+
+
+def test_what_a_claim_check_names_is_read_like_any_envelope_and_only_by_the_event_it_was_checked_in_for(
+    bucket: Bucket,
+) -> None:
+    large = event(b"long " * 100_000)
+    check = ClaimCheck.of(large, large.to_message())
+    bucket.put(check.reference, large.to_message().encode())
+    assert check.redeemed(bucket.envelopes.get(check.reference)) == large
+    bucket.put(check.reference, event(identity="2").to_message().encode())
+    with pytest.raises(MalformedEnvelope, match="another event"):
+        check.redeemed(bucket.envelopes.get(check.reference))
+
+
+def test_an_object_that_no_ingress_can_have_written_is_not_taken_into_memory(bucket: Bucket) -> None:
+    bucket.put("claims/acme/huge", b" " * (16 * 1024 * 1024 + 1))
+    with pytest.raises(MalformedEnvelope):
+        bucket.envelopes.get("claims/acme/huge")
 
 
 def test_an_object_that_is_not_there_is_unavailable_storage(bucket: Bucket) -> None:
@@ -123,7 +154,7 @@ def test_a_bucket_that_is_down_is_unavailable_storage(bucket: Bucket) -> None:
     with pytest.raises(StorageUnavailable):
         bucket.envelopes.put(event(b"x"))
     with pytest.raises(StorageUnavailable):
-        bucket.envelopes.put_raw("abc", "x")
+        bucket.envelopes.put_raw("abc", b"x")
     with pytest.raises(StorageUnavailable):
         bucket.envelopes.get(reference)
     assert bucket.keys() == [reference]

@@ -17,6 +17,8 @@ from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.s3 import S3Envelopes
+from functions.adapters.spill import S3Spill
+from functions.adapters.sqs_events import SqsEvents
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.adapters.ssm_history import SsmSwitchHistory
@@ -48,6 +50,7 @@ class Account:
     dynamodb: DynamoDBClient
     sqs: SQSClient
     ssm: SSMClient
+    events_url: str
     retries_url: str
     replays_url: str
     clock: FakeClock
@@ -60,7 +63,8 @@ class Account:
         self.ledger = DynamoLedger(
             self.dynamodb, self.ids, ledger_table=aws_tables.LEDGER, control_table=aws_tables.CONTROL
         )
-        self.envelopes = S3Envelopes(boto3.client("s3", region_name=aws_tables.REGION), BUCKET)
+        self.s3 = boto3.client("s3", region_name=aws_tables.REGION)
+        self.envelopes = S3Envelopes(self.s3, BUCKET)
         self.switches = SsmSwitches(self.ssm, SWEEPER.switches_path, self.clock)
         lines: list[str] = []
         self.seen: dict[str, Any] = {
@@ -96,8 +100,12 @@ class Account:
             ledger=self.ledger,
             recovery=self.recovery,
             switches=self.switches,
+            spill=S3Spill(self.s3, BUCKET),
+            envelopes=self.envelopes,
+            events=SqsEvents(self.sqs, self.events_url),
             retries=SqsHints(self.sqs, self.retries_url),
             replays=SqsHints(self.sqs, self.replays_url),
+            ids=self.ids,
             **self.seen,
         )({}, None)
 
@@ -128,8 +136,8 @@ def account() -> Iterator[Account]:
         boto3.client("s3", region_name=aws_tables.REGION).create_bucket(Bucket=BUCKET)
         for name, value in LIVE_SWITCHES.items():
             ssm.put_parameter(Name=f"{SWEEPER.switches_path}/{name}", Value=value, Type="String")
-        urls = [sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("retries", "replays")]
-        yield Account(dynamodb, sqs, ssm, urls[0], urls[1], FakeClock())
+        urls = [sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "retries", "replays")]
+        yield Account(dynamodb, sqs, ssm, urls[0], urls[1], urls[2], FakeClock())
 
 
 def test_a_poison_event_is_kept_replayed_and_hinted_again_if_its_message_is_lost(account: Account) -> None:

@@ -22,9 +22,13 @@ from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
     FakeClock,
+    FakeEnvelopes,
+    FakeEvents,
     FakeHints,
+    FakeIds,
     FakeLedger,
     FakeRecovery,
+    FakeSpill,
     FakeSwitches,
     FakeTables,
 )
@@ -35,6 +39,8 @@ SETTINGS = SweeperSettings(
     recovery_table="recovery",
     audit_table="audit",
     control_table="control",
+    bucket="bucket",
+    events_queue_url="http://localhost/events",
     retries_queue_url="http://localhost/retries",
     replays_queue_url="http://localhost/replays",
     switches_path="/holdfast/test/switches",
@@ -50,6 +56,9 @@ class Stage:
         self.tables = FakeTables()
         self.clock = FakeClock()
         self.recovery = FakeRecovery(self.tables)
+        self.spill = FakeSpill(self.tables.faults)
+        self.envelopes = FakeEnvelopes(self.tables.faults)
+        self.events = FakeEvents(self.tables.faults)
         self.retries = FakeHints(self.tables.faults, "retries")
         self.replays = FakeHints(self.tables.faults, "replays")
         self.switches = FakeSwitches(self.clock, {**LIVE_SWITCHES, **switches})
@@ -65,9 +74,13 @@ class Stage:
             ledger=FakeLedger(self.tables),
             recovery=self.recovery,
             switches=self.switches,
+            spill=self.spill,
+            envelopes=self.envelopes,
+            events=self.events,
             retries=self.retries,
             replays=self.replays,
             clock=self.clock,
+            ids=FakeIds(),
             log=observability.logger("sweeper-test", stream=self.log),
             metrics=observability.metrics("sweeper", self.lines.append),
         )

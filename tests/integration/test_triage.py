@@ -117,7 +117,7 @@ def test_a_message_nobody_can_read_is_kept_as_it_came_with_a_row_that_says_so(bo
     assert stage.kept(message(body, tenant="acme", source="not a plain id")) == []
     found = stage.only_row()
     assert (found.status, found.root_cause, found.failure_code) == (Status.DLQ, "schema_mismatch", "UNREADABLE_MESSAGE")
-    assert stage.envelopes.objects[found.envelope_ref] == body
+    assert stage.envelopes.objects[found.envelope_ref] == body.encode()
     assert "tenant acme" in found.failure_detail
     assert "not a plain id" not in found.failure_detail
     assert (found.tenant, found.source) == ("unknown", "unknown")

@@ -22,7 +22,7 @@ from functions.core.recovery import (
     parked_first,
 )
 from functions.core.retry import RetryPolicy
-from functions.core.rows import action_row, event_row, stand_in_row, unreadable_row
+from functions.core.rows import action_row, event_row, name_of, stand_in_row, unreadable_row
 from tests.unit.builders import DAY, HTTP_503, NOON_MS, RULES, SECOND, Chance, action, decision
 
 EVENT = Event("acme", "shop", "p", "support", "m-1", "message.created", "1", NOON_MS, "q0", "00-t", "h1", "c", b"{}")
@@ -91,7 +91,16 @@ def test_an_events_row_belongs_to_intake() -> None:
     assert row.expires_at_ms == NOON_MS + 120 * DAY
 
 
+def test_an_events_row_expires_with_its_envelope_which_is_as_old_as_the_event_if_that_was_checked_in() -> None:
+    much_later = NOON_MS + 20 * DAY
+    assert event_row(EVENT, "envelopes/acme/1", much_later).expires_at_ms == much_later + 120 * DAY
+    assert event_row(EVENT, "claims/acme/1", much_later).expires_at_ms == NOON_MS + 120 * DAY
+
+
 def test_a_message_that_is_no_envelope_has_the_same_row_each_time_it_comes() -> None:
-    one, again = unreadable_row("{", "raw/1", NOON_MS, "q1"), unreadable_row("{", "raw/1", NOON_MS + 9, "q2")
-    assert one.recovery_id == again.recovery_id != unreadable_row("[", "raw/2", NOON_MS, "q1").recovery_id
+    contents = (b"{", b"{", b"[", b"\xff", b"\xfe", b"")
+    names = [name_of(content) for content in contents]
+    assert len(set(names)) == len(set(contents))
+    one, again = unreadable_row(names[0], "raw/1", NOON_MS, "q1"), unreadable_row(names[1], "raw/1", NOON_MS + 9, "q2")
+    assert one.recovery_id == again.recovery_id != unreadable_row(names[2], "raw/2", NOON_MS, "q1").recovery_id
     assert (one.tenant, one.source, one.integration_id, one.envelope_ref) == ("unknown", "unknown", INTAKE, "raw/1")
