@@ -1,4 +1,4 @@
-"""Who is told, and when: a table of alarms, and the topic they speak to."""
+"""Who is told, and when: a table of alarms on queues and on what the functions count, and the topic they speak to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from constructs import Construct
 
 from infra.config import StageConfig
 
-DERIVED_NAMESPACE = "Holdfast"
-"""Where the local stack publishes one metric per alarm, under the alarm's own name: the emulator computes none."""
+NAMESPACE = "Holdfast"
+"""Of all that the functions count (`functions/observability.py`). Also where the local stage publishes one metric per
+alarm, under the alarm's own name: the emulator computes none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +28,38 @@ class QueueAlarm:
     queue: str
     minutes: int
     description: str
+    section: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MetricAlarm:
+    """Fires while a function's metric, which has no dimension but that function's name, is over 0 in each of `minutes`
+    minutes in a row.
+
+    A minute without data is none: where a function does not run at all, other alarms tell of it.
+    """
+
+    name: str
+    metric: str
+    function: str
+    minutes: int
+    description: str
+    section: int
 
 
 RUNBOOK = "docs/runbooks/recovery.md"
 
-ALARMS = (
+ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     QueueAlarm("events-dlq-not-drained", "events-dlq", 5, "Triage is broken: poison events wait for it"),
     QueueAlarm("retries-dlq-not-drained", "retries-dlq", 5, "Triage is broken: poison retries wait for it"),
     QueueAlarm("replays-dlq-not-drained", "replays-dlq", 5, "Triage is broken: poison replays wait for it"),
     QueueAlarm("ops-dlq-not-empty", "ops-dlq", 1, "A run of the sweeper, the evaluator or replay failed for good"),
+    MetricAlarm("spill-not-drained", "spill_left", "sweeper", 5, "Accepted events wait outside the events queue", 6),
 )
 
 
 class Monitoring(Construct):
-    """The alarms of `ALARMS`, each on the queue of that name in `queues`, all to one topic."""
+    """The alarms of `ALARMS`, those on a queue on the one of that name in `queues`, all to one topic."""
 
     def __init__(self, scope: Construct, *, config: StageConfig, queues: Mapping[str, sqs.Queue]) -> None:
         super().__init__(scope, "Monitoring")
@@ -51,16 +71,17 @@ class Monitoring(Construct):
                 )
             )
         for alarm in ALARMS:
-            self._alarm(alarm, queues[alarm.queue], config=config)
+            watched = _held(queues[alarm.queue]) if isinstance(alarm, QueueAlarm) else _counted(alarm)
+            self._alarm(alarm, watched, config=config)
 
-    def _alarm(self, alarm: QueueAlarm, queue: sqs.Queue, *, config: StageConfig) -> None:
+    def _alarm(self, alarm: QueueAlarm | MetricAlarm, watched: cloudwatch.IMetric, *, config: StageConfig) -> None:
         name = f"holdfast-{config.name}-{alarm.name}"
         resource = cloudwatch.Alarm(
             self,
             alarm.name.title().replace("-", ""),
             alarm_name=name,
-            alarm_description=f"{alarm.description}. What to do: {RUNBOOK}",
-            metric=_derived(name) if config.emulated else _held(queue),
+            alarm_description=f"{alarm.description}. What to do: {RUNBOOK}, section {alarm.section}",
+            metric=_derived(name) if config.emulated else watched,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             threshold=0,
             evaluation_periods=1 if config.emulated else alarm.minutes,
@@ -85,7 +106,15 @@ def _held(queue: sqs.Queue) -> cloudwatch.MathExpression:
     )
 
 
-def _derived(name: str) -> cloudwatch.Metric:
+def _counted(alarm: MetricAlarm) -> cloudwatch.Metric:
     return cloudwatch.Metric(
-        namespace=DERIVED_NAMESPACE, metric_name=name, period=Duration.seconds(60), statistic="Maximum"
+        namespace=NAMESPACE,
+        metric_name=alarm.metric,
+        dimensions_map={"service": alarm.function},
+        period=Duration.minutes(1),
+        statistic="Maximum",
     )
+
+
+def _derived(name: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(namespace=NAMESPACE, metric_name=name, period=Duration.seconds(60), statistic="Maximum")

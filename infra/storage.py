@@ -84,8 +84,14 @@ class Storage(Construct):
                 for prefix in ("envelopes/", "claims/")
             ]
             + [
-                # A spilled event is an accepted one: it leaves by being sent to the queue, never by age.
-                s3.LifecycleRule(id="spill", prefix="spill/", noncurrent_version_expiration=Duration.days(1)),
+                # A spilled event is an accepted one: it leaves by being sent to the queue, never by age. What is sent
+                # leaves a version and a marker behind; the marker goes once it is all that is left of an object.
+                s3.LifecycleRule(
+                    id="spill",
+                    prefix="spill/",
+                    noncurrent_version_expiration=Duration.days(1),
+                    expired_object_delete_marker=True,
+                ),
                 s3.LifecycleRule(id="uploads", abort_incomplete_multipart_upload_after=Duration.days(1)),
             ],
         )

@@ -15,9 +15,15 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
+from functions.core.decision import DEFAULT_EXPIRES_SECONDS
+from functions.core.event import CLAIMS, SPILL
+from functions.core.recovery import TOO_OLD_TO_REPLAY_MS
+from functions.core.rows import EVENT_EXPIRES_SECONDS
 from functions.env import EnvSettings
 from functions.evaluator.settings import EvaluatorSettings
+from functions.ingress.request import Route
 from functions.ingress.settings import IngressSettings
+from functions.observability import metrics
 from functions.replay.settings import ReplaySettings
 from functions.sweeper.settings import SweeperSettings
 from functions.triage.settings import TriageSettings
@@ -88,6 +94,12 @@ def refers_to(value: Any) -> set[str]:
     return set()
 
 
+def alarms_of(template: Template) -> Iterator[dict[str, Any]]:
+    """The properties of each alarm."""
+    for alarm in template.of_type("AWS::CloudWatch::Alarm").values():
+        yield alarm["Properties"]
+
+
 def dead_letter_queues(template: Template) -> set[str]:
     return {template.output(key)["Ref"] for key in ("EventsDlqUrl", "RetriesDlqUrl", "ReplaysDlqUrl", "OpsDlqUrl")}
 
@@ -133,16 +145,9 @@ def test_queues_keep_messages_for_fourteen_days_and_are_encrypted(template: Temp
 
 def test_each_dead_letter_queue_has_an_alarm_that_tells_people(template: Template) -> None:
     """001.54, 002.9, 002.35: on waiting plus in-flight messages, so that a triage that takes and fails is seen."""
-    alarms = template.of_type("AWS::CloudWatch::Alarm")
-    topic = template.output("AlarmTopicArn")["Ref"]
     watched: set[str] = set()
-    for alarm in alarms.values():
-        properties = alarm["Properties"]
-        assert refers_to(properties["AlarmActions"]) == {topic}
-        assert properties["Threshold"] == 0
-        assert properties["ComparisonOperator"] == "GreaterThanThreshold"
-        if template.config.emulated:
-            assert properties["MetricName"] == properties["AlarmName"]
+    for properties in alarms_of(template):
+        if "-dlq-" not in properties["AlarmName"] or template.config.emulated:
             continue
         (math,) = [metric for metric in properties["Metrics"] if "Expression" in metric]
         assert math["Expression"] == "visible + in_flight"
@@ -153,9 +158,43 @@ def test_each_dead_letter_queue_has_an_alarm_that_tells_people(template: Templat
         expected = 1 if queue == template.output("OpsDlqUrl")["Ref"] else 5
         assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == expected
         watched.add(queue)
-    assert len(alarms) == 4
     if not template.config.emulated:
         assert watched == dead_letter_queues(template)
+
+
+def test_a_spill_that_is_not_empty_for_five_minutes_tells_people(template: Template) -> None:
+    """002.10: by the very metric that the sweeper writes, under the very dimensions."""
+    (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith("-spill-not-drained")]
+    if template.config.emulated:
+        return
+    lines: list[str] = []
+    counts = metrics("sweeper", lines.append)
+    counts.count("spill_left", 1)
+    counts.flush()
+    (written,) = json.loads(lines[0])["_aws"]["CloudWatchMetrics"]
+    assert properties["Namespace"] == written["Namespace"]
+    assert properties["MetricName"] == written["Metrics"][0]["Name"]
+    assert [[dimension["Name"] for dimension in properties["Dimensions"]]] == written["Dimensions"]
+    assert [dimension["Value"] for dimension in properties["Dimensions"]] == ["sweeper"]
+    assert (properties["Statistic"], properties["Period"]) == ("Maximum", 60)
+    assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 5
+
+
+def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_that_helps(template: Template) -> None:
+    topic = template.output("AlarmTopicArn")["Ref"]
+    page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()
+    found = list(alarms_of(template))
+    assert len(found) == 5
+    for properties in found:
+        assert refers_to(properties["AlarmActions"]) == refers_to(properties["OKActions"]) == {topic}
+        assert (properties["Threshold"], properties["ComparisonOperator"]) == (0, "GreaterThanThreshold")
+        assert properties["TreatMissingData"] == "notBreaching"
+        said = re.search(r"What to do: docs/runbooks/recovery\.md, section (\d)$", properties["AlarmDescription"])
+        assert said
+        section = page.split(f"\n## {said.group(1)}. ")[1].split("\n## ")[0]
+        assert properties["AlarmName"].removeprefix(f"holdfast-{template.config.name}-") in section
+        if template.config.emulated:
+            assert properties["MetricName"] == properties["AlarmName"]
 
 
 def test_a_queue_hides_a_message_for_several_timeouts_of_its_reader(template: Template) -> None:
@@ -319,7 +358,23 @@ def test_the_bucket_is_private_and_forgets_replay_material_but_never_a_spilled_e
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
     assert rules["envelopes"]["ExpirationInDays"] == rules["claims"]["ExpirationInDays"] == 120
     assert "ExpirationInDays" not in rules["spill"]
+    assert (rules["spill"]["Prefix"], rules["claims"]["Prefix"]) == (SPILL, CLAIMS)
+    # What is drained leaves a version and a marker: without an end to both, the list of what waits gets slow.
+    assert rules["spill"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert rules["spill"]["ExpiredObjectDeleteMarker"] is True
     assert "ExpirationInDays" not in rules["uploads"]
+
+
+def test_what_a_claim_check_names_is_there_for_as_long_as_anything_can_ask_for_it(template: Template) -> None:
+    """It is stored before the event is, and no copy is made later: not when a worker reads it, nor for a row, nor by a
+    replay on the last day on which an event may be replayed, whose actions may wait their longest.
+    """
+    (bucket,) = template.of_type("AWS::S3::Bucket").values()
+    rules = {rule["Id"]: rule for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]}
+    kept_seconds = rules["claims"]["ExpirationInDays"] * 24 * 60 * 60
+    replayed = TOO_OLD_TO_REPLAY_MS // 1000
+    assert kept_seconds > FOURTEEN_DAYS + replayed + DEFAULT_EXPIRES_SECONDS
+    assert kept_seconds >= EVENT_EXPIRES_SECONDS  # a row of a whole event ends no later than what it points at
 
 
 def test_prod_keeps_its_data_and_the_others_leave_nothing_behind(template: Template) -> None:
@@ -340,9 +395,9 @@ def test_prod_keeps_its_data_and_the_others_leave_nothing_behind(template: Templ
 # -------------------------------------------------------------------------------------------------------------- intake
 
 
-def test_webhooks_come_in_by_one_route(template: Template) -> None:
-    routes = [route["Properties"]["RouteKey"] for route in template.of_type("AWS::ApiGatewayV2::Route").values()]
-    assert routes == ["POST /webhooks/{source}"]
+def test_what_comes_in_comes_by_a_route_that_ingress_knows(template: Template) -> None:
+    routes = {route["Properties"]["RouteKey"] for route in template.of_type("AWS::ApiGatewayV2::Route").values()}
+    assert routes == {route.value for route in Route if route}
 
 
 def test_the_gateway_logs_what_it_refuses_without_an_address_or_a_body(template: Template) -> None:
@@ -432,6 +487,10 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
         "Control": {"dynamodb:BatchGetItem"},
+        "Bucket": {"s3:ListBucket"},
+        "Bucket/spill/*": {"s3:GetObject", "s3:DeleteObject"},
+        "Bucket/envelopes/*": {"s3:PutObject"},
+        "events": {"sqs:SendMessage"},
         "retries": {"sqs:SendMessage"},
         "replays": {"sqs:SendMessage"},
         "ops-dlq": {"send"},
@@ -627,7 +686,9 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         for place in _differences(local[key].get("Properties"), dev[key].get("Properties"), "")
     }
     assert found == {
-        # The emulator computes neither metric math nor M of N: one derived metric per alarm.
+        # The emulator computes neither metric math nor M of N, and reads no metrics from logs: one derived metric per
+        # alarm.
+        "AWS::CloudWatch::Alarm.Dimensions",
         "AWS::CloudWatch::Alarm.DatapointsToAlarm",
         "AWS::CloudWatch::Alarm.EvaluationPeriods",
         "AWS::CloudWatch::Alarm.MetricName",
