@@ -129,28 +129,22 @@ class Connection:
         """Try the host's addresses in turn, each for half of what is left: a dead one leaves time for the next."""
         addresses = self._addresses(deadline)
         for later in reversed(range(len(addresses))):
-            family, kind, protocol, _, address = addresses[-1 - later]
-            plain = socket.socket(family, kind, protocol)
             try:
-                plain.settimeout(_left(deadline) / (2 if later else 1))
-                plain.connect(address)
+                plain = _reached(addresses[-1 - later], _left(deadline) / (2 if later else 1))
             except OSError:
-                plain.close()
                 if not later:
                     raise
             else:
                 return _Stream(self._secured(plain, deadline))
-        raise _Ended
+        raise NoAnswer("its name has no address")
 
     def _secured(self, plain: socket.socket, deadline: Deadline) -> socket.socket:
+        if self._tls is None:
+            return plain
         try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is None:
-                return plain
             # As bytes, here and in the look-up, or the codec for international names is loaded.
-            secured = self._tls.wrap_socket(
-                plain, server_hostname=self._host.encode("ascii"), do_handshake_on_connect=False
-            )
+            name = self._host.encode("ascii")
+            secured = self._tls.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
         except BaseException:
             plain.close()
             raise
@@ -164,11 +158,11 @@ class Connection:
 
     def _addresses(self, deadline: Deadline) -> list[Any]:
         """Look the host's name up, or wait for the look-up that an earlier call gave up on."""
-        if self._lookup is None:
-            self._lookup = _Lookup(self._host, self._port)
-        addresses = self._lookup.wait(_left(deadline))
+        lookup = self._lookup = self._lookup or _Lookup(self._host, self._port)
+        if not lookup.has_ended(_left(deadline)):
+            raise TimeoutError
         self._lookup = None
-        return addresses
+        return lookup.addresses()
 
 
 class _Lookup:
@@ -194,14 +188,28 @@ class _Lookup:
         except Exception as exc:  # noqa: BLE001  # raised again where it is waited for
             self._trouble = exc
 
-    def wait(self, seconds: float) -> list[Any]:
+    def has_ended(self, seconds: float) -> bool:
         self._thread.join(seconds)
-        if self._thread.is_alive():
-            raise TimeoutError
+        return not self._thread.is_alive()
+
+    def addresses(self) -> list[Any]:
         if self._trouble is not None:
-            trouble, self._trouble = self._trouble, None
-            raise trouble
+            raise self._trouble
         return self._addresses
+
+
+def _reached(found: Any, seconds: float) -> socket.socket:
+    """A connection to an address as `getaddrinfo` gives it."""
+    family, kind, protocol, _, address = found
+    plain = socket.socket(family, kind, protocol)
+    try:
+        plain.settimeout(seconds)
+        plain.connect(address)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
 
 
 class _Stream:
