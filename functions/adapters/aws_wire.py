@@ -47,6 +47,7 @@ MAY_PASS: Final = frozenset(
 )
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")
+_HOST = re.compile(r"[0-9a-z._:-]+")
 _XML_CODE = re.compile(rb"<Code>([^<]{1,100})</Code>")
 
 
@@ -68,8 +69,8 @@ class Endpoint:
             suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
             return Endpoint(f"{service}.{region}.{suffix}", 443, is_tls=True)
         parts = urlsplit(url)
-        is_plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not parts.hostname.isascii() or not is_plain:
+        is_plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or not is_plain:
             raise ValueError(f"{name} or AWS_ENDPOINT_URL is not an http or https URL of a host and nothing more")
         is_tls = parts.scheme == "https"
         return Endpoint(parts.hostname, parts.port or (443 if is_tls else 80), is_tls, is_override=True)
