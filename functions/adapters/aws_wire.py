@@ -69,11 +69,12 @@ class Endpoint:
             suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
             return Endpoint(f"{service}.{region}.{suffix}", 443, is_tls=True)
         parts = urlsplit(url)
+        host = parts.hostname or ""
         is_plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
-        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or not is_plain:
+        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or not is_plain:
             raise ValueError(f"{name} or AWS_ENDPOINT_URL is not an http or https URL of a host and nothing more")
         is_tls = parts.scheme == "https"
-        return Endpoint(parts.hostname, parts.port or (443 if is_tls else 80), is_tls, is_override=True)
+        return Endpoint(host, parts.port or (443 if is_tls else 80), is_tls, is_override=True)
 
     @property
     def host_header(self) -> str:
