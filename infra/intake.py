@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from aws_cdk import Acknowledgment, RemovalPolicy, Validations
@@ -51,12 +52,13 @@ class Intake(Construct):
             why_wildcard="Sources are added without a deploy; each is one parameter under this path",
         )
         self.api = apigw.HttpApi(self, "Api", api_name=f"holdfast-{config.name}", create_default_stage=False)
-        routes = self.api.add_routes(
-            path="/webhooks/{source}",
-            methods=[apigw.HttpMethod.POST],
-            integration=integrations.HttpLambdaIntegration("Webhooks", self.ingress.function),
-        )
-        for route in routes:
+        integration = integrations.HttpLambdaIntegration("Webhooks", self.ingress.function)
+        post, get = apigw.HttpMethod.POST, apigw.HttpMethod.GET
+        # A delivery, the challenge by which some senders ask whether we are there, and a sender's own test.
+        ways = {"/webhooks/{source}": [post, get], "/webhooks/{source}/test": [post]}
+        for route in itertools.chain.from_iterable(
+            self.api.add_routes(path=path, methods=methods, integration=integration) for path, methods in ways.items()
+        ):
             Validations.of(route).acknowledge(
                 Acknowledgment(
                     id="AwsSolutions-APIG4",

@@ -13,6 +13,7 @@ from functions.core.event import Event, read_message
 from functions.core.failure import StorageUnavailable
 from functions.ingress.handler import Handler, build
 from functions.ingress.outbox import DurableOutbox, Stored
+from functions.ingress.request import Route
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import SourceCache
 from functions.signatures.providers import endpoint_of
@@ -154,6 +155,10 @@ class Gate:
         """Through the handler, as the HTTP API would call it."""
         return self.handler(gateway_event(source_id, headers, body, **more), None)
 
+    def ask(self, source_id: str, query: str = "", headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """A GET, as a provider's challenge comes."""
+        return self.send(source_id, headers or {}, b"", query=query, route=Route.CHALLENGE)
+
     @property
     def last_line(self) -> dict[str, Any]:
         line: dict[str, Any] = json.loads(self.lines[-1])
@@ -161,18 +166,29 @@ class Gate:
 
 
 def gateway_event(
-    source_id: str, headers: dict[str, str], body: bytes | str, *, query: str = "", request_id: str = "gateway-1="
+    source_id: str,
+    headers: dict[str, str],
+    body: bytes | str,
+    *,
+    query: str = "",
+    request_id: str = "gateway-1=",
+    route: Route = Route.EVENT,
 ) -> dict[str, Any]:
     """Payload format 2.0, with the body in base64 where it is bytes."""
+    method, _, path = route.value.partition(" ")
+    path = path.replace("{source}", source_id)
     event: dict[str, Any] = {
         "version": "2.0",
-        "rawPath": f"/webhooks/{source_id}",
+        "routeKey": route.value,
+        "rawPath": path,
         "rawQueryString": query,
         "headers": {name.lower(): value for name, value in headers.items()},
         "requestContext": {
             "requestId": request_id,
             "domainName": "hooks.example.com",
-            "http": {"method": "POST", "path": f"/webhooks/{source_id}"},
+            "routeKey": route.value,
+            "stage": "$default",
+            "http": {"method": method, "path": path},
         },
         "pathParameters": {"source": source_id},
         "isBase64Encoded": isinstance(body, bytes),

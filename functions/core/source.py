@@ -85,6 +85,7 @@ class Source:
     `repeat_window_seconds` are then the same event. `claims_covered` is the operator's claim that the signature covers
     the id's header, to be checked against the scheme. `scheme` holds the options of a configurable scheme.
     `fields` are pointers for the flow. `public_url` is the address the sender was given, where a proxy hides it.
+    `verify_token` is the text that a provider's challenge repeats (Meta), as the operator entered it there.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Source:
     event_version: tuple[str, ...] | None = None
     content: str = ""
     public_url: str = ""
+    verify_token: str = field(default="", repr=False)
 
     @staticmethod
     def parse(source_id: str, json_text: str) -> Source:
@@ -140,6 +142,7 @@ class Source:
             event_version=_selectors(raw, "event_version"),
             content=_content(raw.get("content", "")),
             public_url=_public_url(raw.get("public_url", "")),
+            verify_token=_verify_token(raw.get("verify_token", "")),
         )
 
 
@@ -160,6 +163,7 @@ _KEYS = frozenset(
         "event_version",
         "content",
         "public_url",
+        "verify_token",
     }
 )
 
@@ -292,4 +296,10 @@ def _content(value: object) -> str:
 def _public_url(value: object) -> str:
     if not isinstance(value, str) or (value and not _PUBLIC_URL.match(value)):
         raise MalformedSource("public_url is not http(s)://host/path without a query")
+    return value
+
+
+def _verify_token(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 256 or not value.isprintable() or value != value.strip():
+        raise MalformedSource("verify_token is not a text of at most 256 printable characters without space around it")
     return value

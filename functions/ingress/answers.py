@@ -11,12 +11,13 @@ from functions.core.failure import HoldfastError
 
 
 class Rejection(StrEnum):
-    """Why a delivery was not accepted, as it is counted. The last three are our own trouble, not the sender's."""
+    """Why a request was not accepted, as it is counted. The last three are our own trouble, not the sender's."""
 
     BAD_SIGNATURE = "bad_signature"
     STALE = "stale"
     UNKNOWN_SOURCE = "unknown_source"
     SOURCE_DISABLED = "source_disabled"
+    NO_CHALLENGE = "no_challenge"
     THROTTLED = "throttled"
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"
@@ -41,6 +42,7 @@ _PROBLEMS = {
     Rejection.STALE: _UNAUTHORIZED,
     Rejection.UNKNOWN_SOURCE: _UNAUTHORIZED,
     Rejection.SOURCE_DISABLED: _UNAUTHORIZED,
+    Rejection.NO_CHALLENGE: _UNAUTHORIZED,
     Rejection.THROTTLED: _Problem(429, "INT-429-TOO-MANY-REQUESTS", "Too many requests. Send it again later."),
     Rejection.TOO_LARGE: _Problem(413, "INT-413-PAYLOAD-TOO-LARGE", "The event is larger than this endpoint takes."),
     Rejection.MALFORMED: _Problem(400, "INT-400-INVALID-PAYLOAD", "The request cannot be read."),

@@ -7,13 +7,27 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import unquote
 
 from functions.core.event import MAX_BODY_BYTES
 from functions.core.failure import HoldfastError
 
 MAX_HEADERS = 100
-MAX_HEADER_BYTES = 16 * 1024  # names and values together; the gateway itself stops at 10 KB
+MAX_HEADER_BYTES = 16 * 1024  # names, values and the address together; the gateway itself stops at 10 KB
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_=-]{1,64}\Z")
+
+
+class Route(StrEnum):
+    """What is asked of us, by the gateway's own key for it."""
+
+    EVENT = "POST /webhooks/{source}"
+    CHALLENGE = "GET /webhooks/{source}"
+    TEST = "POST /webhooks/{source}/test"
+    NONE = ""
+
+
+_ROUTES = {route.value: route for route in Route}
 
 
 class TooLarge(HoldfastError):
@@ -21,7 +35,7 @@ class TooLarge(HoldfastError):
 
 
 class HeadersTooLarge(HoldfastError):
-    """There are too many headers, or too much in them."""
+    """There are too many headers, or too much in them and the address."""
 
 
 class BadEncoding(HoldfastError):
@@ -32,6 +46,7 @@ class BadEncoding(HoldfastError):
 class HttpRequest:
     """One request: header names in lower case, `host_url` without the query."""
 
+    route: Route
     source_id: str
     request_id: str
     method: str
@@ -58,7 +73,8 @@ class HttpRequest:
 
     def check_headers(self) -> None:
         """Raises `HeadersTooLarge`."""
-        size = sum(len(name) + len(value) for name, value in self.headers.items())
+        size = len(self.host_url) + len(self.query)
+        size += sum(len(name) + len(value) for name, value in self.headers.items())
         if len(self.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
             raise HeadersTooLarge("the headers are too large")
 
@@ -74,16 +90,36 @@ def request_of(event: object, new_id: str) -> HttpRequest:
     }
     request_id = _text(context, "requestId")
     host = _text(context, "domainName") or headers.get("host", "")
+    source_id, method, path = (
+        _text(_map(event, "pathParameters"), "source"),
+        _text(http, "method"),
+        _text(event, "rawPath"),
+    )
+    route = _ROUTES.get(_text(event, "routeKey"), Route.NONE)
     return HttpRequest(
-        source_id=_text(_map(event, "pathParameters"), "source"),
+        route=route or _route_of(method, path, source_id),
+        source_id=source_id,
         request_id=request_id if _REQUEST_ID.match(request_id) else new_id,
-        method=_text(http, "method"),
-        host_url=f"{_protocol(headers)}://{host}{_text(event, 'rawPath')}",
+        method=method,
+        host_url=f"{_protocol(headers)}://{host}{path}",
         query=_text(event, "rawQueryString"),
         headers=headers,
         raw_body=_text(event, "body"),
         is_base64=isinstance(event, Mapping) and event.get("isBase64Encoded") is True,
     )
+
+
+def _route_of(method: str, path: str, source_id: str) -> Route:
+    """The route where the gateway names none (a catch-all of a function URL). `source_id` is the gateway's reading.
+
+    A path is a test's only by what stands behind the source's own segment: a source may be called `test`.
+    """
+    if method == "GET":
+        return Route.CHALLENGE
+    if method != "POST":
+        return Route.NONE
+    segments = [unquote(segment) for segment in path.rstrip("/").split("/")]
+    return Route.TEST if segments[-3:] == ["webhooks", source_id, "test"] else Route.EVENT
 
 
 def _protocol(headers: Mapping[str, str]) -> str:

@@ -63,6 +63,19 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a delivery's headers were found to be, for people. Names and a moment, never a value.
+
+    `missing`: names that the scheme looked for and did not find. `malformed`: those it could not read.
+    `signed_at_ms`: when the sender says it signed; None where it does not say.
+    """
+
+    missing: tuple[str, ...] = ()
+    malformed: tuple[str, ...] = ()
+    signed_at_ms: int | None = None
+
+
 class Verifier(Protocol):
     """Checks deliveries against the secrets of one source."""
 
@@ -72,6 +85,10 @@ class Verifier(Protocol):
 
     def covers_header(self, name: str) -> bool:
         """Whether nobody but the holder of the secret can have chosen this header."""
+        ...
+
+    def findings(self, delivery: Delivery) -> Findings:
+        """What there is to say of the headers. Asked after the verdict, never on the way to it."""
         ...
 
 
@@ -100,7 +117,8 @@ class Encoding(StrEnum):
         return len(text) == (digest_size + 2) // 3 * 4 and _BASE64.match(text) is not None
 
 
-_HEX = re.compile(r"[0-9A-Fa-f]+\Z")
+# In one case throughout: where a single letter has another, somebody has touched it.
+_HEX = re.compile(r"(?:[0-9a-f]+|[0-9A-F]+)\Z")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 
 
@@ -159,6 +177,11 @@ class Headers:
         """Whether all of them are there, and moment and id say something."""
         return self.signature in headers and all(headers.get(name) for name in (self.timestamp, self.id) if name)
 
+    def missing_in(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """Those that are not there, or say nothing where they must."""
+        missing = () if self.signature in headers else (self.signature,)
+        return missing + tuple(name for name in (self.timestamp, self.id) if name and not headers.get(name))
+
 
 @dataclass(frozen=True, slots=True)
 class Ed25519:
@@ -181,6 +204,8 @@ class KeyedDigest:
     must hold its SHA-256 instead. `tries_ports`: the sender may have signed the address with or without its port;
     `tries_decoded`: or with its punctuation decoded (HubSpot).
     `is_plain_hash`: no HMAC but the hash of secret and content (HubSpot's older versions).
+    `is_spaced`: the sender puts white space beside its separators (WorkOS). Elsewhere an item is taken as it stands.
+    `takes_capitals`: the digits of a hexadecimal digest may be capitals; senders with an SDK write small ones.
     `id_borders`: what stands beside `{id}` in the content, and so in no id: else a copy could move the border.
     """
 
@@ -199,6 +224,8 @@ class KeyedDigest:
     tries_ports: bool = False
     tries_decoded: bool = False
     is_plain_hash: bool = False
+    is_spaced: bool = False
+    takes_capitals: bool = False
     id_borders: tuple[str, ...] = ()
 
     def verifier(self, secrets: Sequence[str], tolerance_seconds: int = TOLERANCE_SECONDS) -> Verifier:
@@ -298,6 +325,26 @@ class DigestVerifier:
             return Reason.TIMESTAMP
         return None
 
+    def findings(self, delivery: Delivery) -> Findings:
+        """Of alternative sets of headers the one of which most is there."""
+        scheme, headers = self.scheme, delivery.headers
+        names = min(scheme.headers, key=lambda names: len(names.missing_in(headers)))
+        missing = names.missing_in(headers)
+        if missing:
+            return Findings(missing)
+        presented = self._presented(headers[names.signature])
+        moment_header = names.signature if scheme.timestamp_key else names.timestamp
+        timestamp = presented.timestamp if scheme.timestamp_key else headers.get(names.timestamp, "").strip()
+        signed_at_ms = scheme.moment.read_ms(timestamp) if moment_header else None
+        malformed = []
+        if presented.is_malformed or not (presented.digests or presented.public_signatures):
+            malformed.append(names.signature)
+        if moment_header and signed_at_ms is None:
+            malformed.append(moment_header)
+        if self._is_ambiguous(headers, names):
+            malformed.append(names.id)
+        return Findings(malformed=tuple(dict.fromkeys(malformed)), signed_at_ms=signed_at_ms)
+
     def _is_ambiguous(self, headers: Mapping[str, str], names: Headers) -> bool:
         """Whether the delivery's id could be read in two ways, of which one signature would cover only one."""
         id_ = headers.get(names.id, "")
@@ -308,30 +355,37 @@ class DigestVerifier:
 
     def _presented(self, text: str) -> _Presented:
         scheme = self.scheme
-        items = [item.strip() for item in (text.split(scheme.separator) if scheme.separator else [text])]
+        text = text.strip()  # HTTP does not count it to the value: RFC 9110, 5.5
+        items = text.split(scheme.separator) if scheme.separator else [text]
+        if scheme.is_spaced:
+            items = [item.strip() for item in items]
         digest_size = hashlib.new(scheme.algorithm).digest_size
         digests: list[str] = []
         public_signatures: list[str] = []
         timestamps: list[str] = []
-        other_versions = False
+        other_versions = is_broken = False
         for item in items[: MAX_SIGNATURES + 1]:
             if not scheme.version:
                 version, value = "", item
             else:
                 version, joiner, value = item.partition(scheme.joiner)
                 if not joiner:
+                    is_broken = True  # a header is read whole or not at all
                     continue
             if scheme.timestamp_key and version == scheme.timestamp_key:
                 timestamps.append(value)
             elif version == scheme.version:
                 if scheme.encoding.is_shape_of(value, digest_size):
-                    digests.append(value.lower() if scheme.encoding is Encoding.HEX else value)
+                    digests.append(value.lower() if scheme.takes_capitals else value)
             elif scheme.public_key and version == scheme.public_key.version:
                 public_signatures.append(value)
             else:
                 other_versions = True
         is_malformed = (
-            len(items) > MAX_SIGNATURES or len(timestamps) > 1 or (bool(scheme.timestamp_key) and not timestamps)
+            is_broken
+            or len(items) > MAX_SIGNATURES
+            or len(timestamps) > 1
+            or (bool(scheme.timestamp_key) and not timestamps)
         )
         return _Presented(
             tuple(digests), tuple(public_signatures), timestamps[0] if timestamps else "", other_versions, is_malformed
@@ -350,7 +404,9 @@ class DigestVerifier:
                     is_authentic |= hmac.compare_digest(expected, digest.encode())
             for is_signature in self.public_keys if presented.public_signatures else ():
                 content = b"".join(parts)
-                is_authentic |= any(is_signature(_bytes(text), content) for text in presented.public_signatures)
+                is_authentic |= any(
+                    is_signature(bytes_of_base64(text), content) for text in presented.public_signatures
+                )
         return is_authentic
 
     def _urls(self, url: str) -> tuple[str, ...]:
@@ -382,11 +438,16 @@ class DigestVerifier:
         yield self.scheme.content[at:].encode()
 
 
-def _bytes(text: str) -> bytes:
+def bytes_of_base64(text: str) -> bytes:
+    """What is written in base64, in its one canonical form (RFC 4648, 3.5); nothing for any other text.
+
+    No key signs with nothing: it is refused like any other wrong signature.
+    """
     try:
-        return base64.b64decode(text, validate=True)
+        found = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return b""  # no key signs with nothing: it is refused like any other wrong signature
+        return b""
+    return found if base64.b64encode(found).decode() == text else b""
 
 
 def _ed25519(public_key: str) -> Callable[[bytes, bytes], bool]:
@@ -448,9 +509,9 @@ def _form_content(delivery: Delivery, body_hash_query: str) -> bytes:
 def _with_and_without_port(url: str) -> tuple[str, ...]:
     parts = urlsplit(url)
     host, colon, port = parts.netloc.rpartition(":")
-    if colon and port.isdigit():
-        return (url, parts._replace(netloc=host).geturl())
-    return (url, parts._replace(netloc=f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}").geturl())
+    other = host if colon and port.isdigit() else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
+    # Nothing else may change, as urllib would have it: the rest of the address is signed letter by letter.
+    return (url, url.replace(parts.netloc, other, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,6 +549,13 @@ class BearerVerifier:
             return Reason.MALFORMED
         return _match(presented[len(self.prefix) :].strip().encode("utf-8", "surrogatepass"), self.expected)
 
+    def findings(self, delivery: Delivery) -> Findings:
+        """Whether the header is there, and begins as it should."""
+        presented = delivery.headers.get(self.header)
+        if presented is None:
+            return Findings((self.header,))
+        return Findings() if presented.startswith(self.prefix) else Findings(malformed=(self.header,))
+
 
 def _match(presented: bytes, expected: tuple[bytes, ...]) -> Reason | None:
     mine = hashlib.sha256(presented).digest()
@@ -524,8 +592,20 @@ class BasicVerifier:
         header = delivery.headers.get("authorization")
         if header is None:
             return Reason.MISSING_HEADER
-        name, _, credentials = header.strip().partition(" ")
-        presented = _bytes(credentials.strip())
-        if name.lower() != "basic" or b":" not in presented:
+        presented = _credentials(header)
+        if presented is None:
             return Reason.MALFORMED
         return _match(presented, self.expected)
+
+    def findings(self, delivery: Delivery) -> Findings:
+        """Whether there are credentials at all."""
+        header = delivery.headers.get("authorization")
+        if header is None:
+            return Findings(("authorization",))
+        return Findings() if _credentials(header) is not None else Findings(malformed=("authorization",))
+
+
+def _credentials(header: str) -> bytes | None:
+    name, _, credentials = header.strip().partition(" ")
+    presented = bytes_of_base64(credentials.strip())
+    return presented if name.lower() == "basic" and b":" in presented else None

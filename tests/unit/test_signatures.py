@@ -25,7 +25,7 @@ from slack_sdk.signature import SignatureVerifier
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # the SDK ships no types
 
 from functions.core.source import MalformedSource
-from functions.signatures.providers import PROVIDERS, Endpoint, endpoint_of
+from functions.signatures.providers import PROVIDERS, Endpoint, endpoint_of, scheme_of
 from functions.signatures.scheme import Delivery, Reason, UnusableSecret, Verifier, form_pairs
 from ops.verify import UNSUPPORTED_PROVIDER, verify, verify_lines
 
@@ -419,7 +419,11 @@ def test_an_empty_key_is_never_a_key() -> None:
         verifier("stripe", "")
     hollow = base64.b64encode(hmac.digest(b"", b"i.1.{}", "sha256")).decode()
     headers = {"webhook-id": "i", "webhook-timestamp": "1", "webhook-signature": f"v1,{hollow}"}
-    assert verifier("svix", "whsec_").check(Delivery(headers, b"{}"), 1000) is Reason.EMPTY_SECRET
+    assert scheme_of(PROVIDERS["svix"], {}).verifier(["whsec_"]).check(Delivery(headers, b"{}"), 1000) is (
+        Reason.EMPTY_SECRET
+    )
+    with pytest.raises(MalformedSource, match="decodes to nothing"):
+        endpoint("svix", SVIX_SECRET, "whsec_")
 
 
 def test_without_the_cryptography_package_a_public_key_is_refused_with_a_reason(
