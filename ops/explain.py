@@ -30,9 +30,11 @@ from functions.signatures.scheme import (
 )
 from functions.signatures.special import BodyDigest, CoveredHeaders, FirstCase, PublicKeySignature
 from ops.findings import Code, Finding
-from ops.mistakes import Change, changes_of, signed_with
+from ops.mistakes import STYLE, Change, changes_of, signed_with
 from ops.shapes import (
+    MAX_HEADER_CHARACTERS,
     Simple,
+    broken_item,
     difference_of_names,
     header_sets,
     looks_alike,
@@ -107,6 +109,9 @@ class _Search:
 
     def _searched(self) -> list[Finding]:
         base, found = self._request, list(self._unusable_secrets())
+        usable = tuple(request.secrets[0] for _, request in self._each_secret() if _is_usable(request))
+        if found and usable and self._reason(replace(base, secrets=usable)) is None:
+            return found
         for repair in (self._headers, self._shape):
             changed, more = repair(base)
             reason = self._reason(changed)
@@ -122,7 +127,10 @@ class _Search:
         if made_valid:
             # A secret in another form is what made it unusable: one finding says so.
             return [one for one in found if one.code is not Code.UNUSABLE_SECRET] + made_valid
-        return found + self._facts(base)
+        found += self._facts(base)
+        is_explained = any(one.code in _UNREPAIRABLE for one in found)
+        is_left_open = self._reason(base) is Reason.MISMATCH and not is_explained
+        return found + self._nothing(bool(found)) if is_left_open else found
 
     # ------------------------------------------------------------------------------------------------- checking
 
@@ -153,16 +161,18 @@ class _Search:
         return self._seen[key]
 
     def _one_change(self, base: Request) -> Iterator[Finding]:
+        """Of several changes of one kind the gentlest: a newline taken off says more than a body written anew."""
         mended: set[str] = set()
-        for change in changes_of(base):
-            if change.group in mended or self._left <= 0:
+        for change in sorted(changes_of(base), key=lambda change: change.group == STYLE):
+            kind = change.finding.code.partition("_")[0]
+            if kind in mended or self._left <= 0:
                 continue
             changed = change.apply(base)
             if changed is None:
                 continue
             reason = self._reason(changed)
             if reason is None or reason is Reason.TIMESTAMP:
-                mended.add(change.group)
+                mended.add(kind)
                 yield change.finding
                 if reason:
                     yield from self._skew(changed)
@@ -325,6 +335,10 @@ class _Search:
             signed = signed_moment(simple, base.delivery)
             if signed is not None and (odd := odd_moment(signed)) is not None:
                 found.append(odd)
+        if isinstance(simple, KeyedDigest):
+            header = base.delivery.headers.get(names_sent(simple, base.delivery).signature, "")
+            if len(header) <= MAX_HEADER_CHARACTERS and (broken := broken_item(simple, header)) is not None:
+                found.append(broken)
         if isinstance(simple, SharedSecret | Basic) and self._reason(base) is Reason.MALFORMED:
             detail = f"The header that holds the secret is not {shape_of(simple)}."
             found.append(Finding(Code.CREDENTIALS, detail, f"Write {shape_of(simple)}."))
@@ -360,11 +374,12 @@ class _Search:
 
     # --------------------------------------------------------------------------------------------------- nothing
 
-    def _nothing(self) -> list[Finding]:
+    def _nothing(self, is_part_found: bool = False) -> list[Finding]:
         simple = _simple(self._request)
         tried = list(dict.fromkeys(change.group for change in changes_of(self._request)))
-        detail = f"Neither one mistake nor two of the likeliest explain it. In {self._made} checks these were changed: "
-        detail += f"{_listed(tried)}."
+        detail = "That alone does not make it valid. " if is_part_found else ""
+        detail += "Neither one mistake nor two of the likeliest explain it. "
+        detail += f"In {self._made} checks these were changed: {_listed(tried)}."
         suspects = ["the secret (another endpoint's, another environment's, one that was rotated)"]
         if isinstance(simple, KeyedDigest | PublicKeySignature):
             suspects.append("a body that was changed on its way: compare its length and its hash on both sides")
@@ -377,8 +392,17 @@ class _Search:
 
 
 _UNREADABLE = frozenset({Reason.MISSING_HEADER, Reason.MALFORMED, Reason.UNKNOWN_VERSION})
+_UNREPAIRABLE = frozenset({Code.SIGNATURE_VERSION, Code.SIGNATURE_LENGTH})  # what was signed cannot be known
 _COMMON = frozenset({"authorization", "x-api-key", "x-webhook-token"})  # headers that say nothing about who sent them
 _PLAUSIBLE_MS = range(1_000_000_000_000, 4_102_444_800_000)  # 2001 to 2100
+
+
+def _is_usable(request: Request) -> bool:
+    try:
+        request.scheme.verifier(request.secrets, request.tolerance_seconds)
+    except UnusableSecret:
+        return False
+    return True
 
 
 def _simple(request: Request) -> Simple | None:

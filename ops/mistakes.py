@@ -190,9 +190,9 @@ def _secret_forms(at: int, name: str, form: SecretForm) -> Iterator[Change]:
         )
         yield change(
             Code.SECRET_PREFIX,
-            "was decoded together with its prefix `whsec_`, or carries another one",
+            "carries another prefix than `whsec_`, which is not part of the key",
             "Take off everything up to the first underscore, then decode the rest from base64.",
-            lambda text: lenient_base64(text.partition("_")[2]).hex() if "_" in text else None,
+            lambda text: None if text.startswith("whsec_") else lenient_base64(text.partition("_")[2]).hex(),
         )
         yield change(
             Code.SECRET_ALPHABET,
@@ -685,6 +685,7 @@ _EMPTIES: tuple[tuple[str, Rewrite], ...] = (
     ("as {}, where nothing or something else came", _constantly(b"{}")),
     ("as null", _constantly(b"null")),
 )
+STYLE = "body's style"
 # In this order two of them are applied together: what was wrapped is unwrapped before it is written anew.
 _BODY_REWRITES: tuple[tuple[str, Code, str, Rewrite, bool], ...] = (
     *(
@@ -692,12 +693,12 @@ _BODY_REWRITES: tuple[tuple[str, Code, str, Rewrite, bool], ...] = (
         for at, (said, rewrite) in enumerate(_ENCODINGS)
     ),
     *(("body's mark", Code.BODY_BOM, said, rewrite, at == 0) for at, (said, rewrite) in enumerate(_BOMS)),
-    *(("body's style", Code.BODY_JSON, said, rewrite, is_likely) for said, rewrite, is_likely in _json_styles()),
-    *(("body's style", Code.BODY_FORM, said, rewrite, at < 2) for at, (said, rewrite) in enumerate(_FORMS)),
+    *((STYLE, Code.BODY_JSON, said, rewrite, is_likely) for said, rewrite, is_likely in _json_styles()),
+    *((STYLE, Code.BODY_FORM, said, rewrite, at < 2) for at, (said, rewrite) in enumerate(_FORMS)),
     *(("body's letters", Code.BODY_CHARSET, said, rewrite, at == 0) for at, (said, rewrite) in enumerate(_CHARSETS)),
     *(("body's lines", Code.BODY_LINES, said, rewrite, True) for said, rewrite in _LINES),
     *(("body's end", Code.BODY_END, said, rewrite, at < 2) for at, (said, rewrite) in enumerate(_ENDS)),
-    *(("body's style", Code.BODY_EMPTY, said, rewrite, False) for said, rewrite in _EMPTIES),
+    *((STYLE, Code.BODY_EMPTY, said, rewrite, False) for said, rewrite in _EMPTIES),
 )
 _BODY_FIXES: Mapping[Code, str] = {
     Code.BODY_JSON: "Write the JSON once, keep those bytes, sign them and send them. A framework that parses the body "

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, cast
 from urllib.parse import unquote
 
 from functions.signatures.scheme import (
@@ -49,6 +50,14 @@ def simple_schemes(scheme: Scheme) -> Iterator[Simple]:
         yield _COVERED_HEADERS
     elif isinstance(scheme, Simple):
         yield scheme
+    elif (inner := _inside(scheme)) is not None:
+        yield from simple_schemes(inner)
+
+
+def _inside(scheme: Scheme) -> Scheme | None:
+    """What a scheme is built around that only refuses some of the deliveries another one takes."""
+    inner: Scheme | None = getattr(scheme, "scheme", None)
+    return inner
 
 
 def scheme_in_force(scheme: Scheme, delivery: Delivery) -> Simple | None:
@@ -65,10 +74,17 @@ def scheme_in_force(scheme: Scheme, delivery: Delivery) -> Simple | None:
 def rebuilt(scheme: Scheme, change: Callable[[Simple], Scheme]) -> Scheme:
     """The same choice between schemes, each of them changed."""
     if isinstance(scheme, AnyOf):
-        return AnyOf(tuple(rebuilt(one, change) for one in scheme.schemes))
+        return replace(scheme, schemes=tuple(rebuilt(one, change) for one in scheme.schemes))
     if isinstance(scheme, FirstCase):
-        return FirstCase(tuple(replace(case, scheme=rebuilt(case.scheme, change)) for case in scheme.cases))
-    return change(scheme) if isinstance(scheme, Simple) else scheme
+        cases = tuple(replace(case, scheme=rebuilt(case.scheme, change)) for case in scheme.cases)
+        return replace(scheme, cases=cases)
+    if isinstance(scheme, Simple):
+        return change(scheme)
+    inner = _inside(scheme)
+    if inner is None:
+        return scheme
+    around: Any = scheme  # each scheme is a dataclass, though the protocol does not say so
+    return cast("Scheme", replace(around, scheme=rebuilt(inner, change)))
 
 
 def header_sets(scheme: Scheme) -> list[Headers]:
@@ -241,8 +257,9 @@ def read_signature(scheme: KeyedDigest | PublicKeySignature, text: str) -> Readi
     wanted = [digest for digest in digests if digest.token.label == scheme.version] or digests
     wanted = wanted[: MAX_SIGNATURES if scheme.separator else 1]
     first = wanted[0]
-    _note_label(scheme, first.token, found)
-    _note_kind(scheme, first, found)
+    for digest in wanted:
+        _note_label(scheme, digest.token, found)
+        _note_kind(scheme, digest, found)
     algorithm = ""
     if len(first.data) != _SIZES[scheme.algorithm]:
         algorithm = next((name for name, size in _SIZES.items() if size == len(first.data)), "")
@@ -258,7 +275,15 @@ def read_signature(scheme: KeyedDigest | PublicKeySignature, text: str) -> Readi
     if not found and repaired != text:
         detail = "The signature's header is right but for white space within it, or for upper and lower case."
         found.append(Finding(Code.SIGNATURE_SHAPE, detail, f"Write {shape_of(scheme)}, hexadecimal in small letters."))
-    return Reading(tuple(found), repaired, algorithm)
+    return Reading(tuple(dict.fromkeys(found)), repaired, algorithm)
+
+
+def broken_item(scheme: KeyedDigest, text: str) -> Finding | None:
+    """What is wrong with the first of several signatures that is none; None where all of them could be one."""
+    tokens = [_Token(label.lower(), joiner, value) for label, joiner, value in _TOKEN.findall(text)]
+    own = [token for token in tokens[: MAX_SIGNATURES + 2] if token.label == scheme.version]
+    broken = next((token for token in own if len(token.value) >= 8 and _digest_of(token, scheme) is None), None)
+    return None if broken is None or not scheme.version else _without_digest(scheme, [broken])
 
 
 def _unwrapped(text: str, found: list[Finding]) -> str:
