@@ -100,6 +100,7 @@ class Faults:
         self.on_after = on_after
         self.calls: list[str] = []
         self._planned: list[tuple[str, str, Exception]] = []
+        self._lock = threading.Lock()
 
     def fail(self, op: str, error: Exception | None = None, *, times: int = 1, when: str = "before") -> None:
         """Plan it: the next `times` calls of `op` raise, `before` the work is done or `after` it."""
@@ -120,10 +121,11 @@ class Faults:
             self.on_after(op)
 
     def _raise_planned(self, when: str, op: str) -> None:
-        for index, (planned_when, planned_op, error) in enumerate(self._planned):
-            if (planned_when, planned_op) == (when, op):
-                del self._planned[index]
-                raise error
+        with self._lock:
+            for index, (planned_when, planned_op, error) in enumerate(self._planned):
+                if (planned_when, planned_op) == (when, op):
+                    del self._planned[index]
+                    raise error
 
     @contextmanager
     def around(self, op: str) -> Iterator[None]:
