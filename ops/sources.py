@@ -27,7 +27,7 @@ from functions.core.failure import HoldfastError, StorageUnavailable
 from functions.core.source import MAX_SECRETS, MalformedSource, Secret, Source, SourceState
 from functions.flows.registry import FLOWS
 from functions.signatures.providers import PROVIDERS, Endpoint, endpoint_of, scheme_of
-from functions.signatures.scheme import KeyedDigest, SecretForm, UnusableScheme
+from functions.signatures.scheme import Basic, KeyedDigest, SecretForm, UnusableScheme
 from functions.signatures.special import PublicKeySignature
 from ops.local import parameters
 from ops.records import Item, plain
@@ -182,7 +182,7 @@ def new_secret(provider_name: str, options: Mapping[str, str]) -> str:
         raise SourceTrouble(f"{provider_name} signs with a private key of its own: its public key is what we are given")
     if isinstance(scheme, KeyedDigest) and provider_name == "generic-hmac" and scheme.secret_form is SecretForm.BASE64:
         return base64.b64encode(secrets.token_bytes(32)).decode()
-    return parameters.new_secret(provider_name)
+    return parameters.new_secret("generic-basic" if isinstance(scheme, Basic) else provider_name)
 
 
 # ------------------------------------------------------------------------------------------------------------ changing
