@@ -346,7 +346,9 @@ def _fenced(language: str, text: str) -> list[str]:
 def _python(example: _Example) -> str:
     imports, signing = _python_signing(example)
     imports |= {"json"} if not example.is_form else {"urllib.parse"}
-    imports |= {"os", "random", "time", "urllib.error", "urllib.request", "uuid"}
+    imports |= {"os", "random", "time", "urllib.error", "urllib.request"}
+    imports |= {"uuid"} if example.id_headers else set()
+    given, same = (", event_id", "the same id") if example.id_headers else ("", "the same body")
     encoded = "urllib.parse.urlencode(event).encode()" if example.is_form else "json.dumps(event).encode()"
     event = json.dumps(example.document, indent=4)
     lines = [
@@ -356,16 +358,18 @@ def _python(example: _Example) -> str:
         f'SECRET = os.environ["{SECRET_VARIABLE}"]',
         "",
         "",
-        "def signed_headers(body, event_id):",
+        f"def signed_headers(body{given}):",
         *(f"    {line}" for line in signing),
         "",
         "",
-        "def deliver(event, event_id, tries=6):",
-        '    """Gives the answer of an accepted event. Sends again, under the same id, what may be sent again."""',
+        f"def deliver(event{given}, tries=6):",
+        '    """Gives the answer to an accepted event. Sends it again where that makes sense."""',
         f"    body = {encoded}",
+        "    wait = 0",
         "    for attempt in range(tries):",
+        "        time.sleep(wait)",
         "        wait = random.uniform(0, 2 ** (attempt + 1))",
-        '        request = urllib.request.Request(URL, body, signed_headers(body, event_id), method="POST")',
+        f'        request = urllib.request.Request(URL, body, signed_headers(body{given}), method="POST")',
         "        try:",
         f"            with urllib.request.urlopen(request, timeout={TIMEOUT_SECONDS}) as answer:",
         "                return answer.read().decode()",
@@ -374,13 +378,12 @@ def _python(example: _Example) -> str:
         '                raise SystemExit(f"refused: {answer.code} {answer.read().decode()}")',
         '            wait = max(wait, float(answer.headers.get("retry-after") or 0))',
         "        except OSError:",
-        "            pass  # no answer: it may have arrived, and the same id makes it one event",
-        "        time.sleep(wait)",
-        '    raise SystemExit("not accepted: keep it, and send it later under the same id")',
+        f"            pass  # no answer: it may have arrived, and {same} makes it one event",
+        f'    raise SystemExit("not accepted: keep it, and send it later with {same}")',
         "",
         "",
         f"EVENT = {event}",
-        "print(deliver(EVENT, uuid.uuid4().hex))",
+        f"print(deliver(EVENT{', uuid.uuid4().hex' if example.id_headers else ''}))",
     ]
     return "\n".join(lines)
 
@@ -463,7 +466,7 @@ def _shell(example: _Example) -> str:
         "set -eu",
         f': "${{{SECRET_VARIABLE}:?}}"',
         f"url={shlex.quote(example.url)}",
-        'event_id="example$(date +%s)"',
+        *(['event_id="example$(date +%s)"'] if example.id_headers else []),
         "body=$(mktemp); trap 'rm -f \"$body\"' EXIT",
         f"printf '%s' {shlex.quote(body)} > \"$body\"",
     ]
@@ -525,11 +528,11 @@ def _shell_content(content: str) -> str:
 
 # -------------------------------------------------------------------------------------------------------------- answers
 
-_AGAIN = "Send it again, under the same id: wait as long as `Retry-After` says, else a while that doubles each time."
+_AGAIN = "Send the same event again: wait as long as `Retry-After` says, else a while that doubles each time."
 _WHAT_TO_DO: Final[Mapping[int, str]] = {
     400: "Signed, but the body is not what it says it is. Sending it again is of no use: mend it.",
     401: "Signature, secret, clock or address do not fit, or the source is not in use. We never say which. Do not "
-    "repeat it unchanged; `holdfast verify` checks signed requests offline.",
+    "repeat it unchanged; `holdfast verify --explain` says what is wrong with a request, offline.",
     413: "The body is too large. Sending it again is of no use.",
     429: "Too fast. " + _AGAIN,
     431: "Too many headers, or too much in them. Sending it again is of no use.",
