@@ -6,6 +6,7 @@ import hashlib
 from typing import Final
 
 from functions.adapters.aws_wire import Service, check
+from functions.adapters.message_attributes import attributes_of
 from functions.core.event import Event
 from functions.core.failure import StorageRefused, StorageUnavailable
 
@@ -33,7 +34,7 @@ class SqsQueue:
         request = {
             "QueueUrl": self._queue_url,
             "MessageBody": message,
-            "MessageAttributes": _attributes(event),
+            "MessageAttributes": attributes_of(event),
             "MessageGroupId": event.tenant,
         }
         answer, document = self._service.call_json("AmazonSQS.SendMessage", "1.0", request, timeout_seconds)
@@ -65,18 +66,3 @@ class SqsOutbox:
                 if attempt == TRIES:
                     raise
         return None
-
-
-def _attributes(event: Event) -> dict[str, dict[str, str]]:
-    """For people and filters; the envelope says it all too. What is absent is left out: empty ones are refused."""
-    texts = {
-        "event_name": event.event_name,
-        "event_version": event.event_version,
-        "source": event.source,
-        "tenant": event.tenant,
-        "request_id": event.request_id,
-        "traceparent": event.traceparent,
-    }
-    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text}
-    attributes["received_at"] = {"DataType": "Number", "StringValue": str(event.received_at_ms)}
-    return attributes

@@ -97,6 +97,17 @@ def test_the_largest_envelope_that_ingress_lets_through_fits_a_message_with_its_
     assert MAX_INLINE_BYTES + size < 1024 * 1024
 
 
+def test_an_event_whose_name_no_attribute_may_hold_is_stored_all_the_same() -> None:
+    odd = replace(EVENT, event_name="a\x00b\ud800c")
+    with moto_server() as server:
+        client = boto3.client("sqs")
+        url = client.create_queue(QueueName="events")["QueueUrl"]
+        SqsQueue(server.service("sqs"), url).send(odd, odd.to_message(), 5)
+        (message,) = client.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+    assert Event.from_message(message["Body"]) == odd
+    assert message["MessageAttributes"]["event_name"]["StringValue"] == "a\ufffdb\ufffdc"
+
+
 MESSAGE = '{"ä": 1}'
 GOOD = {"MessageId": "m-1", "MD5OfMessageBody": hashlib.md5(MESSAGE.encode()).hexdigest()}  # noqa: S324  # as SQS does
 
