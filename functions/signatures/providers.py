@@ -6,13 +6,16 @@ Adding a provider whose scheme is a keyed digest, a shared secret or Basic is ad
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 
-from functions.core.source import HEADER_NAME, IdentityRule, MalformedSource, Source
+from functions.core.source import HEADER_NAME, IdentityRule, MalformedSource, Secret, Source
 from functions.signatures.scheme import (
     Basic,
     Delivery,
@@ -38,6 +41,7 @@ from functions.signatures.special import (
     Case,
     FirstCase,
     PublicKeySignature,
+    Unsolicited,
     adyen_claim,
     ed25519_key,
     mailgun_claim,
@@ -67,6 +71,27 @@ class Handshake:
     echo: str
     status: int = 200
     reply: Callable[[str, str], str] | None = None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A GET by which a provider asks whether we are there. It never is an event.
+
+    `header` or the parameter `query` holds the text that we answer; it has to match `shape`. `says` are parameters
+    that have one value. `token` is the parameter that must hold the source's `verify_token`. With `is_signed` the
+    request must prove itself as a delivery does; with neither, anybody may ask. `reply` makes the answer's body from
+    the text and the newest of the source's secrets.
+    """
+
+    reply: Callable[[str, str], str]
+    shape: re.Pattern[str]
+    query: str = ""
+    header: str = ""
+    says: tuple[tuple[str, str], ...] = ()
+    token: str = ""
+    is_signed: bool = False
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +122,7 @@ class Provider:
     payload_field: str = ""
     unstable: tuple[str, ...] = ()
     handshake: Handshake | None = None
+    challenge: Challenge | None = None
     acceptance: Acceptance = Acceptance()
 
 
@@ -204,6 +230,19 @@ def _hubspot(options: Mapping[str, str]) -> Scheme:
     return HUBSPOT_VERSIONS[version]
 
 
+def _same(text: str, secret: str) -> str:  # noqa: ARG001  # the reply of those who want to hear their own words
+    return text
+
+
+def _okta_reply(text: str, secret: str) -> str:  # noqa: ARG001  # it hashes nothing
+    return json.dumps({"verification": text})
+
+
+def _x_reply(token: str, secret: str) -> str:
+    code = base64.b64encode(hmac.digest(secret.encode(), token.encode(), "sha256")).decode()
+    return json.dumps({"response_token": f"sha256={code}"})
+
+
 def _zoom_reply(token: str, secret: str) -> str:
     encrypted = hmac.digest(secret.encode(), token.encode("utf-8", "surrogatepass"), "sha256").hex()
     return json.dumps({"plainToken": token, "encryptedToken": encrypted})
@@ -243,6 +282,9 @@ _TWILIO = KeyedDigest(
     body_hash_query="bodySHA256",
     tries_ports=True,
 )
+# X's tokens are base64 of one alphabet or the other. What we sign for whoever asks has this shape; no delivery has.
+_X_TOKEN = re.compile(r"[A-Za-z0-9+/=_.-]{1,256}\Z")
+_CHALLENGE = re.compile(r"[A-Za-z0-9+/=_.~-]{1,256}\Z")
 _ADYEN_HEADER = "hmacsignature"
 _ADYEN_ITEM = "/notificationItems/0/NotificationRequestItem"
 
@@ -589,6 +631,91 @@ _ROWS = (
     Provider(
         "hook0", HOOK0, identity=(IdentityRule(header="x-event-id"),), event_name=("header:x-event-type", "/event")
     ),
+    # https://developers.facebook.com/docs/graph-api/webhooks/getting-started
+    # WhatsApp, Messenger, Instagram, pages: one body, several entries with several messages each. A message has several
+    # statuses (sent, delivered, read), all under its id; `time` is when the notification was sent.
+    Provider(
+        "meta",
+        KeyedDigest(headers=(Headers("x-hub-signature-256"),), encoding=Encoding.HEX, version="sha256"),
+        identity=(
+            IdentityRule(pointers=("/entry/0/changes/0/value/messages/0/id",), with_body=True),
+            IdentityRule(
+                pointers=tuple(f"/entry/0/changes/0/value/statuses/0/{name}" for name in ("id", "status")),
+                with_body=True,
+            ),
+            IdentityRule(pointers=("/entry/0/messaging/0/message/mid",), with_body=True),
+            IdentityRule(pointers=("/entry/0/messaging/0/sender/id", "/entry/0/messaging/0/timestamp"), with_body=True),
+        ),
+        event_name=("/object",),
+        event_detail="/entry/0/changes/0/field",
+        unstable=("/entry/*/time",),
+        challenge=Challenge(
+            _same,
+            _CHALLENGE,
+            query="hub.challenge",
+            says=(("hub.mode", "subscribe"),),
+            token="hub.verify_token",  # noqa: S106  # the parameter's name
+            content_type="text/plain",
+        ),
+        acceptance=Acceptance(status=200),
+    ),
+    # https://docs.x.com/x-api/webhooks/quickstart
+    # Account Activity: the consumer secret signs deliveries, and also whatever a challenge asks us to.
+    Provider(
+        "x",
+        Unsolicited(
+            KeyedDigest(headers=(Headers("x-twitter-webhooks-signature"),), encoding=Encoding.BASE64, version="sha256"),
+            _X_TOKEN,
+        ),
+        identity=(
+            IdentityRule(pointers=("/direct_message_events/0/id",), with_body=True),
+            IdentityRule(pointers=("/tweet_create_events/0/id_str",), with_body=True),
+            IdentityRule(pointers=("/favorite_events/0/id",), with_body=True),
+            IdentityRule(pointers=("/follow_events/0/created_timestamp",), with_body=True),
+        ),
+        event_name=("/data/event_type", "/direct_message_events/0/type", "/follow_events/0/type"),
+        challenge=Challenge(_x_reply, _X_TOKEN, query="crc_token"),
+        acceptance=Acceptance(status=200),
+    ),
+    # https://dev.twitch.tv/docs/eventsub/handling-webhook-events
+    # Id and moment stand side by side in what is signed; no other border between them leaves a moment.
+    Provider(
+        "twitch",
+        KeyedDigest(
+            headers=(
+                Headers(
+                    "twitch-eventsub-message-signature",
+                    "twitch-eventsub-message-timestamp",
+                    "twitch-eventsub-message-id",
+                ),
+            ),
+            encoding=Encoding.HEX,
+            content="{id}{timestamp}{body}",
+            version="sha256",
+            moment=Moment.RFC3339,
+        ),
+        identity=(IdentityRule(header="twitch-eventsub-message-id"),),
+        event_name=("/subscription/type",),
+        event_version=("/subscription/version",),
+        handshake=Handshake(
+            "/subscription/status",
+            "webhook_callback_verification_pending",
+            "/challenge",
+            reply=_same,
+            content_type="text/plain",
+        ),
+    ),
+    # https://developer.okta.com/docs/concepts/event-hooks/
+    # The header that the hook's authentication names, Authorization by default; its challenge bears it too.
+    Provider(
+        "okta",
+        _shared_secret("authorization"),
+        identity=(IdentityRule(pointers=("/eventId",)),),
+        event_name=("/data/events/0/eventType", "/eventType"),
+        event_version=("/eventTypeVersion",),
+        challenge=Challenge(_okta_reply, _CHALLENGE, header="x-okta-verification-challenge", is_signed=True),
+        acceptance=Acceptance(status=200),
+    ),
     Provider("generic-hmac", generic_hmac, content=Content.ANY),
     Provider("generic-apikey", _shared_secret("x-api-key"), content=Content.ANY),
     Provider("generic-basic", Basic(), content=Content.ANY),
@@ -613,11 +740,30 @@ class Endpoint:
         """The source's own rules, or the provider's."""
         return self.provider.identity if self.source.identity is None else self.source.identity
 
-    def signing_secret(self, delivery: Delivery, now_ms: int) -> str:
-        """The secret that a verified delivery was made with; the first of the source's if none of them fits alone."""
-        values = [secret.value for secret in self.source.secrets]
+    def secret_number(self, delivery: Delivery, now_ms: int) -> int:
+        """Which of the source's secrets a verified delivery was made with, from 1; 1 if none of them fits alone.
+
+        Costs nothing where there is one secret only, and at most one check for each where a rotation is on.
+        """
+        secrets = self.source.secrets
+        if len(secrets) == 1:
+            return 1
         scheme = scheme_of(self.provider, self.source.scheme)
-        return next((value for value in values if scheme.verifier([value]).check(delivery, now_ms) is None), values[0])
+        fits = (scheme.verifier([secret.value]).check(delivery, now_ms) is None for secret in secrets)
+        return next((number for number, is_it in enumerate(fits, start=1) if is_it), 1)
+
+    def signing_secret(self, delivery: Delivery, now_ms: int) -> str:
+        """The secret that a verified delivery was made with."""
+        return self.source.secrets[self.secret_number(delivery, now_ms) - 1].value
+
+    @property
+    def newest_secret(self) -> str:
+        """The one created last, as far as the operator wrote that down; of those without a date the last in the list.
+
+        A challenge that nothing signs does not say with which of two secrets its answer will be compared.
+        """
+        dated = [(created_at_ms(secret) or 0, number) for number, secret in enumerate(self.source.secrets)]
+        return self.source.secrets[max(dated)[1]].value
 
     @property
     def content(self) -> Content:
@@ -638,11 +784,24 @@ def endpoint_of(source_id: str, json_text: str) -> Endpoint:
     except UnusableSecret as exc:
         # The cause may quote what it could not decode.
         raise MalformedSource(str(exc)) from None
+    if verifier.check(Delivery({}, b""), 0) is Reason.EMPTY_SECRET:
+        raise MalformedSource("a secret decodes to nothing")
+    if source.verify_token and not (provider.challenge and provider.challenge.token):
+        raise MalformedSource(f"verify_token is none of what {provider.name} has")
     if source.claims_covered:
         for rule in source.identity or ():
             if rule.header and not verifier.covers_header(rule.header):
                 raise MalformedSource(f"identity.covered is true, but {provider.name} does not sign {rule.header}")
     return Endpoint(source, provider, verifier)
+
+
+def created_at_ms(secret: Secret) -> int | None:
+    """When a secret was created, if its note is an ISO date; midnight UTC where it has no time."""
+    try:
+        moment = datetime.fromisoformat(secret.created_at)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def scheme_of(provider: Provider, options: Mapping[str, str]) -> Scheme:

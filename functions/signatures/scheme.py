@@ -63,6 +63,19 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a delivery's headers were found to be, for people. Names and a moment, never a value.
+
+    `missing`: names that the scheme looked for and did not find. `malformed`: those it could not read.
+    `signed_at_ms`: when the sender says it signed; None where it does not say.
+    """
+
+    missing: tuple[str, ...] = ()
+    malformed: tuple[str, ...] = ()
+    signed_at_ms: int | None = None
+
+
 class Verifier(Protocol):
     """Checks deliveries against the secrets of one source."""
 
@@ -72,6 +85,10 @@ class Verifier(Protocol):
 
     def covers_header(self, name: str) -> bool:
         """Whether nobody but the holder of the secret can have chosen this header."""
+        ...
+
+    def findings(self, delivery: Delivery) -> Findings:
+        """What there is to say of the headers. Asked after the verdict, never on the way to it."""
         ...
 
 
@@ -159,6 +176,11 @@ class Headers:
     def are_complete_in(self, headers: Mapping[str, str]) -> bool:
         """Whether all of them are there, and moment and id say something."""
         return self.signature in headers and all(headers.get(name) for name in (self.timestamp, self.id) if name)
+
+    def missing_in(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """Those that are not there, or say nothing where they must."""
+        missing = () if self.signature in headers else (self.signature,)
+        return missing + tuple(name for name in (self.timestamp, self.id) if name and not headers.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +324,26 @@ class DigestVerifier:
         if signed_at_ms is not None and abs(now_ms - signed_at_ms) > self.tolerance_ms:
             return Reason.TIMESTAMP
         return None
+
+    def findings(self, delivery: Delivery) -> Findings:
+        """Of alternative sets of headers the one of which most is there."""
+        scheme, headers = self.scheme, delivery.headers
+        names = min(scheme.headers, key=lambda names: len(names.missing_in(headers)))
+        missing = names.missing_in(headers)
+        if missing:
+            return Findings(missing)
+        presented = self._presented(headers[names.signature])
+        moment_header = names.signature if scheme.timestamp_key else names.timestamp
+        timestamp = presented.timestamp if scheme.timestamp_key else headers.get(names.timestamp, "").strip()
+        signed_at_ms = scheme.moment.read_ms(timestamp) if moment_header else None
+        malformed = []
+        if presented.is_malformed or not (presented.digests or presented.public_signatures):
+            malformed.append(names.signature)
+        if moment_header and signed_at_ms is None:
+            malformed.append(moment_header)
+        if self._is_ambiguous(headers, names):
+            malformed.append(names.id)
+        return Findings(malformed=tuple(dict.fromkeys(malformed)), signed_at_ms=signed_at_ms)
 
     def _is_ambiguous(self, headers: Mapping[str, str], names: Headers) -> bool:
         """Whether the delivery's id could be read in two ways, of which one signature would cover only one."""
@@ -507,6 +549,13 @@ class BearerVerifier:
             return Reason.MALFORMED
         return _match(presented[len(self.prefix) :].strip().encode("utf-8", "surrogatepass"), self.expected)
 
+    def findings(self, delivery: Delivery) -> Findings:
+        """Whether the header is there, and begins as it should."""
+        presented = delivery.headers.get(self.header)
+        if presented is None:
+            return Findings((self.header,))
+        return Findings() if presented.startswith(self.prefix) else Findings(malformed=(self.header,))
+
 
 def _match(presented: bytes, expected: tuple[bytes, ...]) -> Reason | None:
     mine = hashlib.sha256(presented).digest()
@@ -543,8 +592,20 @@ class BasicVerifier:
         header = delivery.headers.get("authorization")
         if header is None:
             return Reason.MISSING_HEADER
-        name, _, credentials = header.strip().partition(" ")
-        presented = bytes_of_base64(credentials.strip())
-        if name.lower() != "basic" or b":" not in presented:
+        presented = _credentials(header)
+        if presented is None:
             return Reason.MALFORMED
         return _match(presented, self.expected)
+
+    def findings(self, delivery: Delivery) -> Findings:
+        """Whether there are credentials at all."""
+        header = delivery.headers.get("authorization")
+        if header is None:
+            return Findings(("authorization",))
+        return Findings() if _credentials(header) is not None else Findings(malformed=("authorization",))
+
+
+def _credentials(header: str) -> bytes | None:
+    name, _, credentials = header.strip().partition(" ")
+    presented = bytes_of_base64(credentials.strip())
+    return presented if name.lower() == "basic" and b":" in presented else None

@@ -16,6 +16,7 @@ from functions.signatures.scheme import (
     TOLERANCE_SECONDS,
     Delivery,
     Encoding,
+    Findings,
     Headers,
     KeyedDigest,
     Moment,
@@ -61,6 +62,10 @@ class _AnyVerifier:
             return None
         return next((reason for reason in _TELLING if reason in reasons), reasons[0])
 
+    def findings(self, delivery: Delivery) -> Findings:
+        found = [verifier.findings(delivery) for verifier in self.verifiers]
+        return min(found, key=lambda each: (len(each.missing), len(each.malformed)))
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -101,6 +106,43 @@ class _CaseVerifier:
             if applies(delivery):
                 return verifier.check(delivery, now_ms)
         return self.otherwise
+
+    def findings(self, delivery: Delivery) -> Findings:
+        first = self.cases[0][1]
+        return next((verifier for applies, verifier in self.cases if applies(delivery)), first).findings(delivery)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsolicited:
+    """For a sender whose challenges have us sign a text of anybody's choice with the key that signs its deliveries.
+
+    A body of the shape of such a text is no delivery: our own answer to a stranger would be its signature.
+    """
+
+    scheme: Scheme
+    solicited: re.Pattern[str]
+
+    def verifier(self, secrets: Sequence[str], tolerance_seconds: int = TOLERANCE_SECONDS) -> Verifier:
+        """Raises `UnusableSecret`."""
+        return _UnsolicitedVerifier(self.scheme.verifier(secrets, tolerance_seconds), self.solicited)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnsolicitedVerifier:
+    verifier: Verifier
+    solicited: re.Pattern[str]
+
+    def covers_header(self, name: str) -> bool:
+        return self.verifier.covers_header(name)
+
+    def check(self, delivery: Delivery, now_ms: int) -> Reason | None:
+        reason = self.verifier.check(delivery, now_ms)
+        if reason is None and self.solicited.match(delivery.body.decode("latin-1")):
+            return Reason.MALFORMED
+        return reason
+
+    def findings(self, delivery: Delivery) -> Findings:
+        return self.verifier.findings(delivery)
 
 
 # --------------------------------------------------------------------------------------------------------- public keys
@@ -208,6 +250,21 @@ class _PublicKeyVerifier:
             return Reason.TIMESTAMP
         return None
 
+    def findings(self, delivery: Delivery) -> Findings:
+        scheme, names = self.scheme, self.scheme.headers
+        missing = names.missing_in(delivery.headers)
+        if missing:
+            return Findings(missing)
+        malformed = []
+        if not _decoded(scheme.encoding, delivery.headers[names.signature].strip()):
+            malformed.append(names.signature)
+        signed_at_ms = None
+        if scheme.moment:
+            signed_at_ms = scheme.moment.read_ms(delivery.headers[names.timestamp].strip())
+            if signed_at_ms is None:
+                malformed.append(names.timestamp)
+        return Findings(malformed=tuple(malformed), signed_at_ms=signed_at_ms)
+
 
 def _decoded(encoding: Encoding, text: str) -> bytes:
     """The bytes of a signature; none for text that is not in this writing, in the one form that senders use."""
@@ -292,6 +349,16 @@ class _BodyDigestVerifier:
             return Reason.TIMESTAMP
         return None
 
+    def findings(self, delivery: Delivery) -> Findings:
+        """Of the moment only: it goes by no header."""
+        try:
+            claim = self.scheme.claim(json.loads(delivery.body))
+        except (ValueError, RecursionError):
+            claim = None
+        if claim is None or self.scheme.moment is None:
+            return Findings()
+        return Findings(signed_at_ms=self.scheme.moment.read_ms(claim.moment))
+
 
 def adyen_claim(document: object) -> Claim | None:
     """https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures
@@ -373,6 +440,19 @@ class _CoveredHeadersVerifier:
         return False
 
     def check(self, delivery: Delivery, now_ms: int) -> Reason | None:
+        covering = self._covering(delivery)
+        return covering if isinstance(covering, Reason) else self.digest.check(covering, now_ms)
+
+    def findings(self, delivery: Delivery) -> Findings:
+        """The names of covered headers are the sender's words, and stay unsaid."""
+        if _HOOK0_HEADER not in delivery.headers:
+            return Findings((_HOOK0_HEADER,))
+        covering = self._covering(delivery)
+        return Findings(malformed=(_HOOK0_HEADER,)) if isinstance(covering, Reason) else self.digest.findings(covering)
+
+    @staticmethod
+    def _covering(delivery: Delivery) -> Delivery | Reason:
+        """The delivery with what its signature covers beside the body, or why that cannot be said."""
         lists = [value for key, value in _hook0_items(delivery) if key == "h"]
         if len(lists) != 1:
             return Reason.MALFORMED
@@ -384,7 +464,7 @@ class _CoveredHeadersVerifier:
         if None in values:
             return Reason.MISSING_HEADER
         covered = ".".join([lists[0], *(value for value in values if value is not None)])
-        return self.digest.check(replace(delivery, headers={**delivery.headers, _HOOK0_COVERED: covered}), now_ms)
+        return replace(delivery, headers={**delivery.headers, _HOOK0_COVERED: covered})
 
 
 def _hook0_items(delivery: Delivery) -> list[tuple[str, str]]:
