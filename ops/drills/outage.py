@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from functions.core.event import Event
 from ops.demo.stage import Stage
 from ops.drills.failing import Trouble, failing, pointed_at
 from ops.expectation import BANK, WHERE, balance
@@ -57,9 +59,11 @@ def play(stage: Stage, *, events: int, refused: int, name: str = "outage") -> Ou
                 seen.answers.update(answer.status for answer in answers)
                 seen.slowest_ms[trouble.value] = _slowest_ms(stage, answers)
         conversations = stage.expect(letters, may_be_held_back=True)
-        seen.spilled = len(spill(stage))
+        waiting = spill(stage)
+        # An answer of the bucket that came too late leaves an object behind and a sender who comes again.
+        seen.spilled = len(_events_in(stage, waiting))
         seen.answers_without_bucket = _without_bucket(stage, refused, name, seen)
-        seen.spilled_without_bucket = len(spill(stage)) - seen.spilled
+        seen.spilled_without_bucket = len(set(spill(stage)) - set(waiting))
     seen.settled = stage.story.wait(
         "every spilled event is settled", stage.unsettled(conversations), seconds=PATIENCE, every=1.0
     )
@@ -82,6 +86,14 @@ def spill(stage: Stage) -> list[str]:
         for page in pages.paginate(Bucket=stage.stack.output("Bucket"), Prefix="spill/")
         for item in page.get("Contents", [])
     ]
+
+
+def _events_in(stage: Stage, keys: Iterable[str]) -> set[str]:
+    """The ids of the events whose envelopes lie under these keys."""
+    s3, bucket = stage.stack.client("s3"), stage.stack.output("Bucket")
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        texts = pool.map(lambda key: s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode(), keys)
+        return {Event.from_message(text).event_id for text in texts}
 
 
 def _without_bucket(stage: Stage, count: int, name: str, seen: Outage) -> Counter[int]:
