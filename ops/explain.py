@@ -30,7 +30,7 @@ from functions.signatures.scheme import (
 )
 from functions.signatures.special import BodyDigest, CoveredHeaders, FirstCase, PublicKeySignature
 from ops.findings import Code, Finding
-from ops.mistakes import STYLE, Change, changes_of, signed_with
+from ops.mistakes import MAX_SLOW_BYTES, STYLE, Change, changes_of, signed_with
 from ops.shapes import (
     MAX_HEADER_CHARACTERS,
     Simple,
@@ -178,6 +178,8 @@ class _Search:
                     yield from self._skew(changed)
 
     def _two_changes(self, base: Request) -> Iterator[Finding]:
+        if len(base.delivery.body) > MAX_SLOW_BYTES:
+            return
         likely = [change for change in changes_of(base) if change.is_likely]
         for at, one in enumerate(likely):
             changed = one.apply(base)
@@ -380,6 +382,10 @@ class _Search:
         detail = "That alone does not make it valid. " if is_part_found else ""
         detail += "Neither one mistake nor two of the likeliest explain it. "
         detail += f"In {self._made} checks these were changed: {_listed(tried)}."
+        if len(self._request.delivery.body) > MAX_SLOW_BYTES:
+            detail += (
+                f" With a body of more than {MAX_SLOW_BYTES // 1000} kB not everything is tried: send a smaller one."
+            )
         suspects = ["the secret (another endpoint's, another environment's, one that was rotated)"]
         if isinstance(simple, KeyedDigest | PublicKeySignature):
             suspects.append("a body that was changed on its way: compare its length and its hash on both sides")

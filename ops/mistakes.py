@@ -48,6 +48,8 @@ from ops.shapes import (
 from ops.verify import Request
 
 MAX_BODY_BYTES = 1_000_000  # of a body that is written anew; a larger one is checked as it is
+MAX_SLOW_BYTES = 100_000  # of one that is written anew with indents, or together with another change
+MAX_INDENTS = 100_000  # of all lines of JSON that is written anew with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,7 +560,23 @@ def _with_body(request: Request, rewrite: Rewrite) -> Request | None:
 
 
 def _json_as(body: bytes, **style: Any) -> bytes:
+    if "indent" in style and (len(body) > MAX_SLOW_BYTES or not _is_shallow(body)):
+        raise ValueError("too large or too deep: indents are slow to write, and their depth counts twice")
     return json.dumps(json.loads(body), **style).encode("utf-8", "surrogatepass")
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def _is_shallow(body: bytes) -> bool:
+    """Whether the indents of all lines together stay within `MAX_INDENTS`."""
+    depth = indents = 0
+    for sign in re.findall(rb"[\[\]{},]", _STRING.sub(b"", body)):
+        depth += {b"[": 1, b"{": 1, b",": 0}.get(sign, -1)
+        indents += depth
+        if indents > MAX_INDENTS:
+            return False
+    return True
 
 
 def _php(body: bytes) -> bytes:

@@ -38,7 +38,7 @@ def verify(
         lines = sys.stdin if file is None or str(file) == "-" else file.open(encoding="utf-8", errors="surrogateescape")
     except OSError as exc:
         raise Refused(f"{file} cannot be read: {exc.strerror}") from exc
-    is_read_by_people = explained and not as_json and sys.stdout.isatty()
+    is_read_by_people = explained and not as_json and is_terminal()
     with lines:
         for verdict in verify_lines(lines, explain=findings_of):
             if is_read_by_people:
@@ -50,6 +50,11 @@ def verify(
     say(f"{counted} checked, {invalid} invalid")
     if invalid:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is read by somebody."""
+    return sys.stdout.isatty()
 
 
 def _tell(verdict: Mapping[str, Any]) -> None:

@@ -232,6 +232,36 @@ def test_verify_of_a_file_that_is_not_there_says_so(tmp_path: Path, capsys: pyte
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_verify_explains_what_differs_as_json_and_to_people_as_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = {
+        "id": "k\x1b[2J",
+        "provider": "gitlab",
+        "secret": "s3cret",
+        "headers": {"X_Gitlab_Token": "s3cret"},
+        "body": "{}",
+    }
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request) + "\n"))
+    assert run(["verify", "--explain"]) == ExitCode.REFUSED
+    (line,) = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [finding["code"] for finding in line["findings"]] == ["header_name"]
+    assert "underscores" in line["findings"][0]["detail"]
+
+    monkeypatch.setattr("ops.cli.verifying.is_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request) + "\n"))
+    assert run(["verify", "--explain"]) == ExitCode.REFUSED
+    told = capsys.readouterr().out
+    assert told.splitlines()[1].startswith("  header_name: `x-gitlab-token` is missing")
+    assert told.splitlines()[2].startswith("    Fix: ")
+    assert "\x1b" not in told
+    assert "s3cret" not in told
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request) + "\n"))
+    assert run(["verify", "--explain", "--json"]) == ExitCode.REFUSED
+    assert json.loads(capsys.readouterr().out) == line
+
+
 def test_what_strangers_wrote_cannot_steer_a_terminal() -> None:
     assert "\x1b" not in clean("github:\x1b]0;owned\x07\x1b[2J")
     assert "\n" not in clean("one\ntwo")
