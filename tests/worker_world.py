@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
-from functions.core.event import Event
+from functions.core.event import ClaimCheck, Event
 from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
@@ -25,7 +25,7 @@ from functions.sweeper.drain import Drained, Work
 from functions.sweeper.handler import build as build_sweeper
 from functions.sweeper.settings import SweeperSettings
 from functions.worker.handler import build as build_worker
-from functions.worker.ports import Ports
+from functions.worker.ports import Offload, Ports
 from functions.worker.settings import WorkerSettings
 from tests.fakes import (
     FakeClock,
@@ -149,15 +149,17 @@ SAID = Classification("all", 1.0, DecidedBy.RULES, "1")
 
 
 class EveryKind:
-    """A flow whose decision has one action of each kind asked for."""
+    """A flow whose decision has one action of each kind asked for. `read` collects the bodies it is given."""
 
     name = FLOW
 
-    def __init__(self, names: tuple[str, ...], *, needs_llm: bool = False) -> None:
+    def __init__(self, names: tuple[str, ...], read: list[bytes] | None = None, *, needs_llm: bool = False) -> None:
         self.names = names
+        self.read = [] if read is None else read
         self.needs_llm = needs_llm
 
     def prepare(self, event: Event) -> Prepared:
+        self.read.append(event.body)
         return Prepared("t1", "", {}, needs_llm=self.needs_llm, finding=Finding(SAID))
 
     def decide(
@@ -244,8 +246,11 @@ class World:
         self.visibility = FakeVisibility(self.faults)
         self.classifier = NoClassifier()
         self.needs_llm = False
+        self.io: Offload = directly
+        self.read: list[bytes] = []  # bodies, in the order in which the flow read them
         self.quiet = Quiet()
         self.integrations = {DESK: Integration(DESK, KINDS, deadline_seconds=5.0)}
+        self.is_large = False  # whether what is accepted is too large for a queue
         self.messages: list[Message] = []
         self.dead: list[Message] = []
         self.deaths = 0
@@ -268,11 +273,11 @@ class World:
             clock=self.clock,
             ids=self._ids,
             rng=FakeRandom(),
-            io=directly,
+            io=self.io,
             log=self.quiet,
             meter=self.quiet,
             integrations=self.integrations,
-            flows={FLOW: EveryKind(self.names, needs_llm=self.needs_llm)},
+            flows={FLOW: EveryKind(self.names, self.read, needs_llm=self.needs_llm)},
         )
         settings = WorkerSettings(
             stage="test",
@@ -336,8 +341,16 @@ class World:
 
     def accept(self, event: Event, copies: int = 1) -> None:
         """Ingress stored it: so many copies are in the events queue."""
+        message = self.check_in(event) if self.is_large else event.to_message()
         for _ in range(copies):
-            self._put("events", event.to_message(), 0)
+            self._put("events", message, 0)
+
+    def check_in(self, event: Event) -> str:
+        """Ingress stored its envelope in the bucket: the message that travels in its place."""
+        envelope = event.to_message()
+        check = ClaimCheck.of(event, envelope)
+        self.envelopes.objects[check.reference] = envelope.encode("ascii")
+        return check.to_message()
 
     def _put(self, queue: str, body: str, delay_seconds: int) -> None:
         message = Message(

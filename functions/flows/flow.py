@@ -73,7 +73,8 @@ class Flow(Protocol):
         ...
 
     def decide(self, event: Event, prepared: Prepared, verdict: Verdict, mode: Mode, now_ms: int) -> Decision:
-        """What the event calls for. The actions are not bound to the event yet.
+        """What the event calls for. The actions are not bound to the event yet. What is needed of the body is in
+        `prepared`: that of a large event is gone by now.
 
         `verdict` is the LLM's answer, or that it gave none; None if it was not asked. Never raises for what the LLM
         said.

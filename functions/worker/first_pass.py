@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from functions.core.attempt import Effect, History
 from functions.core.decision import Action, Classification, Decision, Mode, Repeat
-from functions.core.event import Event
+from functions.core.event import ClaimCheck, Event
 from functions.core.failure import (
     ClassifierUnavailable,
     Done,
@@ -64,6 +64,8 @@ from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Wh
 from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
+LARGE_AT_ONCE = 2  # envelopes read at the same time: one may take five times its 4 MB body, and memory is 512 MB
+ENVELOPE_SECONDS = 10.0  # until the bucket has failed twice
 UNKNOWN_FLOW = "UNKNOWN_FLOW"
 OVERTAKEN = "OVERTAKEN"
 
@@ -95,13 +97,19 @@ EventResult = Settled | Later | Parked
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An event that may be processed, with the mode in force for it."""
+    """An event that may be processed, with the mode in force for it.
+
+    `claim` names the envelope in the bucket that ingress stored because it is large; empty for any other event.
+    Without `is_whole` the event has no body yet: most of what can become of it needs none.
+    """
 
     event: Event
     key: str
     switches: SwitchView
     item: LedgerItem | None
     real_key: str
+    claim: str = ""
+    is_whole: bool = True
 
     @property
     def is_shadow(self) -> bool:
@@ -129,36 +137,52 @@ class FirstPass:
         self._budget = budget
         self._snapshot = snapshot
         self._scale = time_scale
+        self._reading = asyncio.Semaphore(LARGE_AT_ONCE)
 
-    def admitted(self, event: Event) -> Admitted:
-        """The event with its ledger key, which depends on the mode: shadow has keys of its own."""
+    def admitted(self, message: Event | ClaimCheck, claim: str = "") -> Admitted:
+        """The event with its ledger key, which depends on the mode: shadow has keys of its own.
+
+        A claim check stands for its event; `claim` is for an event that was read from what one names.
+        """
+        match message:
+            case ClaimCheck(event, claim):
+                is_whole = False
+            case Event() as event:
+                is_whole = True
         now_ms = self._ports.clock.now_ms()
         switches = view(self._snapshot, flow=event.flow, source=event.source, tenant=event.tenant, now_ms=now_ms)
         is_shadow = switches.mode is Mode.SHADOW
-        return Admitted(event, ledger_key(event, is_shadow=is_shadow), switches, None, ledger_key(event))
+        key = ledger_key(event, is_shadow=is_shadow)
+        return Admitted(event, key, switches, None, ledger_key(event), claim, is_whole)
+
+    async def read(self, reference: str) -> Event:
+        """The whole event. Few are read at once, however many ask. Raises like `ports.Envelopes.get`."""
+        async with self._reading:
+            return await self._ports.io(self._ports.envelopes.get, reference)
 
     async def process(self, admitted: Admitted, *, is_released: bool = False) -> EventResult:
         """Take one event as far as it goes. `is_released`: a person or the sweeper sent a parked event on.
 
-        Raises `StorageUnavailable` where nothing could be stored, so that the message comes back.
+        Raises `StorageUnavailable` where nothing could be stored, or a large event's envelope not be read, and
+        `MalformedEnvelope` where that is another event's, so that the message comes back.
         """
         event, now_ms = admitted.event, self._ports.clock.now_ms()
         match admit(admitted.item, event, now_ms):
             case Duplicate(is_overtaken=True):
-                return await self._overtaken(event)
+                return await self._overtaken(admitted)
             case Duplicate(in_window):
                 return self._duplicate(event, in_window=in_window)
             case Busy(until_ms):
                 return Later(_seconds_until(until_ms, now_ms), "another worker has it")
             case Mismatch():
-                return await self._mismatch(event)
+                return await self._mismatch(admitted)
             case Fresh():
                 return await self._first(admitted, seen_epoch_ms=None, is_released=is_released)
             case Afresh(seen_epoch_ms):
                 return await self._first(admitted, seen_epoch_ms=seen_epoch_ms, is_released=is_released)
             case TakeOver(item):
                 if admitted.switches.mode is Mode.HOLD:
-                    return await self._hold(event, WaitingFor.SWITCH, "mode is hold")
+                    return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
                 return await self._claim(admitted, item.decision, None, old_lease_ms=item.lease_until_ms)
 
     # -------------------------------------------------------------------------------------------------------- deciding
@@ -166,18 +190,20 @@ class FirstPass:
     async def _first(self, admitted: Admitted, *, seen_epoch_ms: int | None, is_released: bool) -> EventResult:
         event = admitted.event
         if event.held and not is_released:
-            return await self._held_source(event)
+            return await self._held_source(admitted)
         if admitted.switches.mode is Mode.HOLD:
-            return await self._hold(event, WaitingFor.SWITCH, "mode is hold")
+            return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
         flow = self._ports.flows.get(event.flow)
         if flow is None:
             return await self._dead(
-                event, UNKNOWN_FLOW, f"no flow is called {event.flow[:64]!r}", RootCause.SCHEMA_MISMATCH
+                admitted, UNKNOWN_FLOW, f"no flow is called {event.flow[:64]!r}", RootCause.SCHEMA_MISMATCH
             )
+        if not admitted.is_whole and not self._budget.fits(ENVELOPE_SECONDS):
+            return Later(1, "no time was left to read its envelope")
         try:
-            prepared = flow.prepare(event)
+            prepared = await self._prepared(flow, admitted)
         except UnreadableEvent as unreadable:
-            return await self._dead(event, unreadable.code, str(unreadable), unreadable.root_cause)
+            return await self._dead(admitted, unreadable.code, str(unreadable), unreadable.root_cause)
         asks_llm = prepared.needs_llm and admitted.switches.may_ask() and admitted.switches.mode is not Mode.MANUAL
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
@@ -185,6 +211,13 @@ class FirstPass:
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
         return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
+
+    async def _prepared(self, flow: Flow, admitted: Admitted) -> Prepared:
+        """What the flow reads of it. A large body is let go of again: from here on what was read stands for it."""
+        if admitted.is_whole:
+            return flow.prepare(admitted.event)
+        whole = await self.read(admitted.claim)
+        return flow.prepare(ClaimCheck(admitted.event, admitted.claim).redeemed(whole))
 
     async def _classify(self, prepared: Prepared) -> Classification | ClassifierUnavailable:
         meter, clock = self._ports.meter, self._ports.clock
@@ -248,7 +281,7 @@ class FirstPass:
             )
         if admitted.is_shadow:
             return await self._settle_shadow(admitted, item)
-        result = await self._act(event, item, old_lease_ms)
+        result = await self._act(admitted, item, old_lease_ms)
         if isinstance(result, Settled) and (is_past_window(item, event) or is_overtaken(item, event)):
             return Later(1, "another, equal event was finished first")
         return result
@@ -256,11 +289,11 @@ class FirstPass:
     async def _refused(self, admitted: Admitted, item: LedgerItem, now_ms: int) -> EventResult:
         match admit(item, admitted.event, now_ms):
             case Duplicate(is_overtaken=True):
-                return await self._overtaken(admitted.event)
+                return await self._overtaken(admitted)
             case Duplicate(in_window):
                 return self._duplicate(admitted.event, in_window=in_window)
             case Mismatch():
-                return await self._mismatch(admitted.event)
+                return await self._mismatch(admitted)
             case Busy(until_ms):
                 return Later(_seconds_until(until_ms, now_ms), "another worker has it")
             case _:
@@ -268,14 +301,15 @@ class FirstPass:
 
     # ---------------------------------------------------------------------------------------------------------- acting
 
-    async def _act(self, event: Event, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
+    async def _act(self, admitted: Admitted, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
+        event = admitted.event
         decision = decided(item, event)
         work = _Work(self._ports, self._attempts, self._scale, event, item, decision, old_lease_ms)
         for action in decision.actions:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
                 return await self._give_back(item, old_lease_ms)
             await work.carry_out(action)
-        return await self._settle(event, item, work)
+        return await self._settle(admitted, item, work)
 
     async def _give_back(self, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
         """Claimed, untouched, and no time left: whoever comes next need not wait for our lease.
@@ -289,11 +323,11 @@ class FirstPass:
             return Later(1, "another worker took it over")
         return Later(1, "no time was left to act on it")
 
-    async def _settle(self, event: Event, item: LedgerItem, work: _Work) -> EventResult:
-        ports = self._ports
+    async def _settle(self, admitted: Admitted, item: LedgerItem, work: _Work) -> EventResult:
+        ports, event = self._ports, admitted.event
         changes = work.changes()
         if changes:
-            reference = await ports.io(ports.envelopes.put, event)
+            reference = await self._envelope(admitted)
             changes = [replace(change, after=replace(change.after, envelope_ref=reference)) for change in changes]
         settlement = Settlement(
             key=item.key,
@@ -356,43 +390,43 @@ class FirstPass:
         self._ports.log.info("the event was settled before: acknowledged", extra=_about(event) | {"reason": reason})
         return Settled("duplicate")
 
-    async def _overtaken(self, event: Event) -> EventResult:
+    async def _overtaken(self, admitted: Admitted) -> EventResult:
         """Done or not: doing it now might be the second time, letting it go might lose it. A person can see which."""
         return await self._dead(
-            event,
+            admitted,
             OVERTAKEN,
             "an equal event that came later, beyond the repeat window, was processed first: see whether this one was",
             RootCause.TRANSIENT_INFRA,
             status=Status.FAILED,
         )
 
-    async def _held_source(self, event: Event) -> EventResult:
+    async def _held_source(self, admitted: Admitted) -> EventResult:
         """What a person held, only a person releases: by a replay."""
-        row = event_row(event, await self._envelope(event), self._ports.clock.now_ms())
+        row = event_row(admitted.event, await self._envelope(admitted), self._ports.clock.now_ms())
         change = held_first(row, "the source is held: replay the event when it may go on")
         await self._ports.io(self._ports.recovery.put_if_absent, change)
         return Parked("the source is held")
 
-    async def _hold(self, event: Event, waiting_for: WaitingFor, reason: str) -> EventResult:
+    async def _hold(self, admitted: Admitted, waiting_for: WaitingFor, reason: str) -> EventResult:
         now_ms = self._ports.clock.now_ms()
-        row = event_row(event, await self._envelope(event), now_ms)
+        row = event_row(admitted.event, await self._envelope(admitted), now_ms)
         await self._ports.io(self._ports.recovery.put_if_absent, parked_first(row, waiting_for, reason, now_ms))
         return Parked(reason)
 
-    async def _mismatch(self, event: Event) -> EventResult:
+    async def _mismatch(self, admitted: Admitted) -> EventResult:
         self._ports.meter.count("payload_mismatches")
         return await self._dead(
-            event,
+            admitted,
             PAYLOAD_MISMATCH,
             "an event with this id was accepted before with another payload",
             RootCause.BAD_SOURCE_DATA,
             status=Status.FAILED,
-            variant=event.payload_hash,
+            variant=admitted.event.payload_hash,
         )
 
     async def _dead(
         self,
-        event: Event,
+        admitted: Admitted,
         code: str,
         detail: str,
         root_cause: RootCause,
@@ -400,7 +434,8 @@ class FirstPass:
         status: Status = Status.DLQ,
         variant: str = "",
     ) -> EventResult:
-        row = event_row(event, await self._envelope(event), self._ports.clock.now_ms(), variant)
+        event = admitted.event
+        row = event_row(event, await self._envelope(admitted), self._ports.clock.now_ms(), variant)
         is_new = await self._ports.io(
             self._ports.recovery.put_if_absent, dead_first(row, code, detail, root_cause, status)
         )
@@ -418,8 +453,9 @@ class FirstPass:
             )
         return Parked(code)
 
-    async def _envelope(self, event: Event) -> str:
-        return await self._ports.io(self._ports.envelopes.put, event)
+    async def _envelope(self, admitted: Admitted) -> str:
+        """Where the whole event lies, for as long as anything of it is unfinished. A large one lies there already."""
+        return admitted.claim or await self._ports.io(self._ports.envelopes.put, admitted.event)
 
 
 class _Work:

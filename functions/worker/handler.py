@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from functions.core.event import Event
+from functions.core.event import ClaimCheck, Event, read_message
 from functions.core.failure import Fenced, MalformedDecision, MalformedEnvelope, StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.ledger import LedgerItem
@@ -109,8 +109,8 @@ class _Batch:
         attempts = Attempts(self._ports, self._settings.time_scale, self._budget, states)
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
         groups: dict[str, list[tuple[Record, Admitted]]] = {}
-        for record, event in readable:
-            admitted = first_pass.admitted(event)
+        for record, message in readable:
+            admitted = first_pass.admitted(message)
             groups.setdefault(admitted.key, []).append((record, admitted))
         if not groups:
             return
@@ -124,22 +124,21 @@ class _Batch:
         for group in ordered[len(trusted) :]:
             await self._group(first_pass, group, view)
 
-    async def _readable(self, records: Sequence[Record]) -> list[tuple[Record, Event]]:
+    async def _readable(self, records: Sequence[Record]) -> list[tuple[Record, Event | ClaimCheck]]:
         readable = []
         for record in records:
             try:
-                readable.append((record, Event.from_message(record.body)))
+                readable.append((record, read_message(record.body)))
             except MalformedEnvelope as malformed:
-                self._ports.log.warning(
-                    "the message is no envelope: it goes to the DLQ, and triage makes a recovery item of it",
-                    extra={
-                        "message_id": record.message_id,
-                        "receive_count": record.receive_count,
-                        "reason": str(malformed),
-                    },
-                )
+                self._say_malformed(record, malformed)
                 await self._return(record)
         return readable
+
+    def _say_malformed(self, record: Record, malformed: MalformedEnvelope) -> None:
+        self._ports.log.warning(
+            "the message is no envelope: it goes to the DLQ, and triage makes a recovery item of it",
+            extra={"message_id": record.message_id, "receive_count": record.receive_count, "reason": str(malformed)},
+        )
 
     async def _read(self, keys: list[str], records: Sequence[Record]) -> BatchView | None:
         try:
@@ -243,6 +242,8 @@ class _Batch:
                 "storage did not do its part: the message comes back",
                 extra={"message_id": record.message_id, "receive_count": record.receive_count},
             )
+        except MalformedEnvelope as malformed:  # of a large event: what its claim check names
+            self._say_malformed(record, malformed)
         except Exception:  # a defect met by one message; it is logged, counted, and ends in the DLQ if it stays
             self._ports.meter.count("items_failed")
             self._ports.log.exception(

@@ -44,7 +44,7 @@ from functions.core.recovery import (
     worker_died,
 )
 from functions.core.retry import RetryPolicy
-from functions.core.rows import stand_in_row
+from functions.core.rows import is_claim, stand_in_row
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
 from functions.worker.ports import Budget, Ports
@@ -249,8 +249,11 @@ class RecoveryPass:
             return Handled("moved")
         now_ms = self._ports.clock.now_ms
         try:
-            event = await self._ports.io(self._ports.envelopes.get, row.envelope_ref)
-            admitted = self._first_pass.admitted(event)
+            event = await self._first_pass.read(row.envelope_ref)
+            claim_ref = row.envelope_ref if is_claim(row.envelope_ref) else ""
+            if claim_ref and (event.tenant, event.event_id, event.epoch_ms) != (row.tenant, row.event_id, row.epoch_ms):
+                raise MalformedEnvelope("the claim check names an object that holds another event")
+            admitted = self._first_pass.admitted(event, claim_ref)
             view = await self._ports.io(self._ports.ledger.read, [admitted.real_key], [])
             admitted = admitted.seen(view.items)
             if admitted.is_shadow:  # it was acknowledged to be processed, and shadow would only look at it

@@ -343,15 +343,25 @@ def test_objects_at_the_head_that_nobody_can_fetch_do_not_keep_the_others_waitin
     assert stage.spill.objects == {}
 
 
-def test_what_was_set_back_and_moved_by_somebody_else_is_forgotten() -> None:
-    stage, spilled = Stage(), events(2)
-    stage.put(*spilled)
+def test_what_was_set_back_goes_last_until_it_has_been_moved_by_somebody_else() -> None:
+    stage, spilled = Stage(one_by_one), events(4)
+    stage.put(*spilled[:2])
     stage.faults.fail("events.send", times=2)
     stage.tick()
-    stage.sweeper()({}, None)
-    assert stage.tick() == {}
+    stage.put(spilled[2])
+    stage.tick()
+    assert stage.sent() == ["m-0002", "m-0000", "m-0001"]
+    stage.events.sent.clear()
+    stage.put(*spilled[:2])
+    stage.faults.fail("events.send", times=2)
+    stage.tick()
+    stage.sweeper(one_by_one)({}, None)
+    stage.put(spilled[3])
+    stage.tick()  # the two are nowhere to be seen
+    stage.events.sent.clear()
     stage.put(*spilled)
-    assert stage.tick()["spill_sent"] == 2
+    stage.tick()
+    assert stage.sent() == [each.identity for each in spilled]
 
 
 def test_a_message_that_was_sent_and_cannot_be_removed_is_sent_again_rather_than_lost() -> None:

@@ -56,6 +56,15 @@ def stopped_by_switch(world: World) -> None:
     world.switches.values["auto_reply"] = "off"
 
 
+def too_large_for_a_queue(world: World) -> None:
+    world.is_large = True
+
+
+def too_large_and_unavailable(world: World) -> None:
+    world.is_large = True
+    first(unavailable, 2)(world)
+
+
 SCENARIOS: dict[str, Callable[[World], None]] = {
     "healthy": healthy,
     "connection refused once": first(refused),
@@ -63,6 +72,8 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "503 twice": first(unavailable, 2),
     "429 with Retry-After": first(throttled),
     "auto_reply off": stopped_by_switch,
+    "claim check": too_large_for_a_queue,
+    "claim check and 503 twice": too_large_and_unavailable,
 }
 
 
