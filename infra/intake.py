@@ -34,6 +34,7 @@ class Intake(Construct):
                 events_queue_url=self.events.queue.queue_url,
                 sources_path=config.sources_path,
                 bucket=storage.bucket.bucket_name,
+                ledger_table=storage.ledger.table_name,
             ),
             timeout_seconds=10,
             memory_mb=512,
@@ -45,6 +46,8 @@ class Intake(Construct):
             [storage.bucket.arn_for_objects("claims/*"), storage.bucket.arn_for_objects("spill/*")],
             why_wildcard="One object per event that is too large for a queue, or that the events queue did not take",
         )
+        # For senders' own tests, which ask whether an event is known. Nothing that is stored waits for it.
+        self.ingress.allow(["dynamodb:GetItem"], [storage.ledger.table_arn])
         # A SecureString under the account's own aws/ssm key: whoever may read the parameter may decrypt it.
         self.ingress.allow(
             ["ssm:GetParameter"],

@@ -135,20 +135,43 @@ class FakeOutbox:
 
 
 @dataclass
+class FakeSeen:
+    """What came before, by event id; remembers what it was asked."""
+
+    known: set[str] = field(default_factory=set)
+    is_down: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def is_known(self, event: Event, deadline: Deadline) -> bool:
+        self.asked.append(event.event_id)
+        if self.is_down:
+            raise StorageUnavailable("the fake ledger is down")
+        return event.event_id in self.known
+
+
+@dataclass
 class Gate:
     """Ingress with fakes around it."""
 
     clock: SettableClock = field(default_factory=SettableClock)
     parameters: FakeParameters = field(default_factory=FakeParameters)
     outbox: FakeOutbox = field(default_factory=FakeOutbox)
+    seen: FakeSeen = field(default_factory=FakeSeen)
     lines: list[str] = field(default_factory=list)
     handler: Handler = field(init=False)
 
     def __post_init__(self) -> None:
         self.sources = SourceCache(self.parameters, endpoint_of, self.clock, MiddleRandom())
-        settings = IngressSettings("test", "queue", "/holdfast/test/sources", "bucket")
+        settings = IngressSettings("test", "queue", "/holdfast/test/sources", "bucket", "ledger")
         self.handler = build(
-            settings, self.sources, self.outbox, self.clock, CountingIds(), self.clock.seconds, self.lines.append
+            settings,
+            self.sources,
+            self.outbox,
+            self.seen,
+            self.clock,
+            CountingIds(),
+            self.clock.seconds,
+            self.lines.append,
         )
 
     def send(self, source_id: str, headers: dict[str, str], body: bytes | str, **more: Any) -> dict[str, Any]:
@@ -158,6 +181,10 @@ class Gate:
     def ask(self, source_id: str, query: str = "", headers: dict[str, str] | None = None) -> dict[str, Any]:
         """A GET, as a provider's challenge comes."""
         return self.send(source_id, headers or {}, b"", query=query, route=Route.CHALLENGE)
+
+    def test(self, source_id: str, headers: dict[str, str], body: bytes | str, **more: Any) -> dict[str, Any]:
+        """A sender's own trial."""
+        return self.send(source_id, headers, body, route=Route.TEST, **more)
 
     @property
     def last_line(self) -> dict[str, Any]:

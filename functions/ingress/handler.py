@@ -18,14 +18,15 @@ from functions.core.pointer import text_at
 from functions.ingress.answers import Answer, Refused, Rejection, answer_to_refusal
 from functions.ingress.log import Write, print_line
 from functions.ingress.outbox import Outbox
-from functions.ingress.reading import event_of, read_document
+from functions.ingress.reading import event_of, handshake_in, read_document
 from functions.ingress.request import BadEncoding, HeadersTooLarge, HttpRequest, Route, TooLarge, request_of
+from functions.ingress.seen import Seen
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import Sources
 from functions.ingress.trace import traceparent_of
 from functions.ingress.trail import Trail
 from functions.ingress.verification import RETRY_AFTER_SECONDS, Verification
-from functions.signatures.providers import Endpoint
+from functions.signatures.providers import Endpoint, Handshake
 from functions.signatures.scheme import Delivery
 
 ANSWER_SECONDS: Final = 1.4  # for everything that waits for somebody; a sender is answered within 1.5 s
@@ -38,13 +39,14 @@ def build(
     settings: IngressSettings,
     sources: Sources,
     outbox: Outbox,
+    seen: Seen,
     clock: Clock,
     ids: Ids,
     monotonic: Monotonic,
     write: Write = print_line,
 ) -> Handler:
     """The handler of every route of `Route`. Writes exactly one line per request."""
-    ingress = _Ingress(Verification(sources), outbox, clock, ids)
+    ingress = _Ingress(Verification(sources), outbox, seen, clock, ids)
 
     def handle(event: dict[str, object], context: object) -> dict[str, object]:  # noqa: ARG001  # Lambda passes it
         started_ms, deadline = clock.now_ms(), Deadline.after(ANSWER_SECONDS, monotonic)
@@ -69,6 +71,7 @@ def build(
 class _Ingress:
     verification: Verification
     outbox: Outbox
+    seen: Seen
     clock: Clock
     ids: Ids
 
@@ -82,15 +85,18 @@ class _Ingress:
             return self._event(request, body, now_ms, trail, deadline)
         if request.route is Route.CHALLENGE:
             return self._challenge(request, body, now_ms, trail, deadline)
+        if request.route is Route.TEST:
+            return self._test(request, body, now_ms, trail, deadline)
         raise Refused(Rejection.UNKNOWN_SOURCE, why="no such route")
 
     def _event(self, request: HttpRequest, body: bytes, now_ms: int, trail: Trail, deadline: Deadline) -> Answer:
         endpoint, delivery = self.verification.delivery(request, body, now_ms, trail, deadline)
         self.verification.throttle(endpoint, request.route, now_ms)
         document = read_document(endpoint, delivery)
-        handshake = _answer_to_handshake(endpoint, delivery, document, now_ms, trail)
-        if handshake is not None:
-            return handshake
+        shake = handshake_in(endpoint, document)
+        if shake is not None:
+            trail.handshake = shake.value
+            return _answer_to_handshake(shake, document, lambda: endpoint.signing_secret(delivery, now_ms))
         event = event_of(endpoint, delivery, document, now_ms, trail.request_id, trail.traceparent)
         trail.event_id, trail.event_name = event.event_id, event.event_name
         self._store(event, trail, deadline)
@@ -110,6 +116,13 @@ class _Ingress:
         self.verification.throttle(endpoint, request.route, now_ms)
         return answer
 
+    def _test(self, request: HttpRequest, body: bytes, now_ms: int, trail: Trail, deadline: Deadline) -> Answer:
+        from functions.ingress.probe import answer_to_test  # noqa: PLC0415  # no event waits for it
+
+        endpoint, delivery = self.verification.delivery(request, body, now_ms, trail, deadline)
+        self.verification.throttle(endpoint, request.route, now_ms)
+        return answer_to_test(endpoint, delivery, now_ms, trail, self.seen, deadline)
+
     def _store(self, event: Event, trail: Trail, deadline: Deadline) -> None:
         try:
             trail.stored = self.outbox.store(event, deadline)
@@ -117,19 +130,9 @@ class _Ingress:
             raise Refused(Rejection.NOT_STORED, why=str(exc), retry_after_seconds=RETRY_AFTER_SECONDS) from exc
 
 
-def _answer_to_handshake(
-    endpoint: Endpoint, delivery: Delivery, document: object, now_ms: int, trail: Trail
-) -> Answer | None:
-    """The answer to a delivery that only asks whether we are there; None for an event."""
-    shake = endpoint.provider.handshake
-    if shake is None or text_at(document, shake.pointer) != shake.value:
-        return None
-    trail.handshake = shake.value
+def _answer_to_handshake(shake: Handshake, document: object, secret: Callable[[], str]) -> Answer:
     text = text_at(document, shake.echo)[:MAX_CHALLENGE_LENGTH]
-    if shake.reply is None:
-        said = json.dumps({"challenge": text})
-    else:
-        said = shake.reply(text, endpoint.signing_secret(delivery, now_ms))
+    said = shake.reply(text, secret()) if shake.reply else json.dumps({"challenge": text})
     return Answer(shake.status, said, shake.content_type)
 
 

@@ -7,10 +7,11 @@ import re
 
 from functions.core.event import Event
 from functions.core.identity import identity_of, name_of, payload_hash_of
+from functions.core.pointer import text_at
 from functions.core.source import SourceState
 from functions.ingress.answers import Refused, Rejection
 from functions.ingress.document import Unreadable, document_of
-from functions.signatures.providers import Endpoint
+from functions.signatures.providers import Endpoint, Handshake
 from functions.signatures.scheme import Delivery, media_type
 
 _CONTENT_TYPE = re.compile(r"[ -~]{0,255}\Z")
@@ -22,6 +23,12 @@ def read_document(endpoint: Endpoint, delivery: Delivery) -> object:
         return document_of(delivery, endpoint.content, endpoint.provider.payload_field)
     except Unreadable as exc:
         raise Refused(Rejection.MALFORMED, why=str(exc)) from exc
+
+
+def handshake_in(endpoint: Endpoint, document: object) -> Handshake | None:
+    """The provider's handshake, if the document is one: a delivery that only asks whether we are there."""
+    shake = endpoint.provider.handshake
+    return shake if shake and text_at(document, shake.pointer) == shake.value else None
 
 
 def event_of(

@@ -9,9 +9,10 @@ from functions.env import EnvSettings
 
 @dataclass(frozen=True, slots=True)
 class IngressSettings(EnvSettings):
-    """Where ingress writes and where its sources are kept."""
+    """Where ingress writes and where its sources are kept. The ledger is asked for senders' tests only."""
 
     stage: str
     events_queue_url: str
     sources_path: str
     bucket: str
+    ledger_table: str

@@ -156,6 +156,7 @@ def _environment(name: str, task: Path, endpoint: Endpoint, trust: Path | None) 
         events_queue_url=f"{endpoint.url}/000000000000/{name}",
         sources_path=_sources_path(name),
         bucket="bench",
+        ledger_table="bench",
     )
     return {
         **settings.to_env(),

@@ -453,6 +453,7 @@ def test_ssm_itself_refuses_a_value_that_no_reader_knows(switch: str, good: list
 GRANTS: dict[str, dict[str, set[str]]] = {
     "ingress": {
         "events": {"sqs:SendMessage"},
+        "Ledger": {"dynamodb:GetItem"},
         "Bucket/claims/*": {"s3:PutObject"},
         "Bucket/spill/*": {"s3:PutObject"},
         "sources/*": {"ssm:GetParameter"},

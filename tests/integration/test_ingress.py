@@ -6,61 +6,106 @@ import hmac
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
-from functions.adapters.sqs_outbox import SqsOutbox
+from functions.adapters.dynamodb_items import DynamoItems
+from functions.adapters.s3_objects import S3Objects
+from functions.adapters.sqs_outbox import SqsQueue
 from functions.adapters.ssm_sources import SsmSourceParameters
-from functions.core.clock import SystemClock, SystemIds, SystemRandom
+from functions.core.clock import SystemClock, SystemIds, SystemRandom, system_monotonic
 from functions.core.event import Event
 from functions.ingress.handler import Handler, build
+from functions.ingress.outbox import DurableOutbox
+from functions.ingress.request import Route
+from functions.ingress.seen import LedgerSeen
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import SourceCache
 from functions.signatures.providers import endpoint_of
 from tests.ingress_fakes import gateway_event
+from tests.moto_server import MotoServer, moto_server
 
 PATH = "/holdfast/test/sources"
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The adapters, given all the time they want: moto on a busy machine is slower than any AWS."""
+
+    parameters: SsmSourceParameters
+    queue: SqsQueue
+    bucket: S3Objects
+    tables: DynamoItems
+
+    def read(self, source_id: str, timeout_seconds: float) -> str | None:
+        assert timeout_seconds > 0
+        return self.parameters.read(source_id, PATIENCE_SECONDS)
+
+    def send(self, event: Event, message: str, timeout_seconds: float) -> None:
+        self.queue.send(event, message, PATIENCE_SECONDS)
+
+    def put(self, key: str, content: bytes, timeout_seconds: float) -> None:
+        self.bucket.put(key, content, PATIENCE_SECONDS)
+
+    def get_item(self, table: str, key: Mapping[str, object], timeout_seconds: float) -> dict[str, Any] | None:
+        return self.tables.get_item(table, key, PATIENCE_SECONDS)
 
 
 class Stack:
-    def __init__(self) -> None:
+    """Ingress as `main` composes it, over moto behind a socket."""
+
+    def __init__(self, server: MotoServer) -> None:
         self.sqs = boto3.client("sqs")
         self.ssm = boto3.client("ssm")
+        self.dynamodb = boto3.client("dynamodb")
+        boto3.client("s3").create_bucket(Bucket="bucket")
         self.queue_url = self.sqs.create_queue(QueueName="events")["QueueUrl"]
+        self.dynamodb.create_table(
+            TableName="ledger",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        )
+        server.requests.clear()
+        self.requests = server.requests
         self.lines: list[str] = []
-        self.requests: list[str] = []
-        clock = SystemClock()
-        parameters, outbox = SsmSourceParameters.connect(PATH), SqsOutbox.connect(self.queue_url)
-        for client in (outbox._client, parameters._brief, parameters._patient):
-            client.meta.events.register("before-send.*", self._count)
+        clock, ids = SystemClock(), SystemIds()
+        patient = Patient(
+            SsmSourceParameters(server.service("ssm"), PATH),
+            SqsQueue(server.service("sqs"), self.queue_url),
+            S3Objects(server.service("s3"), "/bucket"),
+            DynamoItems(server.service("dynamodb")),
+        )
         self.handler: Handler = build(
-            IngressSettings("test", self.queue_url, PATH, "bucket"),
-            SourceCache(parameters, endpoint_of, clock, SystemRandom()),
-            outbox,
+            IngressSettings("test", self.queue_url, PATH, "bucket", "ledger"),
+            SourceCache(patient, endpoint_of, clock, SystemRandom()),
+            DurableOutbox(patient, patient, ids),
+            LedgerSeen("ledger", lambda: patient),
             clock,
-            SystemIds(),
+            ids,
+            system_monotonic,
             self.lines.append,
         )
-
-    def _count(self, event_name: str, **_: object) -> None:
-        self.requests.append(event_name.removeprefix("before-send."))
 
     def put(self, source_id: str, secret: str) -> None:
         entry = {"tenant": "acme", "provider": "github", "flow": "support", "secrets": [{"secret": secret}]}
         name = f"{PATH}/{source_id}"
         self.ssm.put_parameter(Name=name, Value=json.dumps(entry), Type="SecureString", Overwrite=True)
 
-    def send(self, source_id: str, body: bytes, secret: str = "s3", delivery: str = "d") -> dict[str, Any]:
+    def send(
+        self, source_id: str, body: bytes, secret: str = "s3", delivery: str = "d", route: Route = Route.EVENT
+    ) -> dict[str, Any]:
         headers = {
             "X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest(),
             "X-GitHub-Delivery": delivery,
             "X-GitHub-Event": "push",
         }
-        return self.handler(gateway_event(source_id, headers, body), None)
+        return self.handler(gateway_event(source_id, headers, body, route=route), None)
 
     def stored(self) -> list[Event]:
         events: list[Event] = []
@@ -75,8 +120,8 @@ class Stack:
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    with mock_aws():
-        yield Stack()
+    with moto_server() as server:
+        yield Stack(server)
 
 
 def test_an_accepted_event_costs_one_request_and_its_source_one_in_five_minutes(
@@ -86,10 +131,8 @@ def test_an_accepted_event_costs_one_request_and_its_source_one_in_five_minutes(
     stack.put("hub", "s3")
     for number in range(20):
         assert stack.send("hub", b"{}", delivery=str(number))["statusCode"] == 202
-    assert stack.requests == ["ssm.GetParameter"] + ["sqs.SendMessage"] * 20
-    proved(
-        f"ingress, per accepted event: 1 SendMessage; GetParameter {stack.requests.count('ssm.GetParameter')} per 20"
-    )
+    assert stack.requests == ["GetParameter"] + ["SendMessage"] * 20
+    proved(f"ingress, per accepted event: 1 SendMessage; GetParameter {stack.requests.count('GetParameter')} per 20")
     assert len({event.event_id for event in stack.stored()}) == 20
 
 
@@ -98,7 +141,7 @@ def test_forged_and_unknown_deliveries_leave_nothing_in_the_queue(stack: Stack) 
     statuses = [stack.send("hub", b"{}", "wrong"), stack.send("other", b"{}"), stack.send("hub", b"{", "s3")]
     assert [answer["statusCode"] for answer in statuses] == [401, 401, 400]
     assert stack.stored() == []
-    assert "sqs.SendMessage" not in stack.requests
+    assert "SendMessage" not in stack.requests
 
 
 def test_a_secret_rotated_in_the_parameter_store_holds_from_its_first_event(stack: Stack) -> None:
@@ -110,13 +153,33 @@ def test_a_secret_rotated_in_the_parameter_store_holds_from_its_first_event(stac
     assert len(stack.stored()) == 2
 
 
-def test_when_the_queue_is_gone_the_sender_is_told_to_come_back(stack: Stack) -> None:
+def test_when_the_queue_is_gone_the_spill_has_it_and_without_both_the_sender_is_told_to_come_back(
+    stack: Stack,
+) -> None:
     """002.10: what is not stored is never acknowledged."""
     stack.put("hub", "s3")
     stack.sqs.delete_queue(QueueUrl=stack.queue_url)
+    assert stack.send("hub", b"{}")["statusCode"] == 202
+    bucket = boto3.resource("s3").Bucket("bucket")
+    assert [found.key.partition("/")[0] for found in bucket.objects.all()] == ["spill"]
+    bucket.objects.all().delete()
+    bucket.delete()
     answer = stack.send("hub", b"{}")
     assert answer["statusCode"] == 503
     assert json.loads(stack.lines[-1])["reason"] == "not_stored"
+
+
+def test_a_test_asks_the_ledger_once_and_leaves_nothing_behind(stack: Stack) -> None:
+    stack.put("hub", "s3")
+    assert json.loads(stack.send("hub", b"{}", route=Route.TEST)["body"])["duplicate"] is False
+    event_id = json.loads(stack.send("hub", b"{}", route=Route.TEST)["body"])["event_id"]
+    item = {"pk": {"S": f"E#acme#{event_id}"}, "status": {"S": "settled"}, "epoch": {"N": "0"}}
+    stack.dynamodb.put_item(TableName="ledger", Item=item)
+    assert json.loads(stack.send("hub", b"{}", route=Route.TEST)["body"])["duplicate"] is True
+    stack.dynamodb.delete_table(TableName="ledger")
+    assert json.loads(stack.send("hub", b"{}", route=Route.TEST)["body"])["duplicate"] == "unknown"
+    assert stack.requests == ["GetParameter"] + ["GetItem"] * 4
+    assert stack.stored() == []
 
 
 @pytest.mark.parametrize(
@@ -133,7 +196,7 @@ def test_ingress_starts_without_the_libraries_that_would_slow_it_down() -> None:
     script = (
         "import os, sys\n"
         "from functions.ingress.settings import IngressSettings\n"
-        "os.environ.update(IngressSettings('t', 'http://127.0.0.1/q', '/p', 'b').to_env())\n"
+        "os.environ.update(IngressSettings('t', 'http://127.0.0.1/q', '/p', 'b', 'l').to_env())\n"
         "import functions.ingress.main as main\n"
         "assert callable(main.handler)\n"
         "print(*sorted(sys.modules))\n"
