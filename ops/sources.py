@@ -302,8 +302,9 @@ class StoredSources:
 
     def find(self, name: str) -> Stored | None:
         """One entry, or None."""
+        parameter = self._parameter(name)
         try:
-            found = self.stack.client("ssm").get_parameter(Name=self._parameter(name), WithDecryption=True)["Parameter"]
+            found = self.stack.client("ssm").get_parameter(Name=parameter, WithDecryption=True)["Parameter"]
         except ClientError as exc:
             if exc.response.get("Error", {}).get("Code") == "ParameterNotFound":
                 return None
