@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
-
 from functions.adapters.aws_wire import Service, check
 from functions.adapters.message_attributes import attributes_of
 from functions.core.event import Event
-from functions.core.failure import StorageRefused, StorageUnavailable
-
-TRIES: Final = 2
-TRY_SECONDS: Final = 0.7
+from functions.core.failure import StorageUnavailable
 
 
 class SqsQueue:
@@ -42,27 +37,3 @@ class SqsQueue:
         digest = hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()
         if not document.get("MessageId") or document.get("MD5OfMessageBody") != digest:
             raise StorageUnavailable("SendMessage failed: the answer is not what SQS says of this message")
-
-
-class SqsOutbox:
-    """What `ingress.main` calls until it hands `SqsQueue` its deadlines itself."""
-
-    def __init__(self, queue: SqsQueue) -> None:
-        self._queue = queue
-
-    @staticmethod
-    def connect(queue_url: str) -> SqsOutbox:
-        """Like `SqsQueue.connect`."""
-        return SqsOutbox(SqsQueue.connect(queue_url))
-
-    def store(self, event: Event, message: str) -> None:
-        """Return once the queue has it. Raises `StorageUnavailable`; the message may be there all the same."""
-        for attempt in range(1, TRIES + 1):
-            try:
-                return self._queue.send(event, message, TRY_SECONDS)
-            except StorageRefused:
-                raise
-            except StorageUnavailable:
-                if attempt == TRIES:
-                    raise
-        return None

@@ -18,11 +18,10 @@ class SsmSourceParameters:
         """As the environment says. Raises ValueError where it says nothing usable."""
         return SsmSourceParameters(Service.connect("ssm"), path)
 
-    def read(self, source_id: str, timeout_seconds: float = 1.2, *, briefly: bool = False) -> str | None:
+    def read(self, source_id: str, timeout_seconds: float) -> str | None:
         """The entry's text, or None for ParameterNotFound and nothing else. One try. Raises `StorageUnavailable`."""
         request = {"Name": f"{self._path}/{source_id}", "WithDecryption": True}
-        seconds = min(timeout_seconds, 0.3) if briefly else timeout_seconds
-        answer, document = self._service.call_json("AmazonSSM.GetParameter", "1.1", request, seconds)
+        answer, document = self._service.call_json("AmazonSSM.GetParameter", "1.1", request, timeout_seconds)
         if answer.status == 400 and "ParameterNotFound" in codes_of(answer):
             return None
         check("GetParameter", answer)
