@@ -112,7 +112,7 @@ class Judge:
 
 
 def text_key(rng: Random) -> Key:
-    text = "k" + "".join(rng.choices(WORD + "é漢$/+=:", k=rng.choice((1, 20, 40, 90)))) + "k"
+    text = "k" + "".join(rng.choices(WORD + "é漢$/+=:", k=rng.choice((16, 20, 40, 90)))) + "k"
     return Key(text, text)
 
 
@@ -714,11 +714,17 @@ def test_our_verdict_is_that_of_the_vendors_sdk_and_no_damage_of_one_bit_gets_th
     tally = Tally()
     judge = JUDGES[name]
 
-    @settings(max_examples=50)
+    @settings(max_examples=25)
     @given(seed=st.integers(0, 2**64 - 1), shape=st.sampled_from(judge.shapes), size=st.integers(0, 300))
     def judged_alike(seed: int, shape: str, size: int) -> None:
         compare(name, cases_of(judge, shape, size, Random(seed)), tally)
 
+    # What Hypothesis draws may change with any line of code; these are the same always, and need every row.
+    for seed in range(30):
+        compare(name, cases_of(judge, judge.shapes[seed % len(judge.shapes)], 9 * seed, Random(seed)), tally)
+    # A row that nothing needs any more is removed.
+    assert set(tally.differences) == {where for where in DIFFERENCES if where[0] == name}
+    assert set(tally.unsigned) == {where for where in UNSIGNED if where[0] == name}
     judged_alike()
     compare(name, islice(cases_of(judge, "big", 0, Random(name)), 12), tally)
     version = importlib.metadata.version(judge.package)
@@ -727,9 +733,6 @@ def test_our_verdict_is_that_of_the_vendors_sdk_and_no_damage_of_one_bit_gets_th
         f"{judge.package} {version} does, but for {sum(tally.differences.values())} of listed kinds"
     )
     assert tally.cases >= 500
-    # A row that nothing needs any more is removed.
-    assert set(tally.differences) == {where for where in DIFFERENCES if where[0] == name}
-    assert set(tally.unsigned) == {where for where in UNSIGNED if where[0] == name}
 
 
 def test_a_request_without_a_body_from_square_ends_at_the_door() -> None:
