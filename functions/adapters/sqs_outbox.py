@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+
 from functions.adapters.aws_wire import Service, check
 from functions.adapters.message_attributes import attributes_of
 from functions.core.event import Event
