@@ -143,7 +143,7 @@ def compiler_for(platform: Platform) -> Compiler | None:
     if found is None:
         sys.stderr.write(
             f"No {wanted} runs here, so the bundles hold sources only and every cold start compiles what it imports "
-            f"(for ingress that doubles its CPU time). Put a {wanted} on PATH and synthesize again.\n"
+            f"(for ingress at least a third more CPU time). Put a {wanted} on PATH and synthesize again.\n"
         )
     return found
 

@@ -5,6 +5,8 @@ Schema `holdfast.bench-ingress/1`:
 - `schema`, `python`, `machine`, `cpus`
 - `method`: `tls`, and the fields of `ops.bench.measure.Load`
 - `ours`, `peer`: `{"loads_boto3"}`, whether the process has loaded it after its first answer
+- `keeps_schedule`: false where half of somebody's events waited longer than one interval: the machine was busy, and the
+  ACK figures are those of a queue that grew
 - `bare_cpu_seconds`: a spread, of an interpreter that does nothing
 - `measures`: by name `{"ours": spread, "peer": spread, "ratio": spread, "target", "is_met"}`. The ratio is ours to the
   peer's, taken pair by pair; `target` is the most its median may be, null where none is set, and so is `is_met` then.
@@ -62,6 +64,11 @@ def report(taken: Taken, load: Load, bundle_bytes: dict[str, int], *, is_tls: bo
         "cpus": os.cpu_count(),
         "method": {"tls": is_tls, **asdict(load)},
         **{name: {"loads_boto3": taken.runs[name][-1].loads_boto3} for name in NAMES},
+        "keeps_schedule": all(
+            percentile(seconds, 0.5) <= load.interval_seconds
+            for rounds in taken.ack_seconds.values()
+            for seconds in rounds
+        ),
         "bare_cpu_seconds": spread(taken.bare_cpu_seconds),
         "measures": {
             measure: _compared(measure, values[OURS][measure], values[PEER][measure]) for measure in values[OURS]
@@ -134,5 +141,7 @@ def table(document: dict[str, Any]) -> str:
             target = f"≤ {compared['target']:g}: {'met' if compared['is_met'] else 'MISSED'}"
         quartiles = f"[{ratio['q1']:.3f}, {ratio['q3']:.3f}]"
         lines.append(f"{label:38}{ours:>10.2f}{peer:>10.2f}{ratio['median']:>8.3f}  {quartiles:<16}{target}".rstrip())
+    if not document["keeps_schedule"]:
+        lines.append("The machine was too busy to keep the schedule: ACK figures are those of a queue that grew.")
     lines.append(f"{'(bare Python, ms)':38}{document['bare_cpu_seconds']['median'] * 1000:>10.2f}")
     return "\n".join(lines)

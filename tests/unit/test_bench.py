@@ -88,6 +88,7 @@ def test_the_document_has_the_fields_its_schema_names_and_is_json() -> None:
         "method",
         "ours",
         "peer",
+        "keeps_schedule",
         "bare_cpu_seconds",
         "measures",
     }
@@ -106,6 +107,16 @@ def test_the_table_has_a_line_for_every_measure_and_says_which_target_was_missed
     rows = [line for line in table(found).splitlines() if "[" in line]
     assert len(rows) == len(found["measures"])
     assert next(line for line in rows if "MISSED" in line).startswith("cold CPU, ms")
+
+
+def test_a_schedule_that_was_not_kept_is_said() -> None:
+    late = taken()
+    late.ack_seconds[PEER][:] = [[0.004, 0.026, 0.030]]
+    found = report(late, Load(interval_seconds=0.025), {OURS: 1, PEER: 1}, is_tls=True)
+    assert found["keeps_schedule"] is False
+    assert "too busy" in table(found)
+    assert document()["keeps_schedule"] is True
+    assert "too busy" not in table(document())
 
 
 def test_importtime_is_read_line_by_line() -> None:
