@@ -192,3 +192,27 @@ def test_each_tick_begins_with_another_integration() -> None:
     assert [sweep.in_turn(["a", "b", "c"], tick)[0] for tick in range(4)] == ["a", "b", "c", "a"]
     assert sorted(sweep.in_turn(["a", "b", "c"], 1)) == ["a", "b", "c"]
     assert sweep.in_turn([], 3) == []
+
+
+# --------------------------------------------------------------------------------------------------------------- spill
+
+
+@pytest.mark.parametrize(
+    ("key", "at_ms"),
+    [
+        ("spill/1767225600000-0123abcd", NOON_MS),
+        ("spill/0000000000000-a", 0),
+        ("spill/1767225600000", None),
+        ("spill/17672256000000-a", None),
+        ("spill/-1", None),
+        ("spill/", None),
+        ("spill/\u0661767225600000-a", None),
+        ("spill/\u00b2767225600000-a", None),
+    ],
+)
+def test_an_objects_name_says_when_its_event_was_received_or_nothing(key: str, at_ms: int | None) -> None:
+    assert sweep.spilled_at(key) == at_ms
+
+
+def test_rows_have_at_least_half_of_a_tick_whatever_is_in_the_spill() -> None:
+    assert sweep.drain_until(NOON_MS, NOON_MS + 47_000) == NOON_MS + 23_500

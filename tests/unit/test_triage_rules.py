@@ -18,6 +18,8 @@ from functions.core.triage import (
     TooEarly,
     judge_event,
     judge_hint,
+    judge_refused,
+    judge_spilled_unreadable,
     judge_unreadable,
 )
 from tests.fakes import NOON_MS
@@ -99,6 +101,18 @@ def test_a_message_of_another_form_points_at_the_schema_001_43() -> None:
     finding = judge_unreadable(DELIVERY, "envelope version 7 is not 1")
     assert finding.root_cause is RootCause.SCHEMA_MISMATCH
     assert "envelope version 7" in finding.evidence
+
+
+def test_what_cannot_leave_the_spill_for_the_queue_says_where_it_lay_and_why_001_43() -> None:
+    unreadable = judge_spilled_unreadable("spill/1-a", "the message is not JSON")
+    refused = judge_refused("spill/1-b", "InvalidMessageContents")
+    assert (unreadable.code, unreadable.root_cause) == ("UNREADABLE_MESSAGE", RootCause.SCHEMA_MISMATCH)
+    assert (refused.code, refused.root_cause) == ("REFUSED_BY_QUEUE", RootCause.BAD_SOURCE_DATA)
+    assert unreadable.status is refused.status is Status.DLQ
+    assert "the message is not JSON" in unreadable.evidence
+    assert "spill/1-a" in unreadable.evidence
+    assert "InvalidMessageContents" in refused.evidence
+    assert "spill/1-b" in refused.evidence
 
 
 # -------------------------------------------------------------------------------------------------------------- hints
