@@ -201,7 +201,7 @@ def add(
         if "secrets" not in entry:
             if before is None or "secrets" not in before.raw():
                 raise SourceTrouble("there are no secrets to keep: --secret-file, --secret-stdin or --generate")
-            entry = {key: before.raw()[key] for key in sources.SECRET_KEYS if key in before.raw()} | entry
+            entry = _kept_secrets(before, entry) | entry
         text = sources.entry_text(entry)
         sources.check_entry(name, text)
         written = kept.write(name, text, before, reason.strip())
@@ -351,6 +351,12 @@ def _noted(secret: str) -> dict[str, str]:
 
 def _now_text() -> str:
     return sources.moment_text(SystemClock().now_ms())
+
+
+def _kept_secrets(before: Stored, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is secret of the entry that is replaced; a challenge's token only for the same provider."""
+    kept = sources.SECRET_KEYS if before.raw().get("provider") == entry.get("provider") else {"secrets"}
+    return {key: before.raw()[key] for key in kept if key in before.raw()}
 
 
 def _note_dates(entry: dict[str, Any]) -> None:
