@@ -38,7 +38,7 @@ SENT_BY_HAND: Final = frozenset(
 )
 """Providers that are no product: their sender is a program that somebody writes, so an example is of use."""
 
-CHOSEN_BY_US: Final = SENT_BY_HAND | {"github", "gitlab", "postmark", "razorpay", "richpanel"}
+CHOSEN_BY_US: Final = SENT_BY_HAND | {"github", "gitlab", "okta", "postmark", "razorpay", "richpanel", "twitch"}
 """Where a person types the secret in, so that it may be one of our making. The others issue theirs."""
 
 # Where the address and the secret go, in the words of the sender's own pages; only what these pages say.
@@ -553,6 +553,8 @@ def _answers(endpoint: Endpoint) -> Iterator[str]:
     if endpoint.provider.handshake:
         status = endpoint.provider.handshake.status
         yield f"| {status} | | The sender asked whether we are there, and is answered as it wants. |"
+    if endpoint.provider.challenge:
+        yield "| 200 | | The sender asked by a GET whether we are there, and is answered as it wants. |"
     for status, code in sorted(_problems()):
         yield f"| {status} | `{code}` | {_WHAT_TO_DO.get(status, _AGAIN if status >= 500 else 'Mend it first.')} |"
     yield f"| none, or any other 5xx | | {_AGAIN} |"
