@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from moto import mock_aws
 
+from functions.core import source as source_module
 from functions.core.source import Source
 from functions.signatures.providers import PROVIDERS, endpoint_of
 from functions.signatures.special import PublicKeySignature
@@ -756,6 +757,24 @@ def test_a_source_is_shown_with_ages_activity_problems_and_changes_and_without_a
     seen = told.out + told.err + json.dumps(document)
     assert SECRET not in seen
     assert OTHER not in seen
+
+
+def test_every_member_of_an_entry_is_known_here_and_what_is_secret_of_it_never_shown(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert source_module._KEYS == sources.ENTRY_KEYS
+    hidden = {one.name for one in fields(Source) if not one.repr}
+    assert hidden | {"secrets"} == sources.SECRET_KEYS
+    world.put("shop", {**made((SECRET, ago())), "provider": "meta", "verify_token": OTHER})
+    assert run(["source", "hold", "shop", *WHY]) == ExitCode.OK
+    assert run(["source", "show", "shop", "--json"]) == ExitCode.OK
+    seen = everything_but_the_store(world, capsys)
+    assert [secret for secret in (SECRET, OTHER) if secret in seen] == []
+    again = ["source", "add", "shop", "--tenant", "acme", "--flow", "support", "--replace", *WHY, "--provider"]
+    assert run([*again, "meta"]) == ExitCode.OK
+    assert (world.entry("shop")["verify_token"], world.secrets("shop")) == (OTHER, [SECRET])
+    assert run([*again, "github"]) == ExitCode.OK  # which asks for no such token
+    assert ("verify_token" in world.entry("shop"), world.secrets("shop")) == (False, [SECRET])
 
 
 def test_whatever_a_malformed_entry_holds_is_not_shown(world: World, capsys: pytest.CaptureFixture[str]) -> None:

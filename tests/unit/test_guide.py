@@ -82,6 +82,7 @@ def test_a_page_tells_every_answer_and_shows_an_example_only_to_who_writes_the_s
         assert f"| {answer.status} | `{answer.code}` |" in text
     assert f"| {PROVIDERS[provider].acceptance.status} | |" in text
     assert "INT-431-" in text
+    assert ("asked by a GET" in text) == (PROVIDERS[provider].challenge is not None)
     assert f"{MAX_BODY_BYTES:,} bytes" in text
     assert ("```python" in text) == (provider in SENT_BY_HAND)
     assert ("```sh" in text) == (provider in SENT_BY_HAND)
