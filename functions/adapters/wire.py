@@ -10,6 +10,7 @@ the next request's. After any trouble the connection is closed, never used again
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
@@ -33,6 +34,7 @@ _PIECE_BYTES: Final = 64 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n\0]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
 _LENGTH = re.compile(r"[0-9]{1,10}")
+_AMAZON_ROOTS: Final = f"{os.path.dirname(__file__)}/amazon_roots.pem"  # noqa: PTH120  # pathlib takes longer to load
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n\0]*)?")
 
 
@@ -67,7 +69,7 @@ class Connection:
     ) -> None:
         self._host = host
         self._port = port
-        self._tls = _tls_context() if is_tls else None
+        self._tls = _trusting_amazon() if is_tls else None
         self._monotonic = monotonic
         self._max_body_bytes = max_body_bytes
         self._lookup: _Lookup | None = None
@@ -126,25 +128,36 @@ class Connection:
         return answer
 
     def _opened(self, deadline: Deadline) -> _Stream:
+        plain = self._reached(deadline)
+        if self._tls is None:
+            return _Stream(plain)
+        import ssl  # noqa: PLC0415  # loaded with the certificates
+
+        try:
+            return _Stream(self._secured(plain, self._tls, deadline))
+        except ssl.SSLCertVerificationError:
+            if self._tls is _trusting_everybody():
+                raise
+        # A company's own proxy, or an authority of Amazon's that is newer than this code.
+        self._tls = _trusting_everybody()
+        return _Stream(self._secured(self._reached(deadline), self._tls, deadline))
+
+    def _reached(self, deadline: Deadline) -> socket.socket:
         """Try the host's addresses in turn, each for half of what is left: a dead one leaves time for the next."""
         addresses = self._addresses(deadline)
         for later in reversed(range(len(addresses))):
             try:
-                plain = _reached(addresses[-1 - later], _left(deadline) / (2 if later else 1))
+                return _reached(addresses[-1 - later], _left(deadline) / (2 if later else 1))
             except OSError:
                 if not later:
                     raise
-            else:
-                return _Stream(self._secured(plain, deadline))
         raise NoAnswer("its name has no address")
 
-    def _secured(self, plain: socket.socket, deadline: Deadline) -> socket.socket:
-        if self._tls is None:
-            return plain
+    def _secured(self, plain: socket.socket, tls: ssl.SSLContext, deadline: Deadline) -> socket.socket:
         try:
             # As bytes, here and in the look-up, or the codec for international names is loaded.
             name = self._host.encode("ascii")
-            secured = self._tls.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+            secured = tls.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
         except BaseException:
             plain.close()
             raise
@@ -334,11 +347,22 @@ def _left(deadline: Deadline) -> float:
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
-    """One for all connections: reading the certificates of every authority costs more than all the rest.
+def _trusting_amazon() -> ssl.SSLContext:
+    """For the first try at every host: the five authorities that AWS's endpoints have their certificates from.
 
-    Looks where the system or SSL_CERT_FILE says.
+    Reading those of the whole world costs a cold start more than everything else here; reading five costs a tenth of
+    that. Where SSL_CERT_FILE says whom to trust, that is whom. From https://www.amazontrust.com/repository/.
     """
+    if os.environ.get("SSL_CERT_FILE"):
+        return _trusting_everybody()
     import ssl  # noqa: PLC0415  # a plain endpoint, on a developer's machine, does without
+
+    return ssl.create_default_context(cafile=_AMAZON_ROOTS)
+
+
+@cache
+def _trusting_everybody() -> ssl.SSLContext:
+    """The authorities that the system or SSL_CERT_FILE names."""
+    import ssl  # noqa: PLC0415  # see above
 
     return ssl.create_default_context()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,17 +69,15 @@ def system_monotonic() -> float:
 class SystemRandom:
     """The operating system's randomness: unaffected by a process that was frozen and thawed."""
 
-    def __init__(self) -> None:
-        self._source = random.SystemRandom()
-
     def uniform(self, low: float, high: float) -> float:
         """A number from `low` to `high`, both included."""
-        return self._source.uniform(low, high)
+        share = int.from_bytes(os.urandom(7), "big") / (2**56 - 1)
+        return low + (high - low) * share
 
 
 class SystemIds:
-    """Random UUIDs, version 4, without dashes."""
+    """128 bits of the operating system's randomness."""
 
     def new_id(self) -> str:
         """32 lower-case hexadecimal digits."""
-        return uuid.uuid4().hex
+        return os.urandom(16).hex()

@@ -56,7 +56,6 @@ def subjects(scratch: Path, endpoint: Endpoint, *, build: Path | None = None) ->
     bundler = Bundler(Platform.HOST, build=build)
     runtime = bundler.packages(bundler.locked("the runtime", ["boto3"], besides=()))
     peer = bundler.bundle_of("peer", {"peer.py": _HERE / "peer.py"}, bundler.locked("the peer", _PEER_REQUIREMENTS))
-    trust = _trust_store(scratch, runtime, endpoint)
     found = {}
     for name, bundle, module, function in (
         (OURS, bundler.bundle("ingress"), "functions.ingress.main", "handler"),
@@ -65,8 +64,9 @@ def subjects(scratch: Path, endpoint: Endpoint, *, build: Path | None = None) ->
         task = scratch / name
         with zipfile.ZipFile(bundle) as archive:
             archive.extractall(task)
+        trust = _trust(name, task, runtime, endpoint)
         found[name] = Subject(
-            name, module, function, bundle.stat().st_size, (task, runtime), _environment(name, task, endpoint, trust)
+            name, module, function, bundle.stat().st_size, (task, runtime), _environment(name, task, endpoint) | trust
         )
     return found
 
@@ -137,16 +137,23 @@ def _sources_path(name: str) -> str:
     return f"/bench/{name}/sources"
 
 
-def _trust_store(scratch: Path, runtime: Path, endpoint: Endpoint) -> Path | None:
-    """The public authorities and the endpoint's certificate in one file, so that both read as much as in production."""
+def _trust(name: str, task: Path, runtime: Path, endpoint: Endpoint) -> dict[str, str]:
+    """Let the subject trust the endpoint beside those whom it trusts in production, so that it reads as much as there:
+    Amazon's own authorities are in our bundle, and botocore brings the whole world's. Gives what its environment needs.
+    """
     if endpoint.certificate is None:
-        return None
-    store = scratch / "trusted.pem"
-    store.write_bytes((runtime / "botocore" / "cacert.pem").read_bytes() + b"\n" + endpoint.certificate.read_bytes())
-    return store
+        return {}
+    certificate = endpoint.certificate.read_bytes()
+    if name == OURS:
+        with (task / "functions" / "adapters" / "amazon_roots.pem").open("ab") as roots:
+            roots.write(certificate)
+        return {}
+    store = task / "trusted.pem"
+    store.write_bytes((runtime / "botocore" / "cacert.pem").read_bytes() + b"\n" + certificate)
+    return {"AWS_CA_BUNDLE": str(store)}
 
 
-def _environment(name: str, task: Path, endpoint: Endpoint, trust: Path | None) -> dict[str, str]:
+def _environment(name: str, task: Path, endpoint: Endpoint) -> dict[str, str]:
     """As Lambda sets it (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html), and the settings.
 
     The access key is the subject's name: that is how the endpoint tells callers apart.
@@ -180,5 +187,4 @@ def _environment(name: str, task: Path, endpoint: Endpoint, trust: Path | None) 
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "POWERTOOLS_SERVICE_NAME": "ingress",
         "POWERTOOLS_METRICS_NAMESPACE": "Bench",
-        **({"AWS_CA_BUNDLE": str(trust), "SSL_CERT_FILE": str(trust)} if trust is not None else {}),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import socket
 import ssl
@@ -546,9 +547,51 @@ def tls(certificate: Path) -> ssl.SSLContext:
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The process trusts the certificate, as an operator would have it."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    wire._tls_context.cache_clear()
+    forget_whom_to_trust()
     yield
-    wire._tls_context.cache_clear()
+    forget_whom_to_trust()
+
+
+def forget_whom_to_trust() -> None:
+    wire._trusting_amazon.cache_clear()
+    wire._trusting_everybody.cache_clear()
+
+
+# https://www.amazontrust.com/repository/: SHA-256 of the certificates, in DER.
+AMAZON_ROOTS = {
+    "Amazon Root CA 1": "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
+    "Amazon Root CA 2": "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
+    "Amazon Root CA 3": "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
+    "Amazon Root CA 4": "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
+    "Starfield Services Root Certificate Authority - G2": (
+        "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5"
+    ),
+}
+
+
+def test_the_authorities_trusted_first_are_amazons_own_and_no_others() -> None:
+    parts = Path(wire._AMAZON_ROOTS).read_text().split("-----END CERTIFICATE-----\n")
+    found = {
+        hashlib.sha256(ssl.PEM_cert_to_DER_cert(f"{part}-----END CERTIFICATE-----\n")).hexdigest()
+        for part in parts
+        if part
+    }
+    assert found == set(AMAZON_ROOTS.values())
+
+
+def test_a_peer_that_amazon_does_not_vouch_for_needs_the_systems_trust(
+    connected: Open, tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a company's own proxy stands between, or after Amazon has founded another authority."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    forget_whom_to_trust()
+    systems = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr(wire, "_trusting_everybody", lambda: systems)
+    with peer(answering(OK), tls=tls) as server:
+        connection = connected(server.port, is_tls=True)
+        assert [say(connection).status for _ in range(2)] == [200, 200]
+        assert server.connections == 2  # one was refused before anything was said on it
+        assert len(server.heads) == 2
 
 
 @pytest.mark.usefixtures("trusted")
