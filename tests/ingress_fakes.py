@@ -17,6 +17,7 @@ from functions.ingress.request import Route
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import SourceCache
 from functions.signatures.providers import endpoint_of
+from tests.documented import check_documented
 
 NOW_MS = 1_760_000_000_000
 
@@ -151,7 +152,7 @@ class FakeSeen:
 
 @dataclass
 class Gate:
-    """Ingress with fakes around it."""
+    """Ingress with fakes around it. Whatever it answers is held to the public document."""
 
     clock: SettableClock = field(default_factory=SettableClock)
     parameters: FakeParameters = field(default_factory=FakeParameters)
@@ -163,7 +164,7 @@ class Gate:
     def __post_init__(self) -> None:
         self.sources = SourceCache(self.parameters, endpoint_of, self.clock, MiddleRandom())
         settings = IngressSettings("test", "queue", "/holdfast/test/sources", "bucket", "ledger")
-        self.handler = build(
+        handler = build(
             settings,
             self.sources,
             self.outbox,
@@ -173,6 +174,13 @@ class Gate:
             self.clock.seconds,
             self.lines.append,
         )
+
+        def handle(event: dict[str, object], context: object) -> dict[str, object]:
+            answer = handler(event, context)
+            check_documented(event, answer)
+            return answer
+
+        self.handler = handle
 
     def send(self, source_id: str, headers: dict[str, str], body: bytes | str, **more: Any) -> dict[str, Any]:
         """Through the handler, as the HTTP API would call it."""

@@ -27,30 +27,32 @@ class Rejection(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class Problem:
+    """What a refusal says, whatever its cause."""
+
     status: int
     code: str
     detail: str
 
 
-_UNAUTHORIZED = _Problem(401, "INT-401-UNAUTHORIZED", "The request could not be verified.")
-_UNAVAILABLE = _Problem(503, "INT-503-DEPENDENCY-UNAVAILABLE", "The event was not stored. Send it again later.")
+_UNAUTHORIZED = Problem(401, "INT-401-UNAUTHORIZED", "The request could not be verified.")
+_UNAVAILABLE = Problem(503, "INT-503-DEPENDENCY-UNAVAILABLE", "The event was not stored. Send it again later.")
 
-_PROBLEMS = {
+PROBLEMS = {
     # One answer for all of these: it must not tell a stranger which sources exist, nor how far a forgery got.
     Rejection.BAD_SIGNATURE: _UNAUTHORIZED,
     Rejection.STALE: _UNAUTHORIZED,
     Rejection.UNKNOWN_SOURCE: _UNAUTHORIZED,
     Rejection.SOURCE_DISABLED: _UNAUTHORIZED,
     Rejection.NO_CHALLENGE: _UNAUTHORIZED,
-    Rejection.THROTTLED: _Problem(429, "INT-429-TOO-MANY-REQUESTS", "Too many requests. Send it again later."),
-    Rejection.TOO_LARGE: _Problem(413, "INT-413-PAYLOAD-TOO-LARGE", "The event is larger than this endpoint takes."),
-    Rejection.MALFORMED: _Problem(400, "INT-400-INVALID-PAYLOAD", "The request cannot be read."),
+    Rejection.THROTTLED: Problem(429, "INT-429-TOO-MANY-REQUESTS", "Too many requests. Send it again later."),
+    Rejection.TOO_LARGE: Problem(413, "INT-413-PAYLOAD-TOO-LARGE", "The event is larger than this endpoint takes."),
+    Rejection.MALFORMED: Problem(400, "INT-400-INVALID-PAYLOAD", "The request cannot be read."),
     Rejection.SOURCE_UNAVAILABLE: _UNAVAILABLE,
     Rejection.NOT_STORED: _UNAVAILABLE,
-    Rejection.DEFECT: _Problem(500, "INT-500-INTERNAL", "The event was not stored. Send it again later."),
+    Rejection.DEFECT: Problem(500, "INT-500-INTERNAL", "The event was not stored. Send it again later."),
 }
-_HEADERS_TOO_LARGE = _Problem(431, "INT-431-HEADERS-TOO-LARGE", "The headers are larger than this endpoint takes.")
+HEADERS_TOO_LARGE = Problem(431, "INT-431-HEADERS-TOO-LARGE", "The headers are larger than this endpoint takes.")
 
 
 class Refused(HoldfastError):
@@ -93,7 +95,7 @@ class Answer:
 
 def answer_to_refusal(refused: Refused, request_id: str) -> Answer:
     """The problem document of a refusal; it says nothing that depends on why."""
-    problem = _HEADERS_TOO_LARGE if refused.is_about_headers else _PROBLEMS[refused.rejection]
+    problem = HEADERS_TOO_LARGE if refused.is_about_headers else PROBLEMS[refused.rejection]
     document = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
