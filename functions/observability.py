@@ -141,8 +141,9 @@ class Metrics:
     Safe to use from several threads. Nothing counted, nothing written.
     """
 
-    def __init__(self, service: str, write: Callable[[str], object]) -> None:
+    def __init__(self, service: str, stage: str, write: Callable[[str], object]) -> None:
         self._service = service
+        self._stage = stage
         self._write = write
         self._lock = Lock()
         self._points: dict[tuple[tuple[str, str], ...], list[tuple[str, MetricUnit, float]]] = {}
@@ -177,6 +178,7 @@ class Metrics:
 
     def _line(self, dimensions: tuple[tuple[str, str], ...], recorded: list[tuple[str, MetricUnit, float]]) -> str:
         emf = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=self._service)
+        emf.add_dimension("stage", self._stage)
         for dimension, text in dimensions:
             emf.add_dimension(dimension, text)
         for name, unit, value in recorded:
@@ -184,9 +186,12 @@ class Metrics:
         return json.dumps(emf.serialize_metric_set(), separators=(",", ":"))
 
 
-def metrics(service: str, write: Callable[[str], object] | None = None) -> Metrics:
-    """The function's counts. `write` takes one line; by default it goes to standard output, where Lambda reads it."""
-    return Metrics(service, _print_line if write is None else write)
+def metrics(service: str, stage: str, write: Callable[[str], object] | None = None) -> Metrics:
+    """The function's counts, told apart by stage: several may share an account.
+
+    `write` takes one line; by default it goes to standard output, where Lambda reads it.
+    """
+    return Metrics(service, stage, _print_line if write is None else write)
 
 
 def _print_line(line: str) -> None:

@@ -71,7 +71,7 @@ class Monitoring(Construct):
                 )
             )
         for alarm in ALARMS:
-            watched = _held(queues[alarm.queue]) if isinstance(alarm, QueueAlarm) else _counted(alarm)
+            watched = _held(queues[alarm.queue]) if isinstance(alarm, QueueAlarm) else _counted(alarm, config)
             self._alarm(alarm, watched, config=config)
 
     def _alarm(self, alarm: QueueAlarm | MetricAlarm, watched: cloudwatch.IMetric, *, config: StageConfig) -> None:
@@ -106,11 +106,11 @@ def _held(queue: sqs.Queue) -> cloudwatch.MathExpression:
     )
 
 
-def _counted(alarm: MetricAlarm) -> cloudwatch.Metric:
+def _counted(alarm: MetricAlarm, config: StageConfig) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace=NAMESPACE,
         metric_name=alarm.metric,
-        dimensions_map={"service": alarm.function},
+        dimensions_map={"service": alarm.function, "stage": config.name},
         period=Duration.minutes(1),
         statistic="Maximum",
     )

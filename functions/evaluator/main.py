@@ -22,5 +22,5 @@ handler = build(
     audit=DynamoAudit(_dynamodb, _settings.audit_table),
     clock=SystemClock(),
     log=logger("evaluator"),
-    metrics=metrics("evaluator"),
+    metrics=metrics("evaluator", _settings.stage),
 )

@@ -17,7 +17,7 @@ from functions.replay.settings import ReplaySettings
 _settings = ReplaySettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
 _dynamodb = aws.dynamodb_client()
-_metrics = metrics("replay")
+_metrics = metrics("replay", _settings.stage)
 
 handler = build(
     _settings,

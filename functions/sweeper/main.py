@@ -20,7 +20,7 @@ _settings = SweeperSettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
 _dynamodb, _sqs = aws.dynamodb_client(), aws.sqs_client()
 _s3 = aws.s3_client(read_seconds=2.0)  # a tick waits for it, and what it fetches is seldom over a megabyte
-_metrics = metrics("sweeper")
+_metrics = metrics("sweeper", _settings.stage)
 
 handler = build(
     _settings,

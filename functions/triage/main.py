@@ -14,7 +14,7 @@ from functions.triage.settings import TriageSettings
 _settings = TriageSettings.from_env()
 _ids = SystemIds()
 _dynamodb = aws.dynamodb_client()
-_metrics = metrics("triage")
+_metrics = metrics("triage", _settings.stage)
 
 handler = build(
     ledger=DynamoLedger(_dynamodb, _ids, ledger_table=_settings.ledger_table),

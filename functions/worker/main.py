@@ -27,7 +27,7 @@ from functions.worker.settings import WorkerSettings
 
 _settings = WorkerSettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
-_metrics = metrics("worker")
+_metrics = metrics("worker", _settings.stage)
 _catalog = load()
 _dynamodb, _ssm, _sqs = aws.dynamodb_client(), aws.ssm_client(), aws.sqs_client()
 _secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock)

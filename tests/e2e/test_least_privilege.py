@@ -38,20 +38,29 @@ def without(world: World, function_output: str, *actions: str) -> Iterator[None]
             iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
 
 
-def test_without_the_grant_to_send_ingress_answers_503_and_its_log_says_access_denied(world: World) -> None:
+def test_without_the_grant_to_send_events_wait_in_the_spill_and_the_log_says_access_denied(world: World) -> None:
     letters = world.letters("e2e-iam-ingress", (WHERE,), 2)
     with without(world, "IngressFunction", "sqs:SendMessage"):
-        refused = world.sender.message(
-            "github", ticket="e2e-iam", text=WHERE.text, author="a@example.com", message_id="iam-1"
-        )
-        answer = world.post([refused])[0]
-        assert answer.status == 503
-        assert answer.document["code"] == "INT-503-DEPENDENCY-UNAVAILABLE"
-        assert "AccessDenied" in world.log_of("IngressFunction")
-    world.post([delivery for delivery, _ in letters])
+        answers = world.post([delivery for delivery, _ in letters])
+        assert {200 <= answer.status < 300 for answer in answers} == {True}
+        (line,) = [line for line in world.log_of("IngressFunction").splitlines() if answers[0].request_id in line][-1:]
+        assert json.loads(line)["stored_in"] == "spill"
+        assert "AccessDenied" in json.loads(line)["queue_trouble"]
     conversations = world.expect(letters)
     world.await_settled(conversations)
     assert world.problems_in(conversations) == []
+
+
+def test_without_any_grant_to_store_ingress_answers_503(world: World) -> None:
+    with without(world, "IngressFunction", "sqs:SendMessage", "s3:PutObject"):
+        refused = world.sender.message(
+            "github", ticket="e2e-iam", text=WHERE.text, author="a@example.com", message_id="iam-1"
+        )
+        (answer,) = post_all([refused])
+    assert answer.status == 503
+    assert answer.document["code"] == "INT-503-DEPENDENCY-UNAVAILABLE"
+    (line,) = [line for line in world.log_of("IngressFunction").splitlines() if answer.request_id in line][-1:]
+    assert json.loads(line)["why"].count("AccessDenied") == 2
 
 
 def test_without_the_grant_to_write_rows_no_event_is_settled_and_none_is_lost(world: World) -> None:

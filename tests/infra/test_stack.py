@@ -168,14 +168,15 @@ def test_a_spill_that_is_not_empty_for_five_minutes_tells_people(template: Templ
     if template.config.emulated:
         return
     lines: list[str] = []
-    counts = metrics("sweeper", lines.append)
+    counts = metrics("sweeper", template.config.name, lines.append)
     counts.count("spill_left", 1)
     counts.flush()
     (written,) = json.loads(lines[0])["_aws"]["CloudWatchMetrics"]
     assert properties["Namespace"] == written["Namespace"]
     assert properties["MetricName"] == written["Metrics"][0]["Name"]
-    assert [[dimension["Name"] for dimension in properties["Dimensions"]]] == written["Dimensions"]
-    assert [dimension["Value"] for dimension in properties["Dimensions"]] == ["sweeper"]
+    watched = {dimension["Name"]: dimension["Value"] for dimension in properties["Dimensions"]}
+    assert [sorted(names) for names in written["Dimensions"]] == [sorted(watched)]
+    assert watched == {name: json.loads(lines[0])[name] for name in watched}
     assert (properties["Statistic"], properties["Period"]) == ("Maximum", 60)
     assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 5
 

@@ -60,7 +60,7 @@ class Large(World):
             clock=self.clock,
             ids=FakeIds(),
             log=observability.logger("claims-test", stream=io.StringIO()),
-            metrics=observability.metrics("triage", list[str]().append),
+            metrics=observability.metrics("triage", "test", list[str]().append),
         )
         records = [
             {

@@ -45,7 +45,7 @@ class Stage:
             audit=FakeAudit(self.tables),
             clock=self.clock,
             log=observability.logger("evaluator-test", stream=io.StringIO()),
-            metrics=observability.metrics("evaluator", self.lines.append),
+            metrics=observability.metrics("evaluator", "test", self.lines.append),
         )
 
     def minute(self) -> int:

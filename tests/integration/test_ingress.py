@@ -207,3 +207,6 @@ def test_ingress_starts_without_the_libraries_that_would_slow_it_down() -> None:
     assert not loaded & {"pydantic", "pydantic_core", "aws_lambda_powertools", "httpx", "cryptography", "yaml", "typer"}
     ours = {name for name in done.stdout.split() if name.startswith("functions.")}
     assert not {name for name in ours if name.startswith(("functions.flows", "functions.catalog", "functions.worker"))}
+    # What only a challenge or a test asks for waits until one comes.
+    late = {"ingress.challenge", "ingress.probe", "core.ledger", "core.decision", "adapters.dynamodb_items"}
+    assert not ours & {f"functions.{name}" for name in late}

@@ -70,7 +70,7 @@ class Account:
         self.seen: dict[str, Any] = {
             "clock": self.clock,
             "log": observability.logger("aws-test", stream=io.StringIO()),
-            "metrics": observability.metrics("aws-test", lines.append),
+            "metrics": observability.metrics("aws-test", "test", lines.append),
         }
 
     def triage(self, *messages: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Stage:
             clock=self.clock,
             ids=self.ids,
             log=observability.logger("replay-test", stream=io.StringIO()),
-            metrics=observability.metrics("replay", self.lines.append),
+            metrics=observability.metrics("replay", "test", self.lines.append),
         )
 
     def ask(self, wanted: dict[str, Any] | None = None, context: object = None, **fields: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Stage:
             clock=self.clock,
             ids=self.ids,
             log=observability.logger("sweeper-test", stream=io.StringIO()),
-            metrics=observability.metrics("sweeper", self.lines.append),
+            metrics=observability.metrics("sweeper", "test", self.lines.append),
         )({}, None)
 
 

@@ -100,7 +100,7 @@ class Stage:
             clock=self.clock,
             ids=FakeIds(),
             log=observability.logger(f"spill-test-{next(_NUMBERS)}", stream=self.log),
-            metrics=observability.metrics("sweeper", self.lines.append),
+            metrics=observability.metrics("sweeper", "test", self.lines.append),
             at_once=at_once,
         )
 
@@ -563,7 +563,7 @@ def test_the_same_over_the_real_adapters_with_a_refused_message_and_one_that_can
             clock=clock,
             ids=ids,
             log=observability.logger("spill-aws-test", stream=io.StringIO()),
-            metrics=observability.metrics("sweeper", list[str]().append),
+            metrics=observability.metrics("sweeper", "test", list[str]().append),
             at_once=_counting(chunks),
         )
         counts = tick({}, None)

@@ -82,7 +82,7 @@ class Stage:
             clock=self.clock,
             ids=FakeIds(),
             log=observability.logger("sweeper-test", stream=self.log),
-            metrics=observability.metrics("sweeper", self.lines.append),
+            metrics=observability.metrics("sweeper", "test", self.lines.append),
         )
 
     def put(self, *rows: Row) -> None:

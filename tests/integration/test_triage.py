@@ -51,7 +51,7 @@ class Stage:
             clock=self.clock,
             ids=FakeIds(),
             log=observability.logger("triage-test", stream=io.StringIO()),
-            metrics=observability.metrics("triage", self.lines.append),
+            metrics=observability.metrics("triage", "test", self.lines.append),
         )
 
     def put(self, *rows: Row) -> None:

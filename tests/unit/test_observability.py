@@ -54,7 +54,7 @@ def test_the_text_of_a_foreign_exception_stays_out_and_that_of_our_own_stays_in(
 
 def test_counts_of_one_kind_come_in_one_line_and_add_up() -> None:
     written: list[str] = []
-    counts = observability.metrics("sweeper", written.append)
+    counts = observability.metrics("sweeper", "test", written.append)
     counts.count("rows_hinted", 2, integration="helpdesk")
     counts.count("rows_hinted", integration="helpdesk")
     counts.count("rows_expired", integration="helpdesk")
@@ -66,12 +66,12 @@ def test_counts_of_one_kind_come_in_one_line_and_add_up() -> None:
     assert found["email"]["rows_hinted"] == [5.0]
     described = found["helpdesk"]["_aws"]["CloudWatchMetrics"][0]
     assert described["Namespace"] == "Holdfast"
-    assert sorted(described["Dimensions"][0]) == ["integration", "service"]
+    assert sorted(described["Dimensions"][0]) == ["integration", "service", "stage"]
 
 
 def test_every_duration_is_kept() -> None:
     written: list[str] = []
-    counts = observability.metrics("worker", written.append)
+    counts = observability.metrics("worker", "test", written.append)
     counts.milliseconds("send_ms", 12, integration="helpdesk")
     counts.milliseconds("send_ms", 30, integration="helpdesk")
     counts.flush()
@@ -80,7 +80,7 @@ def test_every_duration_is_kept() -> None:
 
 def test_a_flush_writes_each_count_once_and_nothing_when_there_is_nothing() -> None:
     written: list[str] = []
-    counts = observability.metrics("sweeper", written.append)
+    counts = observability.metrics("sweeper", "test", written.append)
     counts.flush()
     counts.count("rows_hinted")
     counts.flush()
@@ -90,4 +90,4 @@ def test_a_flush_writes_each_count_once_and_nothing_when_there_is_nothing() -> N
 
 def test_a_tenant_is_no_dimension() -> None:
     with pytest.raises(ValueError, match="tenant"):
-        observability.metrics("sweeper", print).count("rows_hinted", tenant="t1")
+        observability.metrics("sweeper", "test", print).count("rows_hinted", tenant="t1")
