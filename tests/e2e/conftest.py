@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from ops.demo.story import Story
 from ops.expectation import balance
 from ops.local import LocalStack
 from ops.stack import STACK_FILE_VARIABLE
+from ops.traffic import Answer
 
 PATIENCE_SECONDS = 120.0
 FUNCTIONS = (
@@ -57,11 +59,23 @@ class World(Stage):
 
     def log_of(self, function_output: str) -> str:
         """Everything the function has logged."""
+        return "".join(self._logged_by(function_output))
+
+    def line_of(self, answer: Answer) -> dict[str, Any]:
+        """What ingress has logged of the request with this answer."""
+        for text in self._logged_by("IngressFunction"):
+            if text.startswith("{"):
+                line: dict[str, Any] = json.loads(text)
+                if line.get("request_id") == answer.request_id:
+                    return line
+        pytest.fail(f"ingress has logged nothing of the request {answer.request_id}")
+
+    def _logged_by(self, function_output: str) -> list[str]:
         function = self.stack.output(function_output)
         configuration = self.stack.client("lambda").get_function(FunctionName=function)["Configuration"]
         group = configuration["LoggingConfig"]["LogGroup"]
         pages = self.stack.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
-        return "".join(event["message"] for page in pages for event in page["events"])
+        return [event["message"] for page in pages for event in page["events"]]
 
     def denials(self) -> str:
         """Which functions were denied something, and the first line that says what: a missing grant names itself."""

@@ -362,6 +362,7 @@ def test_a_valid_request_has_no_findings(who: str) -> None:
 
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_known_mistake_is_named_for_every_sender_that_can_make_it(what: str) -> None:
+    """002.5: a sender's signature set-up can be checked."""
     lines = {who: line for who in SIGNERS if (line := outcome(who, what)) is not None}
     for who, line in lines.items():
         found = [finding["code"] for finding in cast("list[dict[str, str]]", line["findings"])]
