@@ -6,7 +6,6 @@ Most sources are `{"tenant", "provider", "secrets", "flow"}`; the provider's row
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -250,7 +249,7 @@ def _throttle(value: object) -> Throttle | None:
     if not isinstance(value, dict) or set(value) != {"rate", "burst"}:
         raise MalformedSource('throttle is not {"rate", "burst"}')
     rate, burst = value["rate"], value["burst"]
-    if not isinstance(rate, int | float) or isinstance(rate, bool) or not math.isfinite(rate) or not 0 < rate <= 1e6:
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate <= 1e6:
         raise MalformedSource("throttle.rate is not a number of events a second, above 0")
     if not isinstance(burst, int) or isinstance(burst, bool) or not 1 <= burst <= 1_000_000:
         raise MalformedSource("throttle.burst is not a whole number of events, at least 1")

@@ -92,6 +92,8 @@ def test_an_identity_may_be_a_header_in_any_case_or_expressly_none() -> None:
         ({"throttle": {"rate": 1}}, "throttle"),
         ({"throttle": {"rate": 0, "burst": 1}}, "throttle.rate"),
         ({"throttle": {"rate": float("nan"), "burst": 1}}, "throttle.rate"),
+        ({"throttle": {"rate": float("inf"), "burst": 1}}, "throttle.rate"),
+        ({"throttle": {"rate": 10**400, "burst": 1}}, "throttle.rate"),
         ({"throttle": {"rate": 1, "burst": 0}}, "throttle.burst"),
         ({"expected_gap_seconds": "1h"}, "expected_gap_seconds"),
         ({"fields": []}, "fields"),
