@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
@@ -9,7 +10,7 @@ from botocore.exceptions import ClientError
 from functions.adapters.aws import border, code_of
 from functions.adapters.message_attributes import attributes_of
 from functions.core.event import Event
-from functions.core.failure import StorageRefused
+from functions.core.failure import StorageRefused, StorageUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -27,10 +28,13 @@ class SqsEvents:
         self._queue_url = queue_url
 
     def send(self, event: Event, message: str) -> None:
-        """See the port. The message is what ingress would have sent: attributes and group are the same."""
+        """See the port. The message is what ingress would have sent: attributes and group are the same.
+
+        What SQS says it has is compared, as ingress does: the only other copy goes next, and the SDK does not look.
+        """
         with border("send a spilled message"):
             try:
-                self._client.send_message(
+                answer = self._client.send_message(
                     QueueUrl=self._queue_url,
                     MessageBody=message,
                     MessageAttributes=attributes_of(event),
@@ -40,3 +44,6 @@ class SqsEvents:
                 if code_of(exc).removesuffix("Exception") in _REFUSED:
                     raise StorageRefused(f"send a spilled message: {code_of(exc)}") from exc
                 raise
+        digest = hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()
+        if not answer.get("MessageId") or answer.get("MD5OfMessageBody") != digest:
+            raise StorageUnavailable("send a spilled message: the answer is not what SQS says of this message")

@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
 from functions.adapters.spill import S3Spill
@@ -21,6 +22,7 @@ from tests.fakes import FakeEvents, FakeSpill, Faults
 from tests.recovery_rows import event
 
 MEBIBYTE = 1024 * 1024
+MD5_OF_BRACES = "99914b932bd37a50b983c5e7c90ae93b"  # of {}, by md5sum
 
 
 @dataclass
@@ -170,6 +172,22 @@ def test_only_what_sqs_says_of_the_message_itself_is_a_refusal(code: str, is_ref
         with pytest.raises(StorageUnavailable, match=code) as met:
             SqsEvents(flaky, "http://localhost/events").send(event(), "{}")
         assert isinstance(met.value, StorageRefused) is is_refused
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"MessageId": "1"}, {"MD5OfMessageBody": MD5_OF_BRACES}, {"MessageId": "1", "MD5OfMessageBody": "0"}],
+    ids=["nothing", "no digest", "no id", "another message"],
+)
+def test_an_answer_that_does_not_say_that_the_queue_has_this_message_is_none(answer: dict[str, str]) -> None:
+    """The object is removed next: what only looks like an acceptance must not make it the last of the event."""
+    with mock_aws():
+        sqs = boto3.client("sqs", region_name=REGION)
+        with Stubber(sqs) as stubbed:
+            stubbed.add_response("send_message", answer)
+            with pytest.raises(StorageUnavailable) as met:
+                SqsEvents(sqs, "http://localhost/events").send(event(), "{}")
+        assert not isinstance(met.value, StorageRefused)
 
 
 def test_what_is_drained_bears_what_ingress_would_have_sent_with_it() -> None:
