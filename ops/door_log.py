@@ -243,14 +243,18 @@ class Rejections:
     is_complete: bool
 
 
-def rejections(log: DoorLog, since_ms: int, now_ms: int, *, source: str, reason: str, limit: int) -> Rejections:
-    """What was refused since then, of one source and for one reason if these are not empty."""
-    phrases = [REFUSED, *(text for text in (source, reason) if text)]
+def rejections(
+    log: DoorLog, since_ms: int, now_ms: int, *, source: str, reason: str, limit: int, request_id: str = ""
+) -> Rejections:
+    """What was refused since then, of one source, for one reason and under one request id if these are not empty."""
+    phrases = [REFUSED, *(text for text in (source, reason, request_id) if text)]
     walk = log.newest_first(since_ms, now_ms, *phrases)
     newest: list[DoorLine] = []
     counts: Counter[str] = Counter()
     for line in walk:
         if not line.is_refused or (source and line.source != source) or (reason and line.reason != reason):
+            continue
+        if request_id and line.request_id != request_id:
             continue
         counts[line.reason or "unknown"] += 1
         if len(newest) < limit:

@@ -15,7 +15,7 @@ from functions.core.failure import HoldfastError
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16 * 1024  # names, values and the address together; the gateway itself stops at 10 KB
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_=-]{1,64}\Z")
+REQUEST_ID = re.compile(r"[A-Za-z0-9_=-]{1,64}\Z")
 
 
 class Route(StrEnum):
@@ -99,7 +99,7 @@ def request_of(event: object, new_id: str) -> HttpRequest:
     return HttpRequest(
         route=route or _route_of(method, path, source_id),
         source_id=source_id,
-        request_id=request_id if _REQUEST_ID.match(request_id) else new_id,
+        request_id=request_id if REQUEST_ID.match(request_id) else new_id,
         method=method,
         host_url=f"{_protocol(headers)}://{host}{path}",
         query=_text(event, "rawQueryString"),

@@ -274,7 +274,9 @@ def rotate(
             return
         written = kept.write(name, wanted.text, before, reason.strip())
     _tell_change(stack, name, written, secret=secret if generate else "", what=" and ".join(done), as_json=as_json)
-    if secret and not (retire or retire_created_before):
+    if retire or retire_created_before:
+        say("what was retired is still accepted until then")
+    elif secret:
         say(f"once the sender signs with it: holdfast source rotate {name} --retire --reason ...")
     _end(written)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,6 +252,31 @@ def test_rejections_are_told_with_what_was_wrong_and_what_to_do(log: Log, capsys
     assert any(line.split()[:2] == ["1", "bad_signature"] for line in told.splitlines())
 
 
+def test_the_one_request_that_a_sender_asks_about_is_found_by_its_id(
+    log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, request_id in enumerate(("abc=", "abc", "xabc=")):
+        log.add(NOW_MS - number, source="shop", reason="stale", request_id=request_id)
+    assert run(["rejections", "--request-id", "abc=", "--json"]) == ExitCode.OK
+    document = json.loads(capsys.readouterr().out)
+    assert [line["request_id"] for line in document["rejections"]] == ["abc="]
+    assert document["counts"] == {"stale": 1}
+    assert '"abc="' in log.asked[-1]["filterPattern"]
+    assert run(["rejections", "--request-id", "other"]) == ExitCode.OK
+    assert "it was accepted, is older" in capsys.readouterr().err
+
+
+def test_the_page_that_is_named_is_there_and_has_a_word_on_every_reason(
+    log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.add(NOW_MS, source="shop", reason="stale")
+    assert run(["rejections"]) == ExitCode.OK
+    assert command.PAGE in capsys.readouterr().err
+    page = (Path(__file__).resolve().parents[2] / command.PAGE).read_text()
+    first = page.split("\n## 1. ")[1].split("\n## 2. ")[0]
+    assert [reason.value for reason in Rejection if f"`{reason.value}`" not in first] == []
+
+
 def test_a_source_that_is_none_of_ours_is_not_named(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     log.add(NOW_MS - 3, reason="unknown_source", provider="none")
     log.add(NOW_MS - 2, reason="source_unavailable", source="invented", provider="none")
@@ -283,6 +309,7 @@ def test_nothing_refused_is_said_and_is_no_failure(log: Log, capsys: pytest.Capt
         (["--since", "-1h"], ExitCode.REFUSED),
         (["--since", "1" * 5000 + "h"], ExitCode.REFUSED),
         (["--source", 'x" || "'], ExitCode.REFUSED),
+        (["--request-id", 'x" || "'], ExitCode.REFUSED),
         (["--reason", "because"], ExitCode.USAGE),
         (["--limit", "0"], ExitCode.USAGE),
         (["--limit", "100000"], ExitCode.USAGE),
