@@ -7,7 +7,8 @@ asked for was refused or not found; 2 the command was not understood; 3 there is
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         say("an argument is not UTF-8 text")
         return ExitCode.USAGE
     try:
-        app(args=list(arguments), prog_name="holdfast")
+        _command()(args=list(arguments), prog_name="holdfast")
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else int(ExitCode.OK if exc.code is None else ExitCode.REFUSED)
     except (Refused, UnknownSource) as exc:
@@ -80,6 +81,12 @@ def run(arguments: Sequence[str]) -> int:
         say(f"the stack does not answer: {exc}")
         return ExitCode.UNREACHABLE
     return ExitCode.OK
+
+
+@cache
+def _command() -> Callable[..., object]:
+    """Every command, made once: calling `app` would make them all anew for each one that is run."""
+    return typer.main.get_command(app)
 
 
 def _is_text(argument: str) -> bool:

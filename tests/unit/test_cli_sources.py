@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ BASICS = ["--provider", "github", "--tenant", "acme", "--flow", "support"]
 WHY = ["--reason", "a new shop"]
 
 
+@cache
+def client(service: str) -> Any:
+    """Made once each: that takes longer than most tests. Importing moto has put its stub into every client."""
+    return boto3.client(service, region_name=REGION)  # type: ignore[call-overload]  # a variable
+
+
 @dataclass
 class Client:
     """An AWS client of which single operations can be told to do something else."""
@@ -57,9 +64,9 @@ class World:
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ssm = boto3.client("ssm", region_name=REGION)
-        self.dynamodb = boto3.client("dynamodb", region_name=REGION)
-        self.logs = boto3.client("logs", region_name=REGION)
+        self.ssm = client("ssm")
+        self.dynamodb = client("dynamodb")
+        self.logs = client("logs")
         create_tables(self.dynamodb)
         self.logs.create_log_group(logGroupName=GROUP)
         self.logs.create_log_stream(logGroupName=GROUP, logStreamName="one")
@@ -68,7 +75,7 @@ class World:
 
     def client(self, service: str, endpoint: str, region: str) -> Client:
         self.asked.append(service)
-        return Client(boto3.client(service, region_name=REGION), self.instead)  # type: ignore[call-overload]  # a variable
+        return Client(client(service), self.instead)
 
     def put(self, name: str, entry: object, **more: Any) -> None:
         text = entry if isinstance(entry, str) else json.dumps(entry)
@@ -79,7 +86,8 @@ class World:
         return found
 
     def text(self, name: str) -> str:
-        return self.ssm.get_parameter(Name=f"{PATH}/{name}", WithDecryption=True)["Parameter"]["Value"]
+        found: str = self.ssm.get_parameter(Name=f"{PATH}/{name}", WithDecryption=True)["Parameter"]["Value"]
+        return found
 
     def secrets(self, name: str) -> list[str]:
         return [secret.value for secret in Source.parse(name, self.text(name)).secrets]
@@ -299,6 +307,22 @@ def test_a_replacement_without_a_secret_keeps_what_is_secret(world: World) -> No
     world.put("shop", entry)
     assert run(["source", "add", "shop", *BASICS, "--throttle", "5/5", "--replace", *WHY]) == ExitCode.OK
     assert world.entry("shop") == {**entry, "throttle": {"rate": 5, "burst": 5}}
+
+
+def test_what_is_shown_of_an_entry_makes_it_again_but_for_what_is_said_anew(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = made(
+        (SECRET, ago()), state="held", fields={"text": "/note"}, identity="window", throttle={"rate": 9, "burst": 9}
+    )
+    world.put("shop", entry)
+    assert run(["source", "show", "shop", "--json"]) == ExitCode.OK
+    path = tmp_path / "entry.json"
+    path.write_text(json.dumps(json.loads(capsys.readouterr().out)["entry"]))
+    assert (
+        run(["source", "add", "shop", "--replace", "--from-file", str(path), "--throttle", "5/20", *WHY]) == ExitCode.OK
+    )
+    assert world.entry("shop") == {**entry, "throttle": {"rate": 5, "burst": 20}}
 
 
 @pytest.mark.parametrize("present", ["{broken", "[]", '{"tenant": "acme"}', "null"])
@@ -695,8 +719,18 @@ def test_a_secret_that_is_known_to_strangers_is_cut_off_in_one_step(
 ) -> None:
     world.put("shop", made((SECRET, ago(days=3)), (OTHER, "")))
     assert run(["source", "rotate", "shop", "--generate", "--retire", *WHY]) == ExitCode.OK
-    assert world.secrets("shop") == [capsys.readouterr().out.strip()]
+    told = capsys.readouterr()
+    assert world.secrets("shop") == [told.out.strip()]
+    assert "what was retired is still accepted until then" in told.err
     assert world.versions() == 2
+
+
+def test_an_addition_alone_does_not_speak_of_what_was_retired(
+    world: World, other_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.put("shop", made((SECRET, ago())))
+    assert run(["source", "rotate", "shop", "--secret-file", other_file, *WHY]) == ExitCode.OK
+    assert "still accepted" not in capsys.readouterr().err
 
 
 def test_the_same_secret_is_not_added_twice_nor_a_ninth_one(world: World, secret_file: str, other_file: str) -> None:
