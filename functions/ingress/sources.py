@@ -66,12 +66,12 @@ class Lookup:
     """What is known of a source. `endpoint` None: there is none of that id.
 
     `malformed`: its entry has been read and is unusable, for this reason; `endpoint` is then the last usable copy.
-    `is_stale`: the entry could not be read again in time.
+    `stale`: why the entry could not be read again in time; `endpoint` is then the last known copy.
     """
 
     endpoint: Endpoint | None
     malformed: str = ""
-    is_stale: bool = False
+    stale: str = ""
 
 
 UNKNOWN: Final = Lookup(None)
@@ -160,11 +160,11 @@ class SourceCache:
         if now_ms >= copy.refresh_at_ms:
             try:
                 return self._read_again(source_id, copy, now_ms, _share(deadline, REFRESH_SECONDS))
-            except StorageUnavailable:
+            except StorageUnavailable as exc:
                 copy.refresh_at_ms = now_ms + self._jittered(REFRESH_AGAIN_MS)
                 if now_ms - copy.read_at_ms > LAST_KNOWN_MS:
                     raise
-                return Lookup(copy.endpoint, is_stale=True)
+                return Lookup(copy.endpoint, stale=str(exc))
         if now_ms - copy.read_at_ms > LAST_KNOWN_MS:
             raise StorageUnavailable("what is known of the source is over a day old")
         return Lookup(copy.endpoint)

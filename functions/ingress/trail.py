@@ -29,7 +29,7 @@ class Trail:
     event_name: str = ""
     handshake: str = ""
     is_held: bool = False
-    is_stale_source: bool = False
+    source_stale: str = ""
     stored: Stored | None = None
     source_malformed: str = ""
     why: str = ""
@@ -45,7 +45,8 @@ class Trail:
         stored = self.stored
         is_spilled = stored is not None and stored.place is Place.SPILL
         is_ours = answer.status >= 500 or is_spilled
-        level = "ERROR" if is_ours or self.source_malformed else "WARNING" if rejection is not None else "INFO"
+        is_odd = rejection is not None or bool(self.source_stale)
+        level = "ERROR" if is_ours or self.source_malformed else "WARNING" if is_odd else "INFO"
         return log_line(
             level,
             self._message(rejection),
@@ -76,7 +77,7 @@ class Trail:
                 "stored_in": stored.place.value if stored is not None else "",
                 "claim_check": (stored is not None and stored.is_claimed) or None,
                 "queue_trouble": stored.queue_trouble if stored is not None else "",
-                "source_stale": self.is_stale_source or None,
+                "source_stale": self.source_stale,
                 "source_error": self.source_malformed,
                 "body_bytes": self.body_bytes,
                 "duration_ms": now_ms - started_ms,

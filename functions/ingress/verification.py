@@ -134,7 +134,7 @@ def _usable(lookup: Lookup, trail: Trail) -> Endpoint:
     endpoint = lookup.endpoint
     if lookup.malformed:
         trail.source_malformed = lookup.malformed
-    trail.is_stale_source |= lookup.is_stale
+    trail.source_stale = lookup.stale or trail.source_stale
     if endpoint is None:
         if lookup.malformed:
             raise Refused(

@@ -238,6 +238,19 @@ def test_a_secret_that_decodes_to_nothing_leaves_the_last_good_copy_at_work(gate
         assert "decodes to nothing" in gate.last_line["source_error"]
 
 
+def test_what_kept_a_known_source_from_being_read_again_is_told_while_its_events_go_on(gate: Gate) -> None:
+    """A missing grant or a store that is down: nobody would see it otherwise until a day later, or a cold start."""
+    put(gate, "github")
+    headers = {"X-Hub-Signature-256": f"sha256={mac(b'{}')}"}
+    assert gate.send("github", headers, b"{}")["statusCode"] == 202
+    assert "source_stale" not in gate.last_line
+    gate.parameters.is_down = True
+    gate.clock.ms += 300_000
+    assert gate.send("github", headers, b"{}")["statusCode"] == 202
+    assert gate.last_line["source_stale"] == "the fake parameter store is down"
+    assert gate.last_line["level"] == "WARNING"
+
+
 def test_every_provider_can_say_what_it_found() -> None:
     secrets = {"generic-basic": "u:p", "postmark": "u:p", "adyen": "00ff"}
     secrets |= {sender.provider: sender.secret for sender in SENDERS.values()}

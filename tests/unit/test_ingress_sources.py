@@ -71,7 +71,7 @@ def test_a_known_source_goes_on_for_a_day_without_the_parameter_store_and_not_lo
     known.clock.ms += DAY
     lookup = known.find("shop")
     assert lookup.endpoint is not None
-    assert lookup.is_stale
+    assert lookup.stale == "the fake parameter store is down"
     known.clock.ms += 1
     for _ in range(2):  # also between two tries to read it
         with pytest.raises(StorageUnavailable):
