@@ -19,14 +19,18 @@ class SsmSourceParameters:
         return SsmSourceParameters(Service.connect("ssm"), path)
 
     def read(self, source_id: str, timeout_seconds: float) -> str | None:
-        """The entry's text, or None for ParameterNotFound and nothing else. One try. Raises `StorageUnavailable`."""
-        request = {"Name": f"{self._path}/{source_id}", "WithDecryption": True}
+        """The entry's text, or None for ParameterNotFound and nothing else. One try. Raises `StorageUnavailable`.
+
+        The answer must name what was asked for: another source's entry would bring that one's secrets and tenant.
+        """
+        name = f"{self._path}/{source_id}"
+        request = {"Name": name, "WithDecryption": True}
         answer, document = self._service.call_json("AmazonSSM.GetParameter", "1.1", request, timeout_seconds)
         if answer.status == 400 and "ParameterNotFound" in codes_of(answer):
             return None
         check("GetParameter", answer)
         parameter = document.get("Parameter")
-        value = parameter.get("Value") if isinstance(parameter, dict) else None
+        value = parameter.get("Value") if isinstance(parameter, dict) and parameter.get("Name") == name else None
         if not isinstance(value, str):
             raise StorageUnavailable("GetParameter failed: the answer is not what SSM says")
         return value
