@@ -11,6 +11,7 @@ from functions.ingress.request import Route, request_of
 from ops.openapi import document
 
 DOCUMENT = document()
+_CHECKED: set[str] = set()  # answers, without their ids
 ANSWERED: set[tuple[Route, int]] = set()  # what was answered on which route, by this process's tests
 
 
@@ -37,6 +38,9 @@ def check_documented(event: object, answer: Mapping[str, Any]) -> None:
     if route is Route.NONE:
         assert status >= 400
         route = Route.EVENT
+    told = f"{route} {json.dumps(answer)}".replace(answer["headers"].get("x-request-id") or "?", "ID")
+    if told in _CHECKED:  # a refusal says nothing but its request's id
+        return
     ANSWERED.add((route, status))
     response = resolved(responses_of(route)[str(status)])
     for name, header in response["headers"].items():
@@ -51,6 +55,8 @@ def check_documented(event: object, answer: Mapping[str, Any]) -> None:
     media = answer["headers"]["content-type"]
     schema = response["content"][media].get("schema", {})
     check_schema(schema, json.loads(body) if media.endswith("json") else body)
+    if len(_CHECKED) < 10_000:
+        _CHECKED.add(told)
 
 
 def check_schema(schema: Mapping[str, Any], value: object) -> None:
