@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from itertools import chain
 
 from functions.core.failure import HoldfastError
 from functions.signatures.providers import Content
@@ -73,17 +73,12 @@ def _json(text: bytes | str) -> object:
 
 
 def _check_depth(document: object) -> None:
-    level: list[object] = [document]
+    """Level by level, each in loops of the interpreter's own: four megabytes may hold a million lists."""
+    level = [document]
     for _ in range(MAX_DEPTH + 1):
-        level = [inner for value in level for inner in _children(value)]
+        lists = chain.from_iterable(value for value in level if isinstance(value, list))
+        values = chain.from_iterable(value.values() for value in level if isinstance(value, dict))
+        level = [inner for inner in chain(lists, values) if inner and isinstance(inner, (dict, list))]
         if not level:
             return
     raise Unreadable(f"the body nests deeper than {MAX_DEPTH}")
-
-
-def _children(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return (inner for inner in value.values() if isinstance(inner, dict | list))
-    if isinstance(value, list):
-        return (inner for inner in value if isinstance(inner, dict | list))
-    return ()
