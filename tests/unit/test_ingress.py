@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import hmac
 import json
@@ -517,3 +518,22 @@ def test_whatever_is_authentic_is_stored_whole_or_refused_as_unreadable(
     answer = gate.send(source_id, headers | proof, body)
     assert answer["statusCode"] in (202, 400)
     assert [event.body for event in gate.outbox.events] == ([body] if answer["statusCode"] == 202 else [])
+
+
+def test_a_body_of_many_small_values_is_not_walked_by_the_collector_while_its_sender_waits(gate: Gate) -> None:
+    body = b'{"id":"evt_1","type":"x","data":[' + b",".join([b"[]"] * 50_000) + b"]}"
+    event = gateway_event("stripe", stripe(body), body)
+    walks: list[str] = []
+
+    def seen(phase: str, info: dict[str, int]) -> None:  # the collector passes it
+        if not gate.lines:  # the line is written last; what follows is the fakes' own
+            walks.append(phase)
+
+    gc.callbacks.append(seen)
+    try:
+        answer = gate.handler(event, None)
+    finally:
+        gc.callbacks.remove(seen)
+    assert answer["statusCode"] == 202
+    assert walks == []
+    assert gc.isenabled()
