@@ -170,8 +170,13 @@ class Connection:
         return secured
 
     def _addresses(self, deadline: Deadline) -> list[Any]:
-        """Look the host's name up, or wait for the look-up that an earlier call gave up on."""
-        lookup = self._lookup = self._lookup or _Lookup(self._host, self._port)
+        """Look the host's name up, or wait for the look-up that an earlier call gave up on.
+
+        That may have failed long ago, before this environment was frozen: then it is asked anew.
+        """
+        lookup = self._lookup
+        if lookup is None or lookup.has_failed():
+            lookup = self._lookup = _Lookup(self._host, self._port)
         if not lookup.has_ended(_left(deadline)):
             raise TimeoutError
         self._lookup = None
@@ -200,6 +205,9 @@ class _Lookup:
             self._addresses = socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM)
         except Exception as exc:  # noqa: BLE001  # raised again where it is waited for
             self._trouble = exc
+
+    def has_failed(self) -> bool:
+        return self._trouble is not None
 
     def has_ended(self, seconds: float) -> bool:
         self._thread.join(seconds)

@@ -116,11 +116,14 @@ def test_a_connection_that_cannot_take_another_request_is_not_given_one(connecte
         assert server.connections == 2
 
 
-def test_what_nobody_asked_for_is_not_taken_for_the_next_answer(connected: Open) -> None:
-    said = threading.Event()
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
+def test_what_nobody_asked_for_is_not_taken_for_the_next_answer(connected: Open, is_late: bool) -> None:
+    answered, said = threading.Event(), threading.Event()
 
     def unasked(guest: Guest) -> None:
         guest.answers(OK)
+        if is_late:
+            assert answered.wait(AMPLE)
         guest.says(b"HTTP/1.1 500 Unasked\r\ncontent-length: 0\r\n\r\n")
         said.set()
         guest.waits_for_the_end()
@@ -128,6 +131,7 @@ def test_what_nobody_asked_for_is_not_taken_for_the_next_answer(connected: Open)
     with peer(unasked, answering(OK)) as server:
         connection = connected(server.port)
         assert say(connection).status == 200
+        answered.set()
         assert said.wait(AMPLE)
         assert say(connection).status == 200
         assert server.connections == 2
@@ -454,6 +458,24 @@ def test_a_name_that_nobody_knows_is_no_answer_and_is_looked_up_again(
         connection = connected(server.port, "sqs.example")
         with pytest.raises(NoAnswer, match="gaierror"):
             say(connection)
+        names.trouble = None
+        assert say(connection).status == 200
+
+
+def test_a_late_failure_of_the_resolver_is_not_the_next_calls(connected: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call may come hours later, when the environment is thawed."""
+    with peer(answering(OK)) as server:
+        names = Names(("127.0.0.1", server.port))
+        monkeypatch.setattr(socket, "getaddrinfo", names)
+        connection = connected(server.port, "sqs.example")
+        before = set(threading.enumerate())
+        with pytest.raises(NoAnswer, match="TimeoutError"):
+            say(connection, seconds=0.02)
+        names.trouble = socket.gaierror(socket.EAI_AGAIN, "try again")
+        left = set(threading.enumerate()) - before
+        names.may_answer.set()
+        for lookup in left:
+            lookup.join(AMPLE)
         names.trouble = None
         assert say(connection).status == 200
 
