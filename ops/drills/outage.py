@@ -41,8 +41,9 @@ class Outage:
     slowest_ms: dict[str, int] = field(default_factory=dict)
 
 
-def play(stage: Stage, *, events: int, refused: int, name: str = "outage") -> Outage:
-    """`events` webhooks while the queue fails, a share of them in each way; `refused` more while the bucket does too.
+def play(stage: Stage, *, events: int, refused: int, pairs: int = len(Trouble), name: str = "outage") -> Outage:
+    """`events` webhooks while the queue fails, a share of them in each way; `refused` more while the bucket does too,
+    in so many pairs of ways.
 
     The sweeper cannot reach the queue either until the end, so that what is spilled can be counted.
     """
@@ -62,7 +63,7 @@ def play(stage: Stage, *, events: int, refused: int, name: str = "outage") -> Ou
         waiting = spill(stage)
         # An answer of the bucket that came too late leaves an object behind and a sender who comes again.
         seen.spilled = len(_events_in(stage, waiting))
-        seen.answers_without_bucket = _without_bucket(stage, refused, name, seen)
+        seen.answers_without_bucket = _without_bucket(stage, refused, pairs, name, seen)
         seen.spilled_without_bucket = len(set(spill(stage)) - set(waiting))
     seen.settled = stage.story.wait(
         "every spilled event is settled", stage.unsettled(conversations), seconds=PATIENCE, every=1.0
@@ -96,18 +97,18 @@ def _events_in(stage: Stage, keys: Iterable[str]) -> set[str]:
         return {Event.from_message(text).event_id for text in texts}
 
 
-def _without_bucket(stage: Stage, count: int, name: str, seen: Outage) -> Counter[int]:
-    """Answers while neither queue nor bucket works, in every pair of troubles."""
+def _without_bucket(stage: Stage, count: int, pairs: int, name: str, seen: Outage) -> Counter[int]:
+    """Answers while neither queue nor bucket works."""
     statuses: Counter[int] = Counter()
     troubles = list(Trouble)
     deliveries: Sequence[Delivery] = [delivery for delivery, _ in stage.letters(f"{name}-both", (WHERE,), count)]
-    for number, trouble in enumerate(troubles):
+    for number, trouble in enumerate(troubles[:pairs]):
         with (
             failing(trouble) as queue,
             failing(troubles[-1 - number]) as bucket,
             pointed_at(stage.stack, "IngressFunction", {"SQS": queue, "S3": bucket}),
         ):
-            answers = post_all(deliveries[number :: len(troubles)], concurrency=CONCURRENCY)
+            answers = post_all(deliveries[number::pairs], concurrency=CONCURRENCY)
             statuses.update(answer.status for answer in answers)
             seen.slowest_ms[f"queue {trouble.value}, bucket {troubles[-1 - number].value}"] = _slowest_ms(
                 stage, answers

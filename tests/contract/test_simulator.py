@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -262,12 +263,13 @@ def test_a_key_that_was_pruned_has_its_effect_again(simulator: RunningSimulator)
 
 
 def test_a_key_in_use_answers_409_until_the_first_call_ends(simulator: RunningSimulator) -> None:
-    simulator.control.add_faults(Fault("keyed", FaultMode.LATENCY, seconds=0.5, times=1))
+    # Long enough for a second call to be made meanwhile on a machine that is busy with something else.
+    simulator.control.add_faults(Fault("keyed", FaultMode.LATENCY, seconds=3.0, times=1))
     answers: list[int] = []
     first = threading.Thread(target=lambda: answers.append(create(simulator, "k1").status))
     first.start()
     while not simulator.control.faults()[0]["fired"]:
-        pass
+        time.sleep(0.02)
     assert create(simulator, "k1").status == 409
     first.join()
     assert answers == [201]
