@@ -91,7 +91,14 @@ def say(text: str) -> None:
 def show_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
     """A table on standard output, as wide as it needs when nobody looks at a terminal."""
     is_terminal = sys.stdout.isatty()
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        show_header=any(columns),
+    )
     for column in columns:
         table.add_column(column, overflow="fold" if is_terminal else "ignore", no_wrap=not is_terminal)
     for line in lines:

@@ -275,7 +275,7 @@ def rotate(
         written = kept.write(name, wanted.text, before, reason.strip())
     _tell_change(stack, name, written, secret=secret if generate else "", what=" and ".join(done), as_json=as_json)
     if retire or retire_created_before:
-        say("what was retired is still accepted until then")
+        say("what was retired is still accepted for up to six minutes")
     elif secret:
         say(f"once the sender signs with it: holdfast source rotate {name} --retire --reason ...")
     _end(written)
@@ -285,13 +285,17 @@ def rotate(
 def hold(ctx: typer.Context, name: Name, reason: Reason, as_json: AsJson = False) -> None:
     """Accept its events, and keep each one back as a failed item until a person replays it."""
     _set_state(ctx, name, SourceState.HELD, reason, as_json=as_json)
-    say(f"what it kept: holdfast source enable {name}, then holdfast replay --failure-code HELD --source {name}")
+    say(
+        f'to have what it keeps worked: holdfast source enable {name} --reason "...", then '
+        f'holdfast replay --failure-code HELD --source {name} --reason "..."'
+    )
 
 
 @app.command("disable")
 def disable(ctx: typer.Context, name: Name, reason: Reason, as_json: AsJson = False) -> None:
     """Refuse its events, as if there were no such source."""
     _set_state(ctx, name, SourceState.DISABLED, reason, as_json=as_json)
+    say(f"its sender hears 401 and may never send those events again; to keep them: holdfast source hold {name}")
 
 
 @app.command("enable")
@@ -534,7 +538,7 @@ def _age_text(age: int | None) -> str:
 
 
 def _throttle_text(throttle: Mapping[str, Any] | None) -> str:
-    return f"{throttle['rate']}/s, {throttle['burst']} at once" if throttle else ""
+    return f"{throttle['rate']}/s, {throttle['burst']} at once, in each environment of ingress" if throttle else ""
 
 
 def _seconds_text(seconds: int | None) -> str:

@@ -721,7 +721,7 @@ def test_a_secret_that_is_known_to_strangers_is_cut_off_in_one_step(
     assert run(["source", "rotate", "shop", "--generate", "--retire", *WHY]) == ExitCode.OK
     told = capsys.readouterr()
     assert world.secrets("shop") == [told.out.strip()]
-    assert "what was retired is still accepted until then" in told.err
+    assert "what was retired is still accepted for up to six minutes" in told.err
     assert world.versions() == 2
 
 
@@ -752,6 +752,18 @@ def test_a_source_is_held_disabled_and_enabled_and_keeps_all_else(world: World) 
         assert world.entry("shop") == {**entry, "state": state}
     states = [json.loads(event["after_state"])["state"] for event in world.audit()]
     assert states == ["held", "disabled", "active"]
+
+
+def test_who_stops_a_source_hears_what_becomes_of_its_events_and_what_to_type_next(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.put("shop", made((SECRET, ago())))
+    assert run(["source", "disable", "shop", *WHY]) == ExitCode.OK
+    assert "may never send those events again" in capsys.readouterr().err
+    assert run(["source", "hold", "shop", *WHY]) == ExitCode.OK
+    told = capsys.readouterr().err
+    assert 'holdfast source enable shop --reason "..."' in told
+    assert 'holdfast replay --failure-code HELD --source shop --reason "..."' in told
 
 
 def test_a_source_that_is_in_the_state_already_is_not_written(world: World) -> None:
@@ -792,6 +804,7 @@ def test_a_source_is_shown_with_ages_activity_problems_and_changes_and_without_a
         "arn:aws:sts::",
     ):
         assert words in told.out, words
+    assert told.out.splitlines()[0].split() == ["source", "shop"]
     assert run(["source", "show", "shop", "--json"]) == ExitCode.OK
     document = json.loads(capsys.readouterr().out)
     assert (document["state"], document["secret_ages_days"], document["version"]) == ("held", [200, None], 2)
