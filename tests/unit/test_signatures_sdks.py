@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from random import Random
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.ingress.document import Unreadable, document_of
-from functions.signatures.providers import PROVIDERS, endpoint_of
+from functions.signatures.providers import PROVIDERS, Endpoint, endpoint_of
 from functions.signatures.scheme import Delivery
 
 NOW = 1_760_000_000
@@ -669,10 +669,15 @@ class Tally:
     unsigned: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
+@lru_cache(maxsize=8)  # the cases of one example share their keys
+def source_of(provider: str, *secrets: str) -> Endpoint:
+    listed = [{"secret": secret} for secret in secrets]
+    return endpoint_of("source", json.dumps({"tenant": "t", "flow": "f", "provider": provider, "secrets": listed}))
+
+
 def judged_by_us(judge: Judge, case: Case) -> bool:
-    secrets = [{"secret": key.pasted} for key in case.keys]
-    entry = {"tenant": "t", "flow": "f", "provider": judge.provider, "secrets": secrets}
-    return endpoint_of("source", json.dumps(entry)).verifier.check(case.to_us, NOW_MS) is None
+    source = source_of(judge.provider, *(key.pasted for key in case.keys))
+    return source.verifier.check(case.to_us, NOW_MS) is None
 
 
 def judged_by_the_sdk(judge: Judge, case: Case) -> bool:
