@@ -33,8 +33,8 @@ class QueueAlarm:
 
 @dataclass(frozen=True, slots=True)
 class MetricAlarm:
-    """Fires while a function's metric, which has no dimension but that function's name, is over 0 in each of `minutes`
-    minutes in a row.
+    """Fires while a function's metric, counted by function and stage alone, is over 0 in each of `minutes` minutes in a
+    row.
 
     A minute without data is none: where a function does not run at all, other alarms tell of it.
     """
