@@ -139,23 +139,33 @@ class Drain:
         self._chunks(last, until_ms, counts)
 
     def _chunks(self, objects: Sequence[Spilled], until_ms: int, counts: Counter[str]) -> bool:
-        """Whether there is any use in going on."""
-        for start in range(0, len(objects), sweep.DRAIN_CHUNK):
+        """Whether there is any use in going on.
+
+        After a chunk of which nothing moved the newest one is asked. If that moves, the trouble was the first one's
+        own, and it goes last from now on; if not, the queue is down, and the order stays as it is.
+        """
+        waiting = [objects[start : start + sweep.DRAIN_CHUNK] for start in range(0, len(objects), sweep.DRAIN_CHUNK)]
+        suspects: set[str] = set()
+        while waiting:
             if self._clock.now_ms() >= until_ms:
                 counts["drains_cut_short"] += 1
                 return False
-            results = self._at_once(
-                lambda spilled: self._drained(spilled, until_ms), objects[start : start + sweep.DRAIN_CHUNK]
-            )
+            chunk = waiting.pop(-1 if suspects else 0)
+            results = self._at_once(lambda spilled: self._drained(spilled, until_ms), chunk)
             counts["spill_seen"] += len(results)
             counts.update(result.outcome.value for result in results)
             left = {result.spilled.key for result in results if result.outcome in _LEFT}
             stuck = [result for result in results if result.outcome not in _LEFT]
-            self._set_back -= left
-            self._set_back |= {result.spilled.key for result in stuck if result.outcome is not Outcome.NOT_REACHED}
+            tried = {result.spilled.key for result in stuck if result.outcome is not Outcome.NOT_REACHED}
             self._say(stuck)
-            if not left:
+            self._set_back -= left
+            if left:
+                self._set_back |= suspects | tried
+                suspects = set()
+            elif suspects or not waiting:
                 return False
+            else:
+                suspects = tried
         return True
 
     def _say(self, stuck: Sequence[Drained]) -> None:

@@ -280,18 +280,29 @@ def test_poison_stays_until_its_row_is_written_and_is_one_row_however_often_that
 # ------------------------------------------------------------------------------------------------------------ trouble
 
 
-def test_while_the_queue_is_down_a_tick_tries_a_chunk_and_rows_get_their_turn() -> None:
+def test_while_the_queue_is_down_a_tick_tries_the_oldest_and_the_newest_and_rows_get_their_turn() -> None:
     stage = Stage()
     stage.put(*events(500))
     due = row()
     stage.tables.rows[due.recovery_id] = due
     stage.faults.fail("events.send", times=10_000)
     counts = stage.tick()
-    assert counts["spill_not_accepted"] == sweep.DRAIN_CHUNK
+    assert counts["spill_not_accepted"] == sweep.DRAIN_CHUNK + 500 % sweep.DRAIN_CHUNK
     assert counts["rows_hinted"] == 1
     assert len(stage.spill.objects) == 500
     assert stage.gauges() == (500, 0)
-    assert stage.log.getvalue().count('"outcome":"spill_not_accepted"') == 1
+    assert stage.log.getvalue().count('"outcome":"spill_not_accepted"') == 2
+
+
+def test_after_an_outage_of_many_ticks_the_oldest_still_goes_first() -> None:
+    stage, spilled = Stage(one_by_one), events(6 * sweep.DRAIN_CHUNK)
+    stage.put(*spilled)
+    stage.faults.fail("events.send", times=5 * 2 * sweep.DRAIN_CHUNK)
+    for _ in range(5):
+        stage.tick()
+        stage.clock.advance(TICK_MS)
+    stage.tick()
+    assert stage.sent() == [each.identity for each in spilled]
 
 
 def test_a_queue_that_goes_down_midway_and_comes_back_has_every_message_at_last() -> None:
@@ -344,19 +355,22 @@ def test_objects_at_the_head_that_nobody_can_fetch_do_not_keep_the_others_waitin
 
 
 def test_what_was_set_back_goes_last_until_it_has_been_moved_by_somebody_else() -> None:
-    stage, spilled = Stage(one_by_one), events(4)
-    stage.put(*spilled[:2])
-    stage.faults.fail("events.send", times=2)
-    stage.tick()
-    stage.put(spilled[2])
-    stage.tick()
-    assert stage.sent() == ["m-0002", "m-0000", "m-0001"]
-    stage.events.sent.clear()
-    stage.put(*spilled[:2])
-    stage.faults.fail("events.send", times=2)
-    stage.tick()
-    stage.sweeper(one_by_one)({}, None)
+    stage, spilled = Stage(one_by_one), events(6)
+    bad = {f"spill/{name_of(each)}" for each in spilled[:2]}
+    stage.put(*spilled[:3])
+    stage.spill.unreadable |= bad
+    stage.tick()  # the third moves, so the trouble is that of the two
+    stage.spill.unreadable.clear()
     stage.put(spilled[3])
+    stage.events.sent.clear()
+    stage.tick()
+    assert stage.sent() == ["m-0003", "m-0000", "m-0001"]
+    stage.put(*spilled[:2], spilled[4])
+    stage.spill.unreadable |= bad
+    stage.tick()
+    stage.spill.unreadable.clear()
+    stage.sweeper(one_by_one)({}, None)
+    stage.put(spilled[5])
     stage.tick()  # the two are nowhere to be seen
     stage.events.sent.clear()
     stage.put(*spilled)
