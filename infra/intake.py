@@ -18,8 +18,8 @@ from infra.queues import WorkQueue
 from infra.storage import Storage
 
 _ONE_CPU_MB = 1769
-"""From here on a function has a whole vCPU (AWS: "Configure Lambda function memory"). A body of 4 MB takes some 0.4 s of CPU
-to verify, read, hash and zip, and all of it must be stored and answered within 1.5 s."""
+"""From here on a function has a whole vCPU (AWS: "Configure Lambda function memory"). A body of 4 MB takes some 0.4 s
+of CPU to verify, read, hash and zip, and all of it must be stored and answered within 1.5 s."""
 
 
 class Intake(Construct):
