@@ -12,6 +12,8 @@ from functions.ingress.request import Route
 from functions.ingress.sources import FIRST_READS_AT_ONCE, FIRST_READS_PER_SECOND, REREADS_AT_ONCE, REREADS_PER_SECOND
 from tests.ingress_fakes import Gate, gateway_event, problem_of
 
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
 REQUESTS = 10_000
 SECONDS = 10
 COMMON: dict[str, Any] = {"tenant": "acme", "flow": "support", "secrets": [{"secret": "s3"}]}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,8 @@ from tests.door_requests import (
     hostile,
 )
 from tests.ingress_fakes import NOW_MS, problem_of
+
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
 
 EXAMPLES = 125
 REQUESTS = 400

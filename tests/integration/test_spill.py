@@ -49,6 +49,8 @@ from tests.integration.test_sweeper import SETTINGS
 from tests.recovery_rows import event, row
 from tests.worker_world import Died, World, crashes_at, one_by_one
 
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
 TICK_MS = 60_000
 _NUMBERS = itertools.count()  # loggers of one name share the first one's stream
 

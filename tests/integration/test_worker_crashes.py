@@ -14,6 +14,8 @@ from functions.core.failure import Failure, NetworkCause, failure_of_network, fa
 from functions.core.recovery import OUTCOME_UNKNOWN, Status
 from tests.worker_world import ACTIONS, Died, World, crashes_at
 
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
 Answer = Callable[[Action], Failure | None]
 
 

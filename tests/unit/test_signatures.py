@@ -77,45 +77,15 @@ def standard(library: Any, prefix: str) -> Callable[[str, str], tuple[dict[str, 
     return sign
 
 
-def standard_accepts(library: Any) -> Callable[[str, dict[str, str], str, str], bool]:
-    def accepts(secret: str, headers: dict[str, str], body: str, url: str) -> bool:
-        try:
-            if library is svix:
-                library.Webhook(secret).verify(body, headers)
-            else:
-                library.Webhook(secret).verify(body, headers, json_parse=False)
-        except json.JSONDecodeError:
-            return True  # the signature held; the SDK then reads JSON
-        except Exception:  # noqa: BLE001  # each SDK has its own way to say no
-            return False
-        return True
-
-    return accepts
-
-
 def stripe_sign(secret: str, body: str) -> tuple[dict[str, str], str]:
     code = stripe.WebhookSignature._compute_signature(f"{NOW}.{body}", secret)
     return {"stripe-signature": f"t={NOW},v1={code}"}, URL
-
-
-def stripe_accepts(secret: str, headers: dict[str, str], body: str, url: str) -> bool:
-    try:
-        return bool(stripe.WebhookSignature.verify_header(body, headers["stripe-signature"], secret, tolerance=300))
-    except stripe.SignatureVerificationError:
-        return False
 
 
 def slack_sign(secret: str, body: str) -> tuple[dict[str, str], str]:
     signature = SignatureVerifier(secret).generate_signature(timestamp=str(NOW), body=body)
     assert signature is not None
     return {"x-slack-request-timestamp": str(NOW), "x-slack-signature": signature}, URL
-
-
-def slack_accepts(secret: str, headers: dict[str, str], body: str, url: str) -> bool:
-    try:
-        return SignatureVerifier(secret).is_valid_request(body, headers)
-    except ValueError:
-        return False  # its way to say that a moment is no number
 
 
 def recipe(header: str, write: Callable[[bytes], str]) -> Callable[[str, str], tuple[dict[str, str], str]]:
@@ -150,13 +120,13 @@ def shopify_writes(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
+# What a vendor's SDK makes of a delivery, for those that look at no clock; the others are asked in
+# `test_signatures_sdks.py`, where it stands still.
 VENDORS: dict[str, tuple[str, str, Any, Any]] = {
-    "standard-webhooks": (
-        "standard-webhooks", SVIX_SECRET, standard(standardwebhooks, "webhook"), standard_accepts(standardwebhooks),
-    ),
-    "svix": ("svix", SVIX_SECRET, standard(svix, "svix"), standard_accepts(svix)),
-    "stripe": ("stripe", "whsec_x", stripe_sign, stripe_accepts),
-    "slack": ("slack", "8f742231b10e8888abcd99yyyzzz85a5", slack_sign, slack_accepts),
+    "standard-webhooks": ("standard-webhooks", SVIX_SECRET, standard(standardwebhooks, "webhook"), None),
+    "svix": ("svix", SVIX_SECRET, standard(svix, "svix"), None),
+    "stripe": ("stripe", "whsec_x", stripe_sign, None),
+    "slack": ("slack", "8f742231b10e8888abcd99yyyzzz85a5", slack_sign, None),
     "github": (
         "github", "s3", recipe("x-hub-signature-256", github_writes),
         recipe_accepts("x-hub-signature-256", github_writes),
@@ -169,7 +139,7 @@ VENDORS: dict[str, tuple[str, str, Any, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("vendor", [name for name, (*_, accepts) in VENDORS.items() if accepts])
 @settings(max_examples=60)
 @given(body=st.text() | st.just("") | st.dictionaries(st.text(), st.integers()).map(json.dumps), data=st.data())
 def test_we_and_the_vendors_sdk_agree_on_any_body_and_on_any_one_bit_of_damage(
