@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from functions.ingress.answers import Rejection
+from functions.signatures import special
 from functions.signatures.providers import PROVIDERS
 from functions.signatures.scheme import Delivery
 from tests.ingress_fakes import NOW_MS, Gate
@@ -259,3 +260,27 @@ def test_every_provider_can_say_what_it_found() -> None:
         found = endpoint(name, secrets.get(name, "c2VjcmV0"), **more).verifier.findings(Delivery({}, b""))
         assert found.missing or name in ("adyen", "mailgun")  # those sign inside the body
         assert json.dumps(found.missing)
+
+
+def test_a_large_body_that_proves_nothing_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mailgun signs inside the body, so anybody can have it read: the log's sake is not worth doing that twice."""
+    read: list[int] = []
+
+    class Counting:
+        @staticmethod
+        def loads(text: bytes) -> object:
+            read.append(len(text))
+            return json.loads(text)
+
+    monkeypatch.setattr(special, "json", Counting)
+    verifier = endpoint("mailgun", SECRET).verifier
+    signature = {"timestamp": str(NOW - 3600), "token": "t", "signature": ""}
+    signature["signature"] = hmac.new(SECRET.encode(), f"{NOW - 3600}t".encode(), "sha256").hexdigest()
+    small = json.dumps({"signature": signature}).encode()
+    large = json.dumps({"signature": signature, "padding": "x" * 300_000}).encode()
+    for body, times in ((small, 2), (large, 1)):
+        read.clear()
+        delivery = Delivery({"content-type": "application/json"}, body, "POST", URL)
+        assert verifier.check(delivery, NOW_MS) is not None
+        assert (verifier.findings(delivery).signed_at_ms is not None) == (body is small)
+        assert len(read) == times
