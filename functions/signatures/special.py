@@ -351,8 +351,8 @@ class _BodyDigestVerifier:
         return None
 
     def findings(self, delivery: Delivery) -> Findings:
-        """Of the moment only: it goes by no header. Of a large body nothing: it has been read once already, for somebody
-        who may have proved nothing.
+        """Of the moment only: it goes by no header. Of a large body nothing: it has been read once already, for
+        somebody who may have proved nothing.
         """
         if len(delivery.body) > _MAX_EXPLAINED_BYTES:
             return Findings()
