@@ -123,15 +123,15 @@ def admit(item: LedgerItem | None, event: Event, now_ms: int) -> Admission:
         return Mismatch()
     if item.status is LedgerStatus.PROCESSING:
         return Busy(item.lease_until_ms) if item.lease_until_ms > now_ms else TakeOver(item)
-    if is_past_window(item, event):
+    if is_past_window(item.epoch_ms, event):
         return Afresh(item.epoch_ms)
     return Duplicate(in_window=event.repeat_window_seconds > 0, is_overtaken=is_overtaken(item, event))
 
 
-def is_past_window(item: LedgerItem, event: Event) -> bool:
-    """Whether the event is a new one that only looks like the item's (a customer may say "thanks" twice)."""
+def is_past_window(epoch_ms: int, event: Event) -> bool:
+    """Whether the event is a new one that only looks like that of this epoch (a customer may say "thanks" twice)."""
     window_ms = event.repeat_window_seconds * 1000
-    return window_ms > 0 and item.epoch_ms < event.received_at_ms - window_ms
+    return window_ms > 0 and epoch_ms < event.received_at_ms - window_ms
 
 
 def is_overtaken(item: LedgerItem, event: Event) -> bool:

@@ -38,7 +38,7 @@ class LedgerSeen:
 
     def is_known(self, event: Event, deadline: Deadline) -> bool:
         """See `Seen`: one read. What the worker has not taken from the queue yet is not known."""
-        from functions.core.ledger import LedgerStatus, ledger_key  # noqa: PLC0415  # no event waits for it
+        from functions.core.ledger import LedgerStatus, is_past_window, ledger_key  # noqa: PLC0415  # no event waits for it
 
         if self._items is None:
             self._items = self._connect()
@@ -50,6 +50,4 @@ class LedgerSeen:
             status, epoch_ms = LedgerStatus(item["status"]["S"]), int(item["epoch"]["N"])
         except (KeyError, TypeError, ValueError) as exc:
             raise StorageUnavailable("the ledger's item cannot be read") from exc
-        window_ms = event.repeat_window_seconds * 1000
-        is_past = window_ms > 0 and epoch_ms < event.received_at_ms - window_ms
-        return status is LedgerStatus.PROCESSING or not is_past
+        return status is LedgerStatus.PROCESSING or not is_past_window(epoch_ms, event)

@@ -120,7 +120,7 @@ class Admitted:
         """With its ledger item. What was claimed for real is never shadowed: somebody left it half done."""
         real = items.get(self.real_key)
         is_claimed = real is not None and (
-            real.status is LedgerStatus.PROCESSING or not is_past_window(real, self.event)
+            real.status is LedgerStatus.PROCESSING or not is_past_window(real.epoch_ms, self.event)
         )
         key = self.real_key if is_claimed else self.key
         return replace(self, key=key, item=items.get(key))
@@ -282,7 +282,7 @@ class FirstPass:
         if admitted.is_shadow:
             return await self._settle_shadow(admitted, item)
         result = await self._act(admitted, item, old_lease_ms)
-        if isinstance(result, Settled) and (is_past_window(item, event) or is_overtaken(item, event)):
+        if isinstance(result, Settled) and (is_past_window(item.epoch_ms, event) or is_overtaken(item, event)):
             return Later(1, "another, equal event was finished first")
         return result
 
