@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 TOLERANCE_SECONDS = 300
 MAX_SIGNATURES = 32  # in one header; each costs a comparison per secret
 MAX_FORM_FIELDS = 2000
+NO_CRYPTOGRAPHY = "public keys need the package cryptography, which is not installed here"
 
 
 class Reason(StrEnum):
@@ -235,7 +236,7 @@ class KeyedDigest:
         for number, secret in enumerate(secrets, start=1):
             try:
                 if self.public_key and secret.startswith(self.public_key.key_prefix):
-                    public_keys.append(_ed25519(secret.removeprefix(self.public_key.key_prefix)))
+                    public_keys.append(ed25519(secret.removeprefix(self.public_key.key_prefix), Encoding.BASE64))
                 else:
                     keys.append(self.secret_form.key(secret))
             except UnusableSecret as exc:
@@ -450,16 +451,20 @@ def bytes_of_base64(text: str) -> bytes:
     return found if base64.b64encode(found).decode() == text else b""
 
 
-def _ed25519(public_key: str) -> Callable[[bytes, bytes], bool]:
+def ed25519(public_key: str, written: Encoding) -> Callable[[bytes, bytes], bool]:
+    """A verifier of Ed25519 signatures; the key is 32 bytes in that writing. Raises `UnusableSecret`."""
     try:
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # only public keys need it
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415  # as above
     except ImportError as exc:
-        raise UnusableSecret("public keys need the package cryptography, which is not installed here") from exc
+        raise UnusableSecret(NO_CRYPTOGRAPHY) from exc
+    is_hex = written is Encoding.HEX
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
+        raw = bytes.fromhex(public_key) if is_hex else base64.b64decode(public_key, validate=True)
+        key = Ed25519PublicKey.from_public_bytes(raw)
     except (binascii.Error, ValueError) as exc:
-        raise UnusableSecret("it is not an Ed25519 public key in base64") from exc
+        name = "hexadecimal" if is_hex else "base64"
+        raise UnusableSecret(f"it is not an Ed25519 public key in {name}") from exc
 
     def is_signature(signature: bytes, content: bytes) -> bool:
         try:

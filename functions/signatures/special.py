@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functions.core.pointer import resolve, text_at
 from functions.signatures.scheme import (
     MAX_SIGNATURES,
+    NO_CRYPTOGRAPHY,
     TOLERANCE_SECONDS,
     Delivery,
     Encoding,
@@ -26,6 +27,7 @@ from functions.signatures.scheme import (
     UnusableSecret,
     Verifier,
     bytes_of_base64,
+    ed25519,
 )
 
 IsSignature = Callable[[bytes, bytes], bool]
@@ -150,24 +152,7 @@ class _UnsolicitedVerifier:
 
 def ed25519_key(text: str) -> IsSignature:
     """A verifier of Ed25519 signatures; the key is 32 bytes in hexadecimal. Raises `UnusableSecret`."""
-    try:
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # only public keys need it
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415  # as above
-    except ImportError as exc:
-        raise UnusableSecret(_NO_CRYPTOGRAPHY) from exc
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
-    except ValueError as exc:
-        raise UnusableSecret("it is not an Ed25519 public key in hexadecimal") from exc
-
-    def is_signature(signature: bytes, content: bytes) -> bool:
-        try:
-            key.verify(signature, content)
-        except InvalidSignature:
-            return False
-        return True
-
-    return is_signature
+    return ed25519(text, Encoding.HEX)
 
 
 def p256_key(text: str) -> IsSignature:
@@ -178,7 +163,7 @@ def p256_key(text: str) -> IsSignature:
         from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415  # as above
         from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415  # as above
     except ImportError as exc:
-        raise UnusableSecret(_NO_CRYPTOGRAPHY) from exc
+        raise UnusableSecret(NO_CRYPTOGRAPHY) from exc
     try:
         key = load_der_public_key(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError, UnsupportedAlgorithm) as exc:
@@ -195,9 +180,6 @@ def p256_key(text: str) -> IsSignature:
         return True
 
     return is_signature
-
-
-_NO_CRYPTOGRAPHY = "public keys need the package cryptography, which is not installed here"
 
 
 @dataclass(frozen=True, slots=True)
