@@ -1,11 +1,14 @@
-"""What a message of the events queue bears beside its body, whoever sends it: ingress, or the sweeper from the spill.
+"""What a message of the events queue bears beside its body, and how its sender knows that it has arrived; whoever that
+is: ingress, or the sweeper from the spill.
 
 Standard library only: it is in the way of a webhook.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from functions.core.event import Event
@@ -38,3 +41,9 @@ def attributes_of(event: Event) -> dict[str, MessageAttributeValueTypeDef]:
     }
     attributes["received_at"] = {"DataType": "Number", "StringValue": str(event.received_at_ms)}
     return attributes
+
+
+def is_receipt(answer: Mapping[str, object], message: str) -> bool:
+    """Whether SQS says, in an answer of SendMessage, that it has this very message."""
+    digest = hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()
+    return bool(answer.get("MessageId")) and answer.get("MD5OfMessageBody") == digest

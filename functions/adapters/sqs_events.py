@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
 
 from functions.adapters.aws import border, code_of
-from functions.adapters.message_attributes import attributes_of
+from functions.adapters.message_attributes import attributes_of, is_receipt
 from functions.core.event import Event
 from functions.core.failure import StorageRefused, StorageUnavailable
 
@@ -44,6 +43,5 @@ class SqsEvents:
                 if code_of(exc).removesuffix("Exception") in _REFUSED:
                     raise StorageRefused(f"send a spilled message: {code_of(exc)}") from exc
                 raise
-        digest = hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()
-        if not answer.get("MessageId") or answer.get("MD5OfMessageBody") != digest:
+        if not is_receipt(answer, message):
             raise StorageUnavailable("send a spilled message: the answer is not what SQS says of this message")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from functions.adapters.aws_wire import Service, check
-from functions.adapters.message_attributes import attributes_of
+from functions.adapters.message_attributes import attributes_of, is_receipt
 from functions.core.event import Event
 from functions.core.failure import StorageUnavailable
 
@@ -35,6 +33,5 @@ class SqsQueue:
         }
         answer, document = self._service.call_json("AmazonSQS.SendMessage", "1.0", request, timeout_seconds)
         check("SendMessage", answer)
-        digest = hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()
-        if not document.get("MessageId") or document.get("MD5OfMessageBody") != digest:
+        if not is_receipt(document, message):
             raise StorageUnavailable("SendMessage failed: the answer is not what SQS says of this message")
