@@ -45,7 +45,7 @@ from functions.core.catalog import (
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS, REPLY_EXPIRES_SECONDS
 from functions.core.event import digest
 from functions.core.failure import HoldfastError
-from functions.core.integration import INTAKE, Integration, KindRules
+from functions.core.integration import INTAKE, Integration, KindRules, Rate
 from functions.core.retry import RetryPolicy
 from functions.core.text import plain
 
@@ -174,6 +174,9 @@ def _integrations(directory: Path) -> tuple[dict[str, Integration], dict[str, In
             policy=RetryPolicy(row.policy.max_attempts, tuple(row.policy.waits_seconds), row.policy.budget_seconds),
             deadline_seconds=row.deadline_seconds,
             definite_statuses=frozenset(row.definite_statuses),
+            channel=row.channel,
+            hosts=frozenset(row.hosts),
+            rate=None if row.rate is None else Rate(row.rate.per_second, row.rate.burst),
         )
         profiles[key] = IntegrationProfile(
             provider=row.provider,

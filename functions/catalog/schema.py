@@ -63,6 +63,13 @@ class KindModel(_Model):
         return self
 
 
+class RateModel(_Model):
+    """How often an integration may be called."""
+
+    per_second: float = Field(gt=0, le=10_000)
+    burst: int = Field(ge=1, le=10_000)
+
+
 class IntegrationModel(_Model):
     """One entry of `integrations.toml`. No call may last longer than the gate's arithmetic allows (architecture §9)."""
 
@@ -75,6 +82,9 @@ class IntegrationModel(_Model):
     policy: PolicyModel
     kinds: dict[str, KindModel] = Field(default_factory=dict)
     definite_statuses: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=list)
+    channel: Annotated[str, StringConstraints(pattern=r"^(email|sms|)$")] = ""
+    hosts: list[Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,253}$")]] = Field(default_factory=list)
+    rate: RateModel | None = None
     own_identities: list[Line] = Field(default_factory=list)
     status_url: str = Field(default="", pattern=r"^(https://\S+)?$")
     support_contact: str = Field(default="", max_length=200)

@@ -29,11 +29,30 @@ class KindRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How often an integration may be called: so many calls a second in the long run, so many at once."""
+
+    per_second: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        if not self.per_second > 0 or self.burst < 1:
+            raise ValueError("a rate allows something: per_second over 0, burst of at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Integration:
-    """One integration of the catalog. `deadline_seconds` bounds one call of it, on the wall clock."""
+    """One integration of the catalog. `deadline_seconds` bounds one call of it, on the wall clock.
+
+    `channel` is the way to people that it serves (`email`, `sms`); empty where it needs no contact of theirs. `hosts`
+    are the only ones its base URL may name. Without a `rate` none is limited.
+    """
 
     id: str
     kinds: Mapping[str, KindRules] = field(default_factory=dict)
     policy: RetryPolicy = RetryPolicy()
     deadline_seconds: float = 8.0
     definite_statuses: frozenset[int] = frozenset()
+    channel: str = ""
+    hosts: frozenset[str] = frozenset()
+    rate: Rate | None = None

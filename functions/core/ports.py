@@ -358,11 +358,16 @@ class SettingState:
 class Call:
     """What goes with an action to its provider, for correlation. `deadline_ms` is wall clock, enforced by the caller
     too.
+
+    `contact` is the recipient's address on the integration's channel, where it has one: it stands in no decision, row,
+    log or ledger item, and is read right before each send.
     """
 
     request_id: str
     traceparent: str
     deadline_ms: int
+    tenant: str = ""
+    contact: str = field(default="", repr=False)
 
 
 class Provider(Protocol):

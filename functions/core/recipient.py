@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from functions.core.event import digest
+from functions.core.gate import Standing
 
 _PHONE = re.compile(r"\+?[0-9][0-9 ().\-/]{5,30}\Z")
 PSEUDONYM_LENGTH = 32
@@ -23,3 +26,36 @@ def recipient_of(tenant: str, contact: str) -> str:
     if _PHONE.match(spelled):
         spelled = "".join(character for character in spelled if character in "+0123456789")
     return digest("recipient", tenant, spelled)[:PSEUDONYM_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What is known of a recipient.
+
+    `opted_out` counts on every channel and wins over everything; `blocked` names the channels whose contact is wrong,
+    and counts there alone (requirements.md: "opt-out"). `consent` and `contacts` are by channel. A contact stands
+    nowhere else, and in no text that is logged.
+    """
+
+    opted_out: bool = False
+    consent: Mapping[str, bool] = field(default_factory=dict)
+    contacts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    blocked: frozenset[str] = frozenset()
+    is_readable: bool = True
+
+
+def standing_on(person: Person, channel: str) -> Standing:
+    """Whether they may be contacted on that channel.
+
+    Where a channel needs a contact of theirs, it also needs their consent, and nobody has given it by saying nothing
+    (register 000.8: "no consent" is the default). A conversation that they began (channel empty) needs neither.
+    """
+    if not person.is_readable:
+        return Standing.UNKNOWN
+    if person.opted_out or channel in person.blocked:
+        return Standing.SUPPRESSED
+    if not channel:
+        return Standing.NO_CONSENT if person.consent.get("", True) is False else Standing.ALLOWED
+    if not person.consent.get(channel, False) or not person.contacts.get(channel):
+        return Standing.NO_CONSENT
+    return Standing.ALLOWED
