@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from functions.core.decision import Decision
 from functions.core.event import Event
+from functions.core.machine import ABSENT, Machine, steps
 
 RETENTION_SECONDS = 35 * 86_400
 LEASE_MARGIN_MS = 5_000  # beyond the function's timeout
@@ -38,6 +39,48 @@ class ActionStatus(StrEnum):
     SUPERSEDED = "superseded"
     RECOVERY = "recovery"
     NOT_NEEDED = "not_needed"
+
+
+EVENT = Machine(
+    "event",
+    "An accepted event: its ledger item, one conditional write a step. What keeps an event from being claimed at all "
+    "(a held source, mode `hold`, an unreadable body) becomes a row of `intake`, and the item is not touched.",
+    steps(
+        (ABSENT, "claim", "processing", "Owner, lease, decision, every action `todo`, generation 1"),
+        (
+            "processing",
+            "claim, lease ended",
+            "=",
+            "A takeover: new owner and lease, generation + 1, decision as it was",
+        ),
+        ("processing", "claim, lease live", "=", "Refused: come back at the lease's end"),
+        ("processing|settled", "claim, other payload", "=", "Refused: a row `PAYLOAD_MISMATCH` for a person"),
+        ("processing", "mark", "=", "One action's mark, by owner and generation"),
+        ("processing", "release", "=", "Untouched: the lease ends at once, by owner and generation"),
+        ("processing", "settle", "settled", "Every mark, and a row per unfinished action, by owner and generation"),
+        ("settled", "claim", "=", "Refused: a duplicate, acknowledged and counted"),
+        (
+            "settled",
+            "claim, window over",
+            "processing",
+            "Only without ids: a new epoch, decided afresh, generation + 1",
+        ),
+    ),
+)
+
+ACTION = Machine(
+    "action",
+    "An action of a claimed event, as its ledger item marks it. Once that is settled, the action's row says more.",
+    steps(
+        (ABSENT, "claim", "todo", "With the decision"),
+        ("todo", "mark", "trying", "A `blind` action is about to be sent: a takeover must know"),
+        ("todo|trying", "act", "done", "The provider did it, or had done it"),
+        ("todo", "act", "superseded", "Its target was set by somebody else since the decision"),
+        ("todo|trying", "gate", "suppressed", "Final for the machine; its row waits for a person, its stand-in runs"),
+        ("todo", "stand in", "not_needed", "What it stands in for was not suppressed, or the mode is shadow"),
+        ("todo|trying", "act", "recovery", "Failed, parked, blocked or unclear: a row has it from here on"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from functions.core.failure import (
 )
 from functions.core.gate import WaitingFor
 from functions.core.integration import KindRules
+from functions.core.machine import ABSENT, Machine, steps
 from functions.core.retry import RetryPolicy, is_exhausted, wait_ms
 
 HISTORY_LENGTH = 20
@@ -167,6 +168,57 @@ class Row:
         return self.updated_at_ms // 1000 + kept
 
 
+ENDED = "replayed, ended"  # a replay that did what was asked; the status stays `replayed`, the result tells
+
+ROW = Machine(
+    "recovery row",
+    "An unfinished action, or an event that waits or is dead: the recovery table. Each step is one write on condition "
+    "of the version seen, which it raises by one, with its audit event in the same transaction.",
+    steps(
+        (ABSENT, "parked_first", "pending", "The gate, a parent or a settle delay keeps it from its first attempt"),
+        (ABSENT, "failed_first", "pending", "The credential was refused: no attempt is spent, it waits for another"),
+        (ABSENT, "failed_first", "retrying", "The first attempt failed and attempts are left: due after its wait"),
+        (ABSENT, "failed_first", "failed", "Not worth a retry, or nobody can tell what it did"),
+        (ABSENT, "failed_first", "dlq", "It was the only attempt"),
+        (ABSENT, "suppressed_first|expired_first|held_first", "failed", "`SUPPRESSED`, `EXPIRED`, `HELD`: untried"),
+        (ABSENT, "unknown_first", "failed", "`OUTCOME_UNKNOWN`: its owner died in a send that nothing can look up"),
+        (ABSENT, "dead_first", "failed", "An event that only a person can judge"),
+        (ABSENT, "dead_first", "dlq", "An event that cannot be processed, or whose message a queue gave up"),
+        ("pending|retrying|replayed", "hinted", "=", "The sweeper sends a hint: due again if nothing comes of it"),
+        ("pending|retrying|replayed", "put_off", "=", "The sweeper cannot use it now: due later"),
+        ("pending|retrying", "claim", "retrying", "A lease, and one attempt more; an ended lease is a takeover"),
+        ("replayed", "claim", "=", "A lease, and one attempt more"),
+        ("pending|retrying|replayed", "defer", "=", "Put off, no attempt spent"),
+        ("retrying", "defer", "pending", "Put off before it was ever tried: the claim is given back"),
+        ("pending", "release", "=", "A required action is done: due when that was the last"),
+        ("retrying", "after_attempt", "retrying", "Failed, attempts left: due after its wait"),
+        ("retrying", "after_attempt", "pending", "The credential was refused at the first attempt: it waits"),
+        ("replayed", "after_attempt", "=", "A stated wait, a refused credential, or one last look"),
+        ("retrying|replayed", "after_attempt", "failed", "Not worth a retry, or nobody can tell what it did"),
+        ("retrying|replayed", "after_attempt", "dlq", "Attempts or time are used up"),
+        ("retrying|replayed", "absent", "dlq", "The look after the last attempt found nothing: effect `none`"),
+        ("retrying|replayed", "unknown_outcome", "failed", "`OUTCOME_UNKNOWN`: for a person"),
+        ("retrying|replayed", "worker_died", "dlq", "`WORKER_DIED`: three claims in a row had no end"),
+        ("pending|retrying|replayed", "poisoned", "dlq", "`POISONED`: a queue gave its hint up"),
+        ("retrying|replayed", "suppress", "failed", "`SUPPRESSED`: the claim was no attempt"),
+        ("retrying", "succeeded", "succeeded", "Done or superseded; what waits for it is released with it"),
+        ("replayed", "succeeded", ENDED, "Done or superseded, by a replay"),
+        (
+            "pending|retrying|replayed|failed|dlq",
+            "end",
+            "failed",
+            "`CANCELLED`, `EXPIRED`, `DISMISSED`, `DONE_BY_HAND`",
+        ),
+        ("failed|dlq", "replay", "replayed", "A person asks for one attempt more, under the same key"),
+    ),
+)
+
+
+def state_of(row: Row) -> str:
+    """Where in the table a row is."""
+    return ENDED if row.status is Status.REPLAYED and row.result else row.status.value
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One conditional write. `before` None: put if absent; else replace the row if it still has `before.version`."""
@@ -247,6 +299,8 @@ def _state(row: Row) -> str:
 def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
     """The row one version on, with the step in its history."""
     after = replace(row, version=row.version + 1, updated_at_ms=now_ms, **fields)
+    if (row.status, row.result) != (after.status, after.result):
+        ROW.require(state_of(row), state_of(after), row.recovery_id)
     entry: dict[str, Any] = {"at": now_ms, "from": row.status.value, "to": after.status.value, "why": why[:160]}
     return replace(after, history=(*row.history, entry)[-HISTORY_LENGTH:])
 
@@ -256,6 +310,7 @@ def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
 
 def _first(row: Row, status: Status, why: str, **fields: Any) -> Row:
     """The blank as it is first stored, with that step as its history."""
+    ROW.require(ABSENT, status.value, row.recovery_id)
     entry = {"at": row.created_at_ms, "from": "", "to": status.value, "why": why[:160]}
     return replace(row, status=status, history=(entry,), **fields)
 

@@ -13,11 +13,22 @@ from typing import Any
 
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.event import digest
+from functions.core.machine import ABSENT, Machine, steps
 from functions.core.ports import ReplayJob
 from functions.core.recovery import SUPPRESSED, Row, Status, why_not_replayable
 from functions.core.switches import SwitchView
 
 REPLAYABLE = (Status.FAILED, Status.DLQ)
+
+JOB = Machine(
+    "replay job",
+    "One call of replay λ: its record among the control items, and an audit event for its beginning and its end. What "
+    "it does to a row is that row's `replay`.",
+    steps(
+        (ABSENT, "start", "running", "Who, why, which filter, how many were meant; nothing is replayed before that"),
+        ("running", "finish", "finished", "What became of each row that was meant"),
+    ),
+)
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 50
 
@@ -139,6 +150,8 @@ class Tally:
 def job_event(job: ReplayJob, request_id: str) -> AuditEvent:
     """The audit event of a job's beginning, or of its end once it has one."""
     is_over = job.finished_at_ms > 0
+    before, after = ("running", "finished") if is_over else (ABSENT, "running")
+    JOB.require(before, after, job.job_id)
     state = {"filter": json.loads(job.filter), "limit": job.limit, "matched": job.matched}
     if is_over:
         state |= {"replayed": job.replayed, "skipped": dict(job.skipped)}
@@ -152,10 +165,8 @@ def job_event(job: ReplayJob, request_id: str) -> AuditEvent:
         affected_entity="replay_job",
         affected_id=job.job_id,
         request_id=request_id,
-        before_state='{"status":"running"}' if is_over else "",
-        after_state=json.dumps(
-            {"status": "finished" if is_over else "running", **state}, separators=(",", ":"), sort_keys=True
-        ),
+        before_state=json.dumps({"status": before}, separators=(",", ":")) if is_over else "",
+        after_state=json.dumps({"status": after, **state}, separators=(",", ":"), sort_keys=True),
         recovery_status=Status.REPLAYED.value,
         reason=job.reason,
         job_id=job.job_id,

@@ -23,6 +23,7 @@ from functions.core.failure import (
 )
 from functions.core.gate import Expire, Park, Suppress, WaitingFor
 from functions.core.ledger import (
+    ACTION,
     LEASE_MARGIN_MS,
     ActionMark,
     ActionStatus,
@@ -183,7 +184,8 @@ class FirstPass:
             case TakeOver(item):
                 if admitted.switches.mode is Mode.HOLD:
                     return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
-                return await self._claim(admitted, item.decision, None, old_lease_ms=item.lease_until_ms)
+                # A claim that was released untouched ended at 0: nothing of it can have been sent.
+                return await self._claim(admitted, item.decision, None, old_lease_ms=item.lease_until_ms or None)
 
     # -------------------------------------------------------------------------------------------------------- deciding
 
@@ -572,6 +574,9 @@ class _Work:
         self._mark(action, status)
 
     def _mark(self, action: Action, status: ActionStatus, provider_id: str = "") -> None:
+        before = self._status(action.name)
+        if status is not before:
+            ACTION.require(before.value, status.value, action.action_id)
         self.marks[action.name] = ActionMark(status, provider_id)
 
     def _status(self, name: str) -> ActionStatus:

@@ -103,6 +103,30 @@ def test_a_takeover_without_time_left_hands_on_until_when_the_dead_worker_may_ha
     assert [name for _, name in world.provider.sent].count("reply") == 1
 
 
+def test_what_a_worker_gave_back_untouched_is_simply_sent_by_the_next() -> None:
+    """Nobody can have sent it, so nothing is looked up or read first, and no settle delay is waited for."""
+    world = World(("tag", "assign", "reply"))
+    event = world.event()
+    world.accept(event)
+
+    def slow(op: str) -> None:
+        if op == "ledger.claim" and not world.faults.calls.count("ledger.release"):
+            world.clock.advance(50_000)  # of the 54 s of an invocation
+
+    world.faults.on_after = slow
+    world.deliver()
+    assert world.faults.calls.count("ledger.release") == 1
+    assert not world.provider.sent
+
+    world.clock.advance(10_000)
+    world.deliver()
+
+    assert [name for _, name in world.provider.sent] == ["tag", "assign", "reply"]
+    assert not [op for op in world.faults.calls if op.startswith(("provider.look_up", "provider.read_setting"))]
+    world.check_settled(event)
+    assert world.quiet.counts.get("takeovers", 0) == 0
+
+
 def test_a_reply_is_not_sent_with_a_new_credential_after_the_kill_switch_was_thrown() -> None:
     """The gate is asked before every first byte: the second try after a refused credential is one."""
     world = World(("tag", "reply", "instead"))

@@ -124,7 +124,9 @@ def test_a_settled_event_is_never_taken_over_and_one_in_work_never_acknowledged(
         assert seen == (Busy(found.lease_until_ms) if lease_ms > 0 else TakeOver(found))
     else:
         is_new = bool(window_seconds) and received_ms > window_seconds * 1000
-        assert seen == (Afresh(NOON_MS) if is_new else Duplicate(in_window=window_seconds > 0))
+        is_overtaken = bool(window_seconds) and received_ms < -window_seconds * 1000
+        known = Duplicate(in_window=window_seconds > 0, is_overtaken=is_overtaken)
+        assert seen == (Afresh(NOON_MS) if is_new else known)
 
 
 def claim_of(what: Event) -> Claim:

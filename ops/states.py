@@ -1,0 +1,56 @@
+"""`docs/states.md`: the state machines of core, made from the tables that the code obeys.
+
+python -m ops.states
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from functions.core.ledger import ACTION, EVENT
+from functions.core.machine import Machine, Step
+from functions.core.recovery import ROW
+from functions.core.replay import JOB
+
+PATH = Path(__file__).resolve().parent.parent / "docs" / "states.md"
+MACHINES: tuple[Machine, ...] = (EVENT, ACTION, ROW, JOB)
+
+_HEAD = """# States
+
+What each thing that Holdfast keeps can be, what can happen to it, and what that makes of it. Made by
+`python -m ops.states` from the tables in `functions/core`, which the code itself asks before it builds a transition:
+what is not in a table raises `IllegalTransition`. `(none)` is what is not stored yet.
+"""
+
+
+def text() -> str:
+    """The page as it is checked in."""
+    return "\n".join([_HEAD, *(_section(machine) for machine in MACHINES)])
+
+
+def _section(machine: Machine) -> str:
+    rows = [f"| {' | '.join(cells)} |" for cells in _cells(machine.steps)]
+    head = ["| in | happens | then | what is written |", "|---|---|---|---|"]
+    return "\n".join([f"## {machine.name.capitalize()}", "", machine.about, "", *head, *rows, ""])
+
+
+def _cells(steps: Iterable[Step]) -> list[tuple[str, str, str, str]]:
+    """Lines that differ only in where they begin stand together."""
+    together: dict[tuple[str, str, str], list[str]] = {}
+    for step in steps:
+        stays = step.state == step.next
+        together.setdefault((step.event, "" if stays else step.next, step.what), []).append(step.state)
+    return [
+        (", ".join(f"`{state}`" for state in states), event, f"`{then}`" if then else "the same", what)
+        for (event, then, what), states in together.items()
+    ]
+
+
+def main() -> None:
+    """Write the page where it is checked in."""
+    PATH.write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

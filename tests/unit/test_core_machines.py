@@ -1,0 +1,237 @@
+"""Each machine of core keeps to its table, and each line of a table can be walked (docs/states.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from functions.core.attempt import Superseded
+from functions.core.decision import Repeat
+from functions.core.failure import Done, IllegalTransition, RootCause
+from functions.core.gate import WaitingFor
+from functions.core.ledger import ACTION, EVENT, ActionStatus, LedgerStatus
+from functions.core.machine import ABSENT, Machine, Step, steps
+from functions.core.ports import ReplayJob
+from functions.core.recovery import (
+    ENDED,
+    ROW,
+    Change,
+    Row,
+    Status,
+    absent,
+    after_attempt,
+    claim,
+    dead_first,
+    defer,
+    end,
+    expired_first,
+    failed_first,
+    held_first,
+    hinted,
+    parked_first,
+    poisoned,
+    put_off,
+    release,
+    replay,
+    state_of,
+    succeeded,
+    suppress,
+    suppressed_first,
+    unknown_first,
+    unknown_outcome,
+    worker_died,
+)
+from functions.core.replay import JOB, job_event
+from functions.core.retry import RetryPolicy
+from ops.states import MACHINES, PATH, text
+from tests.unit.builders import (
+    CONNECT_REFUSED,
+    HTTP_401,
+    HTTP_422,
+    MINUTE,
+    NOON_MS,
+    RULES,
+    SECOND,
+    Chance,
+    blank,
+    stated_429,
+)
+
+RNG = Chance(1.0)
+ONE, TWO = RetryPolicy(1, ()), RetryPolicy(2, (60,))
+
+
+def test_the_page_of_states_is_made_from_the_tables() -> None:
+    assert PATH.read_text(encoding="utf-8") == text(), "run: python -m ops.states"
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_no_table_says_two_things_of_one_event_but_the_rows_by_what_came_of_it(machine: Machine) -> None:
+    lines = [(step.state, step.event, step.next) for step in machine.steps]
+    assert len(set(lines)) == len(lines)
+    starts = {step.state for step in machine.steps} - {step.next for step in machine.steps if step.state != step.next}
+    assert starts == {ABSENT}, "everything begins as what is not stored, and everything else can be reached"
+
+
+def test_a_table_is_asked_by_state_and_event() -> None:
+    machine = Machine(
+        "lamp", "", steps((ABSENT, "make", "off", ""), ("off|on", "press", "=", ""), ("off", "turn", "on", ""))
+    )
+    assert machine.states == (ABSENT, "off", "on")
+    assert machine.next("off", "turn") == "on"
+    assert machine.next("on", "press") == "on"
+    with pytest.raises(IllegalTransition, match="lamp: 'turn' cannot happen in 'on'"):
+        machine.next("on", "turn")
+    with pytest.raises(IllegalTransition, match="7: lamp has no way from 'on' to 'off'"):
+        machine.require("on", "off", "7")
+
+
+# ------------------------------------------------------------------------------------------------------ recovery rows
+
+
+def first(**fields: Any) -> Row:
+    """A blank of an action that can be looked up."""
+    return replace(blank(Repeat.LOOKUP), **fields)
+
+
+def pending() -> Row:
+    return parked_first(first(), WaitingFor.HEALTH, "down", NOON_MS).after
+
+
+def claimed(row: Row) -> Row:
+    return claim(row, NOON_MS, NOON_MS + MINUTE, "req").after
+
+
+def waiting() -> Row:
+    return failed(claimed(pending()), CONNECT_REFUSED, RetryPolicy()).after
+
+
+def failed(row: Row, failure: Any, policy: RetryPolicy = TWO) -> Change:
+    return after_attempt(row, RULES[Repeat.LOOKUP], policy, failure, NOON_MS, RNG, 1.0, was_sent=True)
+
+
+def failed_at_first(failure: Any, policy: RetryPolicy = TWO) -> Change:
+    return failed_first(first(), RULES[Repeat.LOOKUP], policy, failure, NOON_MS, RNG, 1.0)
+
+
+def dead(status: Status) -> Row:
+    return replace(first(), status=status, effect=replace(first()).effect, expires_at_ms=NOON_MS + MINUTE)
+
+
+def replayed() -> Row:
+    return replay(dead(Status.DLQ), NOON_MS, actor="ada", reason="why", request_id="r", job_id="j", scale=1.0).after
+
+
+def abandoned(row: Row) -> Row:
+    return replace(claimed(row), lease_until_ms=NOON_MS)
+
+
+WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
+    (ABSENT, "parked_first", "pending"): lambda: parked_first(first(), WaitingFor.HEALTH, "down", NOON_MS),
+    (ABSENT, "failed_first", "pending"): lambda: failed_at_first(HTTP_401),
+    (ABSENT, "failed_first", "retrying"): lambda: failed_at_first(CONNECT_REFUSED),
+    (ABSENT, "failed_first", "failed"): lambda: failed_at_first(HTTP_422),
+    (ABSENT, "failed_first", "dlq"): lambda: failed_at_first(CONNECT_REFUSED, ONE),
+    (ABSENT, "suppressed_first|expired_first|held_first", "failed"): lambda: suppressed_first(first(), "off"),
+    (ABSENT, "unknown_first", "failed"): lambda: unknown_first(first(), "died"),
+    (ABSENT, "dead_first", "failed"): lambda: dead_first(first(), "X", "x", RootCause.CODE_DEFECT, Status.FAILED),
+    (ABSENT, "dead_first", "dlq"): lambda: dead_first(first(), "X", "x", RootCause.CODE_DEFECT, Status.DLQ),
+    ("pending", "hinted", "pending"): lambda: hinted(pending(), NOON_MS, 1.0),
+    ("retrying", "hinted", "retrying"): lambda: hinted(waiting(), NOON_MS, 1.0),
+    ("replayed", "hinted", "replayed"): lambda: hinted(replayed(), NOON_MS, 1.0),
+    ("pending", "put_off", "pending"): lambda: put_off(pending(), NOON_MS + 1),
+    ("retrying", "put_off", "retrying"): lambda: put_off(waiting(), NOON_MS + 1),
+    ("replayed", "put_off", "replayed"): lambda: put_off(replayed(), NOON_MS + 1),
+    ("pending", "claim", "retrying"): lambda: claim(pending(), NOON_MS, NOON_MS + 1, "r"),
+    ("retrying", "claim", "retrying"): lambda: claim(waiting(), NOON_MS + MINUTE, NOON_MS + 2 * MINUTE, "r"),
+    ("replayed", "claim", "replayed"): lambda: claim(replayed(), NOON_MS, NOON_MS + 1, "r"),
+    ("pending", "defer", "pending"): lambda: defer(pending(), WaitingFor.SWITCH, "x", NOON_MS, NOON_MS, uncount=False),
+    ("retrying", "defer", "retrying"): lambda: defer(
+        waiting(), WaitingFor.SWITCH, "x", NOON_MS, NOON_MS, uncount=False
+    ),
+    ("replayed", "defer", "replayed"): lambda: defer(
+        replayed(), WaitingFor.SWITCH, "x", NOON_MS, NOON_MS, uncount=False
+    ),
+    ("retrying", "defer", "pending"): lambda: defer(
+        claimed(pending()), WaitingFor.SWITCH, "x", NOON_MS, NOON_MS, uncount=True
+    ),
+    ("pending", "release", "pending"): lambda: release(replace(pending(), waits_for=("p",)), "p", NOON_MS),
+    ("retrying", "after_attempt", "retrying"): lambda: failed(claimed(pending()), CONNECT_REFUSED),
+    ("retrying", "after_attempt", "pending"): lambda: failed(claimed(pending()), HTTP_401),
+    ("replayed", "after_attempt", "replayed"): lambda: failed(claimed(replayed()), stated_429(SECOND)),
+    ("retrying", "after_attempt", "failed"): lambda: failed(claimed(pending()), HTTP_422),
+    ("replayed", "after_attempt", "failed"): lambda: failed(claimed(replayed()), HTTP_422),
+    ("retrying", "after_attempt", "dlq"): lambda: failed(claimed(pending()), CONNECT_REFUSED, ONE),
+    ("replayed", "after_attempt", "dlq"): lambda: failed(claimed(replayed()), CONNECT_REFUSED),
+    ("retrying", "absent", "dlq"): lambda: absent(replace(claimed(pending()), verify_only=True), NOON_MS),
+    ("replayed", "absent", "dlq"): lambda: absent(replace(claimed(replayed()), verify_only=True), NOON_MS),
+    ("retrying", "unknown_outcome", "failed"): lambda: unknown_outcome(claimed(pending()), "x", NOON_MS),
+    ("replayed", "unknown_outcome", "failed"): lambda: unknown_outcome(claimed(replayed()), "x", NOON_MS),
+    ("retrying", "worker_died", "dlq"): lambda: worker_died(abandoned(pending()), NOON_MS),
+    ("replayed", "worker_died", "dlq"): lambda: worker_died(abandoned(replayed()), NOON_MS),
+    ("pending", "poisoned", "dlq"): lambda: poisoned(pending(), "x", NOON_MS),
+    ("retrying", "poisoned", "dlq"): lambda: poisoned(waiting(), "x", NOON_MS),
+    ("replayed", "poisoned", "dlq"): lambda: poisoned(replayed(), "x", NOON_MS),
+    ("retrying", "suppress", "failed"): lambda: suppress(claimed(pending()), "off", NOON_MS),
+    ("replayed", "suppress", "failed"): lambda: suppress(claimed(replayed()), "off", NOON_MS),
+    ("retrying", "succeeded", "succeeded"): lambda: succeeded(claimed(pending()), Done(), NOON_MS),
+    ("replayed", "succeeded", ENDED): lambda: succeeded(claimed(replayed()), Superseded(), NOON_MS),
+    ("pending", "end", "failed"): lambda: end(pending(), "EXPIRED", "late", NOON_MS),
+    ("retrying", "end", "failed"): lambda: end(waiting(), "DISMISSED", "no", NOON_MS),
+    ("replayed", "end", "failed"): lambda: end(replayed(), "CANCELLED", "no", NOON_MS),
+    ("failed", "end", "failed"): lambda: end(dead(Status.FAILED), "DONE_BY_HAND", "did it", NOON_MS),
+    ("dlq", "end", "failed"): lambda: end(dead(Status.DLQ), "DISMISSED", "no", NOON_MS),
+    ("failed", "replay", "replayed"): lambda: replay(
+        dead(Status.FAILED), NOON_MS, actor="a", reason="w", request_id="r", job_id="j", scale=1.0
+    ),
+    ("dlq", "replay", "replayed"): lambda: replay(
+        dead(Status.DLQ), NOON_MS, actor="a", reason="w", request_id="r", job_id="j", scale=1.0
+    ),
+}
+
+
+def test_every_line_of_the_rows_table_is_walked_here() -> None:
+    assert set(WALKS) == {(step.state, step.event, step.next) for step in ROW.steps}
+
+
+@pytest.mark.parametrize("line", WALKS, ids=lambda line: f"{line[0]}-{line[1].partition('|')[0]}-{line[2]}")
+def test_a_row_can_walk_this_line_of_its_table_004_1(line: tuple[str, str, str]) -> None:
+    change = WALKS[line]()
+    assert (ABSENT if change.before is None else state_of(change.before)) == line[0]
+    assert state_of(change.after) == line[2]
+
+
+@pytest.mark.parametrize("begin", [expired_first, held_first])
+def test_what_was_stopped_untried_begins_as_failed(begin: Callable[[Row, str], Change]) -> None:
+    assert begin(first(), "x").after.status is Status.FAILED
+
+
+def test_no_row_leaves_an_end_but_by_a_replay_or_a_dismissal_004_15() -> None:
+    assert not [step for step in ROW.steps if step.state in ("succeeded", ENDED)]
+    leaving = {step.event for step in ROW.steps if step.state in ("failed", "dlq")}
+    assert leaving == {"replay", "end"}
+
+
+# ------------------------------------------------------------------------------------------------- ledger and replays
+
+
+def test_the_tables_of_the_ledger_know_every_status_and_no_other() -> None:
+    assert set(EVENT.states) == {ABSENT, *(status.value for status in LedgerStatus)}
+    assert set(ACTION.states) == {ABSENT, *(status.value for status in ActionStatus)}
+    assert set(ROW.states) == {ABSENT, ENDED, *(status.value for status in Status)}
+
+
+def test_an_action_that_was_decided_upon_is_not_decided_upon_again() -> None:
+    ends = {"done", "superseded", "suppressed", "not_needed", "recovery"}
+    assert not [step for step in ACTION.steps if step.state in ends]
+
+
+def test_a_job_begins_once_and_ends_once() -> None:
+    job = ReplayJob("j", "ada", "why", "{}", 10, NOON_MS)
+    over = replace(job, finished_at_ms=NOON_MS + 1)
+    assert (job_event(job, "r").before_state, job_event(over, "r").before_state) == ("", '{"status":"running"}')
+    assert JOB.next(JOB.next(ABSENT, "start"), "finish") == "finished"
+    assert isinstance(JOB.steps[0], Step)
