@@ -22,7 +22,7 @@ from functions.adapters.s3 import S3Envelopes
 from functions.adapters.sqs_hints import SqsVisibility
 from functions.adapters.ssm import IntegrationSettings, SsmSwitches
 from functions.catalog.loader import load
-from functions.core.clock import SystemClock, SystemIds, SystemRandom
+from functions.core.clock import Clock, SystemClock, SystemIds, SystemRandom
 from functions.core.event import Event
 from functions.flows.registry import flows_of
 from functions.worker.handler import Handler, build
@@ -39,11 +39,12 @@ WRITES = ("dynamodb.UpdateItem", "dynamodb.PutItem", "dynamodb.TransactWriteItem
 class Stack:
     """The worker over moto, with a helpdesk that says yes, or what it is told."""
 
-    def __init__(self, dynamodb: Any) -> None:
+    def __init__(self, dynamodb: Any, clock: Clock | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.is_counting = False
         self.status = 200
-        self.clock = SystemClock()
+        self.headers: dict[str, str] = {}
+        self.clock = SystemClock() if clock is None else clock
         ssm, s3, sqs = (
             boto3.client("ssm", region_name=aws_tables.REGION),
             boto3.client("s3", region_name=aws_tables.REGION),
@@ -124,7 +125,7 @@ class Stack:
             said = json.dumps({"label": "refund", "confidence": 0.9, "reason_codes": []})
             choice = {"message": {"content": said}, "finish_reason": "stop"}
             return httpx.Response(200, json={"choices": [choice]})
-        return httpx.Response(self.status, json={"ticket": {"id": "t1"}})
+        return httpx.Response(self.status, headers=self.headers, json={"ticket": {"id": "t1"}})
 
     def event(self, identity: str, text: str) -> Event:
         body = json.dumps({"ticket_id": "t1", "message": {"text": text}, "customer": {"email": "a@example.com"}})

@@ -1,0 +1,210 @@
+"""What an event costs in AWS requests and write units, whatever becomes of it: real handlers, flow and adapters.
+
+The figures are printed at the end of a run. What is held fast is what must not creep: the way of an event that meets no
+trouble.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+
+from functions import observability
+from functions.adapters.audit import DynamoAudit
+from functions.adapters.control import DynamoReplayJobs
+from functions.adapters.ledger import DynamoLedger
+from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.sqs_hints import SqsHints
+from functions.adapters.ssm import SsmSwitches
+from functions.core.clock import SystemIds
+from functions.core.recovery import Row, Status
+from functions.replay.handler import build as build_replay
+from functions.sweeper.handler import build as build_sweeper
+from tests import aws_tables
+from tests.fakes import FakeClock, FakeSpill
+from tests.integration.test_replay import SETTINGS as REPLAY
+from tests.integration.test_requests_per_event import Stack
+from tests.integration.test_sweeper import SETTINGS as SWEEPER
+from tests.write_units import Billing
+
+BATCH = 10
+HELPDESK = "helpdesk"
+PATH = "/s"
+
+
+class Life:
+    """The worker's stack with a sweeper and a replay beside it, two queues between them, and a bill."""
+
+    def __init__(self, dynamodb: Any) -> None:
+        self.clock = FakeClock()
+        self.stack = Stack(dynamodb, self.clock)
+        self.sqs = boto3.client("sqs", region_name=aws_tables.REGION)
+        self.urls = {name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("retries", "replays")}
+        ids = SystemIds()
+        self.recovery = DynamoRecovery(dynamodb, ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT)
+        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
+        self.billing = Billing(dynamodb, self.sqs, ssm, self.stack.s3)
+        self.bill = self.billing.bill
+        seen: dict[str, Any] = {
+            "clock": self.clock,
+            "log": observability.logger("life", stream=io.StringIO()),
+            "metrics": observability.metrics("life", "test", lambda _line: None),
+            "recovery": self.recovery,
+            "switches": SsmSwitches(ssm, PATH, self.clock),
+            "integrations": (HELPDESK,),
+            "ids": ids,
+        }
+        replays = SqsHints(self.sqs, self.urls["replays"])
+        self._sweep = build_sweeper(
+            SWEEPER,
+            ledger=DynamoLedger(dynamodb, ids, control_table=aws_tables.CONTROL),
+            spill=FakeSpill(),
+            envelopes=None,  # type: ignore[arg-type]  # nothing is spilled here
+            events=None,  # type: ignore[arg-type]  # likewise
+            retries=SqsHints(self.sqs, self.urls["retries"]),
+            replays=replays,
+            **seen,
+        )
+        self._replay = build_replay(
+            REPLAY,
+            audit=DynamoAudit(dynamodb, aws_tables.AUDIT),
+            jobs=DynamoReplayJobs(dynamodb, aws_tables.CONTROL),
+            replays=replays,
+            **seen,
+        )
+
+    def work(self, *events: Any) -> dict[str, Any]:
+        """A batch of the events queue."""
+        with self.billing.open():
+            return self.stack.process(*events)
+
+    def rows(self) -> list[Row]:
+        return [row for status in Status for row in self.recovery.find(HELPDESK, [status], 100)]
+
+    def retry(self) -> None:
+        """When the next rows are due: a tick of the sweeper, and a batch of what it sent."""
+        self.clock.now = max(self.clock.now, min(row.due_at_ms for row in self.rows() if row.is_open))
+        with self.billing.open():
+            tally = self._sweep({}, None)
+        assert tally["rows_hinted"], tally
+        self.take("retries")
+
+    def replay(self) -> None:
+        """A person replays everything that is dead, and a batch of what that sent."""
+        with self.billing.open():
+            answer = self._replay({"filter": {"status": "dlq"}, "reason": "it is back", "actor": "ada"}, None)
+        assert answer["replayed"], answer
+        self.take("replays")
+
+    def take(self, queue: str) -> None:
+        messages = self.sqs.receive_message(QueueUrl=self.urls[queue], MaxNumberOfMessages=10).get("Messages", [])
+        assert messages
+        records = [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "eventSourceARN": f"arn:aws:sqs:us-east-1:000000000000:{queue}",
+                "attributes": {"ApproximateReceiveCount": "1"},
+                "body": message["Body"],
+            }
+            for message in messages
+        ]
+        with self.billing.open():
+            answer = self.stack.handler({"Records": records}, None)
+        assert answer == {"batchItemFailures": []}
+        for message in messages:
+            self.sqs.delete_message(QueueUrl=self.urls[queue], ReceiptHandle=message["ReceiptHandle"])
+
+    def settle_everything(self) -> None:
+        while any(row.is_open for row in self.rows()):
+            self.retry()
+
+    def event(self, identity: str) -> Any:
+        """One that a rule decides: two actions, no reply."""
+        return self.stack.event(identity, "I want a refund")
+
+
+@pytest.fixture
+def life() -> Iterator[Life]:
+    with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
+        life = Life(dynamodb)
+        life.stack.process(life.event("warm"))  # switches and secrets are read once an environment
+        with life.billing.attached():
+            yield life
+        life.stack.close()
+
+
+def test_the_happy_path_is_a_claim_and_a_settlement_and_its_share_of_the_batch(
+    life: Life, proved: Callable[[str], None]
+) -> None:
+    life.work(*(life.event(str(number)) for number in range(BATCH)))
+    proved(f"cost, happy path, per event of a batch of {BATCH}: {life.bill.said(BATCH)}")
+    ledger_writes = life.bill.requests["dynamodb.UpdateItem"]
+    assert ledger_writes == 2 * BATCH
+    assert life.bill.requests["dynamodb.BatchGetItem"] == 1
+    assert set(life.bill.requests) == {"dynamodb.UpdateItem", "dynamodb.BatchGetItem"}
+    assert not life.rows()
+
+
+def test_a_duplicate_costs_its_share_of_one_read_and_writes_nothing(life: Life, proved: Callable[[str], None]) -> None:
+    events = [life.event(str(number)) for number in range(BATCH)]
+    life.stack.process(*events)
+    life.work(*events)
+    proved(f"cost, duplicate, per event of a batch of {BATCH}: {life.bill.said(BATCH)}")
+    assert life.bill.write_units == 0
+    assert dict(life.bill.requests) == {"dynamodb.BatchGetItem": 1}
+
+
+def test_a_retry_costs_a_row_a_tick_and_two_transitions_of_it(life: Life, proved: Callable[[str], None]) -> None:
+    life.stack.status = 503
+    life.work(life.event("1"))
+    life.stack.status = 200
+    life.settle_everything()
+    proved(f"cost, retried once (two actions), with its ticks of the sweeper: {life.bill.said()}")
+    assert {row.status for row in life.rows()} == {Status.SUCCEEDED}
+
+
+def test_what_is_deferred_costs_no_attempt(life: Life, proved: Callable[[str], None]) -> None:
+    life.stack.status, life.stack.headers = 429, {"retry-after": "30"}
+    life.work(life.event("1"))
+    life.stack.status, life.stack.headers = 200, {}
+    life.settle_everything()
+    proved(f"cost, deferred by a 429 (two actions), with its ticks of the sweeper: {life.bill.said()}")
+    assert {(row.status, row.attempt_count) for row in life.rows()} == {(Status.SUCCEEDED, 1)}
+
+
+def test_what_died_and_was_replayed_costs_five_attempts_and_a_job(life: Life, proved: Callable[[str], None]) -> None:
+    life.stack.status = 503
+    life.work(life.event("1"))
+    life.settle_everything()
+    assert {row.status for row in life.rows()} == {Status.DLQ}
+    life.stack.status = 200
+    life.replay()
+    proved(f"cost, dead after five attempts and replayed (two actions): {life.bill.said()}")
+    assert {(row.status, row.result) for row in life.rows()} == {(Status.REPLAYED, "succeeded")}
+
+
+def test_the_bill_counts_as_dynamodb_does(life: Life) -> None:
+    client = life.stack.dynamodb
+    with life.billing.open() as bill:
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "x"}, "v": {"S": "y" * 2000}})
+        assert bill.write_units == 2
+        client.transact_write_items(
+            TransactItems=[{"Put": {"TableName": aws_tables.CONTROL, "Item": {"pk": {"S": "x"}}}}]
+        )
+        assert bill.write_units == 2 + 2 * 2  # it is paid by what it replaces, where that is larger
+        row = {"pk": {"S": "r"}, "gpk": {"S": "a"}, "gsk": {"S": "1"}}
+        client.put_item(TableName=aws_tables.RECOVERY, Item=row)
+        client.put_item(TableName=aws_tables.RECOVERY, Item=row | {"gsk": {"S": "2"}})
+        assert bill.write_units == 6 + 2 + 3
+        with pytest.raises(client.exceptions.ConditionalCheckFailedException):
+            client.put_item(
+                TableName=aws_tables.CONTROL, Item={"pk": {"S": "x"}}, ConditionExpression="attribute_not_exists(pk)"
+            )
+        assert bill.write_units == 12
+    assert json.loads(json.dumps(dict(bill.requests)))["dynamodb.PutItem"] == 4
