@@ -508,6 +508,11 @@ class _Work:
         blank = action_row(
             self._event, self._decision, action, self._item.epoch_ms, "", self._ports.clock.now_ms(), history
         )
+        if self._status(action.name) is ActionStatus.SUPPRESSED:
+            # By an owner who died since. A switch that went on again releases nothing: what stands in may be done.
+            before = "it was suppressed by a worker that did not come to its end"
+            self._row(action, suppressed_first(replace(blank, stand_in=None), before), ActionStatus.SUPPRESSED)
+            return
         parents = self._unfinished_parents(action)
         if parents:
             blocked = replace(blank, waits_for=tuple(parents))
@@ -526,8 +531,10 @@ class _Work:
             self._whose(action),
             history,
             self._item_lease_ms(),
-            before_blind=lambda: self._mark_trying(action),
+            before_blind=lambda: self._store(action, ActionStatus.TRYING),
         )
+        if isinstance(attempt, Held) and isinstance(attempt.verdict, Suppress) and blank.stand_in is not None:
+            await self._store(action, ActionStatus.SUPPRESSED)  # before anything stands in for it
         self._conclude(action, attempt, blank)
 
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
@@ -602,8 +609,9 @@ class _Work:
             last_possible_send_ms=self._old_lease_ms,
         )
 
-    async def _mark_trying(self, action: Action) -> None:
-        mark = ActionMark(ActionStatus.TRYING)
+    async def _store(self, action: Action, status: ActionStatus) -> None:
+        """Mark it in the ledger now: whoever takes over must know. Raises `Fenced`."""
+        mark = ActionMark(status)
         item = self._item
         await self._ports.io(self._ports.ledger.mark, item.key, item.owner, item.generation, action.name, mark)
 

@@ -27,7 +27,7 @@ from functions.core.recovery import SUPPRESSED, Row, Status, replay
 from functions.flows.flow import Finding, Prepared
 from functions.worker.first_pass import OVERTAKEN
 from tests import worker_world
-from tests.fakes import FakeLedger, FakeRecovery
+from tests.fakes import LIVE_SWITCHES, FakeLedger, FakeRecovery
 from tests.worker_world import ACTIONS, TENANT, TIMEOUT_SECONDS, VISIBILITY_MS, Died, Message, Provider, World
 
 PREPARED = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
@@ -188,6 +188,24 @@ def test_a_claim_reckons_with_an_owner_that_came_and_died_after_the_ledger_was_r
 
     world.check_settled(event)
     assert [name for _, name in world.provider.sent].count("reply") == 1
+
+
+def test_a_reply_that_a_dying_worker_suppressed_is_not_released_by_the_switch() -> None:
+    """002.14: its stand-in is out, people have the ticket, and the next worker finds the switch on again."""
+    world = World(("tag", "reply", "instead"), {**LIVE_SWITCHES, "auto_reply": "off"})
+    event = world.event()
+    world.accept(event)
+    dies_once_after(world, "provider.send.instead")
+    world.deliver()
+    assert world.deaths == 1
+
+    world.switches.values["auto_reply"] = "on"
+    world.run_until_quiet()
+
+    assert [name for _, name in world.provider.sent].count("reply") == 0
+    assert rows(world)["reply"].failure_code == SUPPRESSED
+    assert rows(world)["reply"].stand_in is None
+    world.check_settled(event)
 
 
 def test_a_replayed_reply_that_is_suppressed_again_does_not_repeat_its_stand_in(

@@ -1,0 +1,95 @@
+"""Schedules to play: all with up to two faults, then random ones; and the smallest that still breaks something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from tests.crash.invariants import broken_by
+from tests.crash.loop import Runner
+from tests.crash.schedule import LLM_FAULTS, PROVIDER_FAULTS, STORAGE_FAULTS, Schedule, drawn
+from tests.crash.world import SCENARIOS, World, play
+
+EXHAUSTED = ("idempotent", "setting", "keyed", "lookup", "blind", "parent and child", "reply", "llm")
+_SHRINKS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A schedule that broke something, what it broke, and how it went."""
+
+    schedule: Schedule
+    broken: tuple[str, ...]
+    trace: tuple[str, ...]
+
+    def said(self) -> str:
+        """For whoever has to mend it."""
+        lines = ["BROKEN", *(f"  {one}" for one in self.broken), "by this run:"]
+        lines += [f"  {line}" for line in self.trace]
+        lines.append(f"again: python -m tests.crash --replay '{self.schedule.to_json()}'")
+        return "\n".join(lines)
+
+
+def judged(schedule: Schedule, runner: Runner) -> tuple[World, list[str]]:
+    """One run and what it broke."""
+    world = play(schedule, runner)
+    return world, broken_by(world)
+
+
+def violation(schedule: Schedule, runner: Runner) -> Violation | None:
+    """What that schedule breaks, shrunk; None if nothing."""
+    _, broken = judged(schedule, runner)
+    if not broken:
+        return None
+    smallest = _shrunk(schedule, broken, runner)
+    world, broken = judged(smallest, runner)
+    return Violation(smallest, tuple(broken), tuple(map(str, world.trace)))
+
+
+def _shrunk(schedule: Schedule, broken: list[str], runner: Runner) -> Schedule:
+    left = _SHRINKS
+    while True:
+        for simpler in schedule.simpler():
+            left -= 1
+            if left < 0:
+                return schedule
+            if judged(simpler, runner)[1]:
+                schedule = simpler
+                break
+        else:
+            return schedule
+
+
+def _faults_at(what: str) -> tuple[str, ...]:
+    if what.startswith(("send.", "look_up.", "read.")):
+        return PROVIDER_FAULTS
+    return LLM_FAULTS if what == "classify" else STORAGE_FAULTS
+
+
+def exhaustive(scenario: str, runner: Runner, share: int = 0, shares: int = 1) -> Iterator[Violation | None]:
+    """Every schedule of one event with one fault or two, each at any boundary; None for one that broke nothing.
+
+    The second fault is tried at every boundary that comes after the first in the run which that one leads to. `share`
+    of `shares` is a part of them, by the place of the first.
+    """
+    clean, broken = judged(Schedule(scenario), runner)
+    yield violation(Schedule(scenario), runner) if broken else None
+    for index, what in enumerate(clean.names):
+        if index % shares != share:
+            continue
+        for fault in _faults_at(what):
+            first = Schedule(scenario, faults=((index, fault),))
+            world, broken = judged(first, runner)
+            yield violation(first, runner) if broken else None
+            for then in range(index + 1, len(world.names)):
+                for second in _faults_at(world.names[then]):
+                    both = replace(first, faults=((index, fault), (then, second)))
+                    _, broken = judged(both, runner)
+                    yield violation(both, runner) if broken else None
+
+
+def random_ones(seeds: Iterable[int], runner: Runner) -> Iterator[Violation | None]:
+    """The random schedules of these seeds."""
+    names = tuple(SCENARIOS)
+    for seed in seeds:
+        yield violation(drawn(seed, names), runner)

@@ -1,0 +1,95 @@
+"""Whatever dies, is lost, comes twice, comes late or is changed by people: nothing is lost, nothing happens twice,
+nothing is silent (000.28, 002.19, 002.33, 003.1, 004.7, 004.16).
+
+What `make crash` plays a million times over is played here in full for one and two faults, and some 20,000 times at
+random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from functions.core.failure import Failure, NetworkCause, failure_of_network
+from tests.crash.__main__ import SHARES, draw, exhaust, main
+from tests.crash.explore import EXHAUSTED, Violation, judged, violation
+from tests.crash.loop import Runner, Stuck
+from tests.crash.schedule import Schedule, drawn
+from tests.crash.world import SCENARIOS
+
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
+CHUNKS, CHUNK = 10, 2_000
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    with Runner() as runner:
+        yield runner
+
+
+@pytest.mark.parametrize("scenario", EXHAUSTED)
+def test_no_promise_is_broken_by_any_two_faults(scenario: str, proved: Callable[[str], None]) -> None:
+    number = 0
+    for share in range(SHARES):
+        _, played, broken = exhaust((scenario, share))
+        assert not broken, broken
+        number += played
+    proved(f"crash, every one or two faults at any boundary, {scenario}: {number:,} schedules, 0 broken")
+    assert number > 1_000
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_promise_is_broken_by_chance(chunk: int, proved: Callable[[str], None]) -> None:
+    _, played, broken = draw(chunk * CHUNK, CHUNK)
+    assert not broken, broken
+    proved(f"crash, random, part {chunk}: {played:,} schedules, 0 broken")
+
+
+def test_a_schedule_is_played_to_the_letter_again(runner: Runner) -> None:
+    for seed in range(20):
+        schedule = drawn(seed, tuple(SCENARIOS))
+        again = Schedule.from_json(schedule.to_json())
+        assert again == schedule
+        first, _ = judged(schedule, runner)
+        second, _ = judged(again, runner)
+        assert first.trace == second.trace
+        assert first.side.effects == second.side.effects
+
+
+def test_what_breaks_a_promise_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
+    """An adapter that takes a lost answer for "nothing happened"."""
+
+    def definite(_cause: NetworkCause) -> Failure:
+        return failure_of_network(NetworkCause.CONNECT_REFUSED)
+
+    monkeypatch.setattr("tests.crash.providers.failure_of_network", definite)
+    schedule = Schedule(
+        "lookup",
+        workers=3,
+        faults=((4, "dropped_answer"), (9, "lost_answer")),
+        acts=((70_000, "deliver_again"),),
+    )
+    found = violation(schedule, runner)
+    assert isinstance(found, Violation)
+    assert [fault for _, fault in found.schedule.faults] == ["dropped_answer"]
+    assert found.schedule.acts == ()
+    assert "happened 2 times" in found.said()
+    assert f"--replay '{found.schedule.to_json()}'" in found.said()
+
+
+def test_the_command_says_what_it_played(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--schedules", "20", "--jobs", "1", "--no-exhaustive"]) == 0
+    assert "20 schedules in" in capsys.readouterr().out
+    assert main(["--replay", '{"scenario":"blind","faults":[[6,"die_after"]]}']) == 0
+    assert "die_after" in capsys.readouterr().out
+
+
+def test_the_loop_says_when_it_is_stuck(runner: Runner) -> None:
+    async def waits_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Stuck):
+        runner.run(waits_for_ever())
