@@ -68,6 +68,13 @@ down: setup ## end the local stack
 drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
 	$(PY) -m ops.drills
 
+.PHONY: crash mutants
+crash: setup ## break the promises if you can: every two faults, and a million random schedules (20 minutes)
+	$(PY) -m tests.crash
+
+mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (5 minutes)
+	$(PY) -m tests.mutants
+
 .PHONY: bench-ingress
 bench-ingress: setup ## what ingress costs beside a Powertools + boto3 handler: JSON, and a table on standard error
 	@$(PY) -m ops.bench

@@ -130,6 +130,8 @@ def _of_row(world: World, row: Row) -> Iterator[str]:
         yield f"{about} ended, and the audit says {_last(events).recovery_status}"
     if row.failure_code == "SUPPRESSED" and row.is_open and row.replay_no == 0:
         yield f"{about} was suppressed, and goes on by itself"
+    if any(step["why"].startswith("auto_reply is off") and step["to"] != "failed" for step in row.history):
+        yield f"{about} was stopped by the kill switch, and waited to be released"
     if row.action is not None:
         policy = world.integrations[row.integration_id].policy
         if row.attempt_count > policy.max_attempts + row.replay_no + row.takeovers:
@@ -137,7 +139,8 @@ def _of_row(world: World, row: Row) -> Iterator[str]:
 
 
 def _last(events: list[AuditEvent]) -> AuditEvent:
-    return max(events, key=lambda one: (one.at_ms, _version(one)))
+    """By the row's version: the clocks of those who write differ."""
+    return max(events, key=_version)
 
 
 def _version(event: AuditEvent) -> int:

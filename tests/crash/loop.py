@@ -35,6 +35,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.clear()  # type: ignore[attr-defined]  # and here what can run
         self._now = 0.0
 
+    def pass_alone(self, seconds: float) -> bool:
+        """Let time pass without a turn of the loop, if nobody else could run meanwhile: the same, and cheaper."""
+        if self._ready or (self._scheduled and self._scheduled[0]._when <= self._now + seconds):  # type: ignore[attr-defined]  # the base class keeps them
+            return False
+        self._now += seconds
+        return True
+
     def select(self, timeout: float | None) -> tuple[()]:
         """Nothing comes from outside: the time until the next timer passes at once."""
         if timeout is None:

@@ -60,6 +60,7 @@ class SimProvider:
         began = world.now_ms
         world.began(process, action, call)
         fault = await process.boundary(f"send.{action.name}")
+        world.thaw()
         if side.refuses_credential == process.credential:
             return failure_of_status(401)
         spends = fault not in ("unauthorized", "paused")

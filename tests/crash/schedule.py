@@ -9,7 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 # What can go wrong at one call of a port. A "boundary" is one such call; they are numbered as they begin.
-STORAGE_FAULTS = ("die_before", "die_after", "lost_request", "lost_answer")
+STORAGE_FAULTS = (
+    "die_before",
+    "die_after",
+    "lost_request",
+    "lost_answer",
+    "stall",  # the process is frozen until long after its lease, and then goes on as if nothing were
+)
 PROVIDER_FAULTS = (
     "die_before",
     "die_after",

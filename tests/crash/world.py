@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -59,6 +60,7 @@ MAX_RECEIVES = 10
 SKEW_MS = 20_000  # how far a process's clock may be off, either way; with the lag and lateness less than settling
 INDEX_LAG_MS = 80_000
 KEY_WINDOW_MS = 600_000  # short, so that attempts outlast it
+STALL_SECONDS = 400.0  # longer than a lease, and than a message stays hidden
 HOURS = 40.0  # until everything must be quiet
 RECIPIENT = "r1"
 
@@ -237,6 +239,7 @@ class Process:
         self.environment = environment
         self.is_dead = False
         self.has_returned = False
+        self.was_stalled = False
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -287,12 +290,16 @@ class Process:
     async def latency(self) -> None:
         """A little while, in which others run."""
         jitter = self.world.rng.randrange(1, 60) if self.world.schedule.is_jittery else 5
-        await asyncio.sleep(jitter / 1000)
+        if not self.world.loop.pass_alone(jitter / 1000):
+            await asyncio.sleep(jitter / 1000)
 
     async def io(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """A call of a storage port."""
         what = _NAMES.get(call.__name__, call.__name__)
         fault = await self.boundary(what)
+        if fault == "stall":
+            await self._stall()
+            self.check_alive(what)
         if fault == "lost_request":
             if what in _NEVER_RAISES:
                 return self._without(call, *args, **kwargs)
@@ -304,6 +311,15 @@ class Process:
         if fault == "lost_answer" and what not in _NEVER_RAISES:
             raise StorageUnavailable(f"the answer of {what} was lost")
         return result
+
+    async def _stall(self) -> None:
+        """Frozen: until another process, long after this one's lease, is about to send; else for a fixed time."""
+        self.was_stalled = True
+        thawed = self.world.loop.create_future()
+        self.world.frozen.append((self.world.now_ms, thawed))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STALL_SECONDS):
+                await thawed
 
     def _without(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """A port that says nothing of its trouble: the switches as they were last known, a delay that nobody heard."""
@@ -390,6 +406,7 @@ class World:
         self.dismissed = 0
         self._processes: list[Process] = []
         self.ids = FakeIds()
+        self.frozen: list[tuple[int, asyncio.Future[None]]] = []
         self.free = [Environment(self) for _ in range(schedule.workers)]
         self.integrations = {DESK: Integration(DESK, _KINDS, deadline_seconds=5.0)}
         self.flow = Flow(self)
@@ -452,6 +469,12 @@ class World:
             self._is_sync = False
             self.collect_hints()
         return None
+
+    def thaw(self) -> None:
+        """Whoever was frozen long ago goes on now, while somebody else is at work."""
+        for since_ms, thawed in self.frozen:
+            if not thawed.done() and self.now_ms - since_ms > (TIMEOUT_SECONDS + 30) * 1000:
+                thawed.set_result(None)
 
     # ---------------------------------------------------------------------------------------------------- what is seen
 
@@ -591,14 +614,11 @@ class World:
             for message in batch
         ]
         answer: dict[str, Any] | None = None
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await handler({"Records": records}, None)
-        except (Died, asyncio.CancelledError):
-            pass
-        except TimeoutError:
+        began_ms = self.now_ms
+        with suppress(Died, asyncio.CancelledError):
+            answer = await handler({"Records": records}, None)
+        if self.now_ms - began_ms > TIMEOUT_SECONDS * 1000 and not process.was_stalled:
             self.broken.append(f"p{process.number} was still at work when its time was over")
-            process.is_dead = True
         process.has_returned = True
         by_number = {str(message.number): message for message in batch}
         for _, receipt, seconds in visibility.delays:
