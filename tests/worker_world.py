@@ -31,6 +31,8 @@ from tests.fakes import (
     FakeClock,
     FakeEnvelopes,
     FakeEvents,
+    FakeHealthCounts,
+    FakeHealthRecords,
     FakeHints,
     FakeIds,
     FakeLedger,
@@ -264,6 +266,8 @@ class World:
         ports = Ports(
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables),
+            counts=FakeHealthCounts(self.tables),
+            health=FakeHealthRecords(self.tables),
             recipients=FakeRecipients(self.tables),
             switches=self.switches,
             envelopes=self.envelopes,

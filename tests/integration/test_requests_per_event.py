@@ -12,6 +12,7 @@ import boto3
 import httpx
 import pytest
 
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.llm import LlmClassifier
@@ -89,6 +90,10 @@ class Stack:
                     dynamodb, ids, ledger_table=aws_tables.LEDGER, control_table=aws_tables.CONTROL, **tables
                 ),
                 recovery=DynamoRecovery(dynamodb, ids, **tables),
+                counts=DynamoHealthCounts(dynamodb, aws_tables.CONTROL, ids),
+                health=DynamoHealthRecords(
+                    dynamodb, ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT
+                ),
                 recipients=DynamoRecipients(dynamodb, aws_tables.RECIPIENTS),
                 switches=SsmSwitches(ssm, "/s", self.clock),
                 envelopes=S3Envelopes(s3, "bucket"),
