@@ -174,23 +174,21 @@ class Counts:
         )
 
 
+_ONE: Mapping[CallOutcome, Counts] = {
+    CallOutcome.OK: Counts(ok=1),
+    CallOutcome.ERROR: Counts(error=1),
+    CallOutcome.UNREACHABLE: Counts(error=1, unreachable=1),
+    CallOutcome.RATE_LIMITED: Counts(rate_limited=1),
+    CallOutcome.AUTH: Counts(auth=1),
+    CallOutcome.OURS: Counts(ours=1),
+    CallOutcome.NOT_MADE: Counts(),
+}
+
+
 def counted(outcome: CallOutcome, tenant: str) -> Counts:
     """One call."""
-    match outcome:
-        case CallOutcome.OK:
-            return Counts(ok=1)
-        case CallOutcome.ERROR:
-            return Counts(error=1)
-        case CallOutcome.UNREACHABLE:
-            return Counts(error=1, unreachable=1)
-        case CallOutcome.RATE_LIMITED:
-            return Counts(rate_limited=1)
-        case CallOutcome.AUTH:
-            return Counts(auth=1, auth_tenants=frozenset({tenant_bucket(tenant)}))
-        case CallOutcome.OURS:
-            return Counts(ours=1)
-        case CallOutcome.NOT_MADE:
-            return Counts()
+    tenants = frozenset({tenant_bucket(tenant)}) if outcome is CallOutcome.AUTH else frozenset[str]()
+    return replace(_ONE[outcome], auth_tenants=tenants)
 
 
 def minute_ms(scale: float) -> int:
@@ -538,18 +536,15 @@ def probed(
     if record.health is not Health.HARD_DOWN or record.probe_by != taken_by:
         return None
     free = replace(record, probe_by="", version=record.version + 1)
-    match outcome:
-        case None | CallOutcome.NOT_MADE:
-            return HealthChange(replace(free, probe_at_ms=now_ms), record.version)
-        case CallOutcome.RATE_LIMITED | CallOutcome.OURS:
-            at_ms = now_ms + probe_spacing(record.reopened, scale)
-            return HealthChange(replace(free, probe_at_ms=at_ms), record.version)
-        case CallOutcome.ERROR | CallOutcome.UNREACHABLE | CallOutcome.AUTH:
-            reopened = record.reopened + 1
-            at_ms = now_ms + probe_spacing(reopened, scale)
-            return HealthChange(replace(free, probe_ok=0, reopened=reopened, probe_at_ms=at_ms), record.version)
-        case CallOutcome.OK:
-            pass
+    if outcome in (None, CallOutcome.NOT_MADE):
+        return HealthChange(replace(free, probe_at_ms=now_ms), record.version)
+    if outcome in (CallOutcome.RATE_LIMITED, CallOutcome.OURS):
+        at_ms = now_ms + probe_spacing(record.reopened, scale)
+        return HealthChange(replace(free, probe_at_ms=at_ms), record.version)
+    if outcome is not CallOutcome.OK:
+        reopened = record.reopened + 1
+        at_ms = now_ms + probe_spacing(reopened, scale)
+        return HealthChange(replace(free, probe_ok=0, reopened=reopened, probe_at_ms=at_ms), record.version)
     succeeded = record.probe_ok + 1
     if succeeded < PROBES_NEEDED:
         at_ms = now_ms + int(PROBE_GAP_MS * scale)
