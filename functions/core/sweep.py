@@ -87,11 +87,11 @@ def probe_from(state: IntegrationState, switches: SwitchView, now_ms: int, horiz
 
 
 def probe_rows(state: IntegrationState, rows: Iterable[Row]) -> list[Row]:
-    """One row, or as many as are still missing once a probe has succeeded: the fairest first, those last whose unknown
-    outcome would be for a person.
+    """One row, or as many as are still missing once a probe has succeeded: the fairest first. Those last whose unknown
+    outcome would be for a person, and those before them that a stored error of the provider's answers for ever.
     """
     ordered = order_fairly(rows, PROBE_READ)
-    ordered.sort(key=lambda row: row.action is not None and row.action.repeat is Repeat.BLIND)
+    ordered.sort(key=lambda row: (row.action is not None and row.action.repeat is Repeat.BLIND, row.stored_errors > 0))
     return ordered[: PROBES_NEEDED - state.probe_ok if state.probe_ok else 1]
 
 

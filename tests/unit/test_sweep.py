@@ -107,6 +107,8 @@ def test_a_row_whose_unknown_outcome_would_be_a_persons_is_a_probe_only_if_there
     bell = row(action=action("bell", repeat=Repeat.BLIND), priority=1)
     assert named(sweep.probe_rows(down(), [bell, row("tag")])) == ["tag"]
     assert named(sweep.probe_rows(down(), [bell])) == ["bell"]
+    stored = row("stored", stored_errors=1, priority=1)
+    assert named(sweep.probe_rows(down(probe_ok=1), [stored, bell, row("tag")])) == ["tag", "stored"]
 
 
 def test_after_an_outage_a_tick_wakes_ten_rows_at_first_and_as_many_as_ever_ten_minutes_later() -> None:
