@@ -45,13 +45,7 @@ def force_state(
     stack = stack_of(ctx)
     check_integrations([integration])
     lasts_ms, why, by = _lasts_ms(duration), _reason(reason), _actor(stack, actor)
-    before, change = _store(
-        stack,
-        integration,
-        lambda record, now_ms: force(
-            integration, record, state, now_ms + lasts_ms, actor=by, reason=why, now_ms=now_ms
-        ),
-    )
+    before, change = write(stack, integration, state, lasts_ms, reason=why, actor=by)
     _tell(integration, before, change, as_json=as_json)
 
 
@@ -63,10 +57,28 @@ def lift_state(
     stack = stack_of(ctx)
     check_integrations([integration])
     why, by = _reason(reason), _actor(stack, actor)
-    before, change = _store(
-        stack, integration, lambda record, now_ms: lift(integration, record, now_ms, actor=by, reason=why)
-    )
+    before, change = take_back(stack, integration, reason=why, actor=by)
     _tell(integration, before, change, as_json=as_json)
+
+
+def write(
+    stack: Stack, integration: str, state: Health, lasts_ms: int, *, reason: str, actor: str
+) -> tuple[Record, HealthChange]:
+    """Force the state for so long; gives the record before, and the change. Raises `Refused`."""
+    return _store(
+        stack,
+        integration,
+        lambda record, now_ms: force(
+            integration, record, state, now_ms + lasts_ms, actor=actor, reason=reason, now_ms=now_ms
+        ),
+    )
+
+
+def take_back(stack: Stack, integration: str, *, reason: str, actor: str) -> tuple[Record, HealthChange]:
+    """End what was forced; gives the record before, and the change. Raises `Refused`, also where nothing was."""
+    return _store(
+        stack, integration, lambda record, now_ms: lift(integration, record, now_ms, actor=actor, reason=reason)
+    )
 
 
 def _store(
