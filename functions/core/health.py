@@ -33,6 +33,7 @@ from functions.core.integration import Integration
 MINUTE_MS = 60_000
 SHORTEST_MINUTE_MS = 1_000
 SETTLE_MS = 5_000  # after a minute's end: as long as the write of its last counts may take
+SHORTEST_SETTLE_MS = 500
 CATCH_UP_MINUTES = 60  # evaluated one by one after a gap; their counts are kept for two hours
 
 DEGRADE_MINUTES = 10
@@ -203,7 +204,7 @@ def minute_of(now_ms: int, scale: float) -> int:
 
 def last_closed(now_ms: int, scale: float) -> int:
     """The last minute that is over, and whose counts have been written."""
-    return minute_of(now_ms - int(SETTLE_MS * scale), scale) - 1
+    return minute_of(now_ms - max(SHORTEST_SETTLE_MS, int(SETTLE_MS * scale)), scale) - 1
 
 
 # -------------------------------------------------------------------------------------------------------------- machine

@@ -251,7 +251,8 @@ class Attempts:
                 pass
         if rules.repeat is Repeat.BLIND and before_blind is not None:
             await before_blind()
-        if not isinstance(step, SendNow) or rules.repeat is Repeat.BLIND:
+        has_waited = not isinstance(step, SendNow) or rules.repeat is Repeat.BLIND or action.action_id in self._probing
+        if has_waited:
             held = await self._held(action, whose, lease_until_ms)
             if held is not None:
                 return held

@@ -27,7 +27,7 @@ from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.health import CallOutcome, Counts, Record, force, minute_of, tenant_bucket
 from functions.core.integration import Integration
 from functions.core.ports import Absent, Call, SettingState
-from functions.core.recovery import Row, Status
+from functions.core.recovery import SUPPRESSED, Row, Status
 from functions.core.switches import LLM
 from functions.worker.probes import Probes
 from tests.fakes import NEVER_MS, NOON_MS, FakeHealthRecords, FakeRecovery, Faults
@@ -336,6 +336,30 @@ def test_a_probe_passes_every_other_check_and_is_not_taken_for_what_would_not_be
     paused.accept(paused.event())
     paused.deliver()
     assert "health.take_probe" not in paused.faults.calls
+
+
+def test_a_kill_switch_that_is_thrown_while_the_probe_is_taken_holds_for_the_probe() -> None:
+    """002.14: what was asked before that write is asked again after it."""
+    world = World(("tag", "reply"))
+    world.provider.answers.append(answering(failure_of_network(NetworkCause.CONNECT_REFUSED), ("reply",)))
+    world.accept(world.event())
+    world.deliver()
+    world.provider.answers.clear()
+    down(world)
+
+    def throw(op: str) -> None:
+        if op == "health.take_probe":
+            world.switches.values["auto_reply"] = "off"
+            world.clock.advance(5_500)
+
+    world.faults.on_before = throw
+    world.clock.advance(2 * MINUTE_MS)
+    world.sweep()
+    world.deliver()
+    (row,) = world.tables.rows.values()
+    assert (row.status, row.failure_code) == (Status.FAILED, SUPPRESSED)
+    assert "reply" not in [name for _, name in world.provider.sent]
+    assert (state(world).probe_ok, state(world).probe_at_ms) == (0, world.clock.now)  # free again at once
 
 
 def test_a_blind_action_is_no_probe_where_another_kind_can_be_one() -> None:

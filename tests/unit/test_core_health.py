@@ -288,6 +288,7 @@ def test_only_what_has_closed_and_was_written_is_judged() -> None:
     assert last_closed(100 * MIN_MS + 5_000, 1.0) == 99
     assert minute_of(100 * MIN_MS + 59_999, 1.0) == 100
     assert minute_of(100 * 1_000, 1 / 60) == 100
+    assert [last_closed(100 * 1_000 + ms, 1 / 60) for ms in (499, 500)] == [98, 99]
 
 
 @pytest.mark.parametrize(
