@@ -29,6 +29,7 @@ from functions.core.event import digest
 from functions.core.failure import Failure, FailureClass, IllegalTransition, NetworkCause
 from functions.core.gate import Health, IntegrationState
 from functions.core.integration import Integration
+from functions.core.machine import Machine, Step, steps
 
 MINUTE_MS = 60_000
 SHORTEST_MINUTE_MS = 1_000
@@ -264,6 +265,32 @@ TRANSITIONS: tuple[Edge, ...] = (
 )
 """Every move of the machine. An operator's override lies over the state and is no move of it (`force`, `lift`)."""
 
+HEALTH = Machine(
+    "integration health",
+    "How an integration is, by what its calls said: attributes of its control item, one write a judged minute or a "
+    "probe, on condition of the version seen, each move with its audit event in the same transaction. An operator's "
+    "word lies over the state, for a time, and is no move of it.",
+    tuple(Step(edge.state.value, edge.event.value, edge.next.value, edge.what) for edge in TRANSITIONS)
+    + steps(
+        (
+            "healthy|degraded|hard_down",
+            "minute",
+            "=",
+            "Timers, held where there is too little data; missed minutes too",
+        ),
+        ("hard_down", "probe taken", "=", "By one caller in the fleet, until its lease ends"),
+        ("hard_down", "probe succeeded", "=", "One more in a row; the third is `probed`"),
+        ("hard_down", "probe failed", "=", "The row begins anew, and the next one waits longer: 30 s to 5 min"),
+        (
+            "healthy|degraded|hard_down",
+            "forced",
+            "=",
+            "Until a time within 7 days another state holds; actor and reason",
+        ),
+        ("healthy|degraded|hard_down", "lifted", "=", "By its time or by a person: what the machine says holds again"),
+    ),
+)
+
 _EDGES: Mapping[tuple[Health, HealthEvent], Edge] = {(edge.state, edge.event): edge for edge in TRANSITIONS}
 
 
@@ -478,9 +505,8 @@ def _judged(record: Record, counts: Counts) -> tuple[HealthEvent | None, str]:
 
 def _moved(record: Record, event: HealthEvent, reason: str, at_ms: int, scale: float) -> tuple[Record, Edge]:
     """The record one move on. Raises `IllegalTransition` for one that `TRANSITIONS` does not have."""
-    edge = _EDGES.get((record.health, event))
-    if edge is None:
-        raise IllegalTransition(f"an integration that is {record.health} cannot have {event}")
+    HEALTH.next(record.health.value, event.value)
+    edge = _EDGES[record.health, event]
     after = replace(
         record,
         health=edge.next,

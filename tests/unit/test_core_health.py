@@ -651,8 +651,14 @@ def test_every_move_that_the_table_has_can_be_made_and_no_other() -> None:
     for state in Health:
         for event in HealthEvent:
             if (state, event) not in legal:
-                with pytest.raises(IllegalTransition, match="cannot have"):
+                with pytest.raises(IllegalTransition, match="cannot happen"):
                     machine._moved(Record(state), event, "x", NOW, 1.0)
+
+
+def test_the_table_of_the_page_is_the_table_of_the_code_with_what_moves_nothing() -> None:
+    moves = {(step.state, step.event, step.next) for step in machine.HEALTH.steps if step.state != step.next}
+    assert moves == {(edge.state.value, edge.event.value, edge.next.value) for edge in machine.TRANSITIONS}
+    assert set(machine.HEALTH.states) == {health.value for health in Health}
 
 
 def test_two_moves_within_one_write_are_two_events_of_the_audit() -> None:
