@@ -55,6 +55,9 @@ ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     QueueAlarm("replays-dlq-not-drained", "replays-dlq", 5, "Triage is broken: poison replays wait for it"),
     QueueAlarm("ops-dlq-not-empty", "ops-dlq", 1, "A run of the sweeper, the evaluator or replay failed for good"),
     MetricAlarm("spill-not-drained", "spill_left", "sweeper", 5, "Accepted events wait outside the events queue", 6),
+    MetricAlarm(
+        "integration-down", "integrations_down", "evaluator", 1, "A provider is down: what goes to it waits", 5
+    ),
 )
 
 

@@ -72,11 +72,15 @@ class Operations(Construct):
                 control_table=storage.control.table_name,
                 switches_path=config.switches_path,
                 timeout_seconds=config.evaluator_timeout_seconds,
+                time_scale=config.time_scale,
             ),
             timeout_seconds=config.evaluator_timeout_seconds,
             failures_to=ops_dlq,
         )
         every_minute(self, self.evaluator, config=config, failures_to=ops_dlq)
         self.evaluator.allow_switches(config=config, history=True)
-        self.evaluator.allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
+        self.evaluator.allow(
+            ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+            [storage.control.table_arn],
+        )
         self.evaluator.allow(["dynamodb:PutItem"], [storage.audit.table_arn])

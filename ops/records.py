@@ -141,6 +141,32 @@ def _rows_of(stack: Stack, integration: str, status: str, shard: int, *, limit: 
     return [plain(item) for page in pages for item in page["Items"]]
 
 
+def backlog(stack: Stack, integration: str) -> dict[str, int]:
+    """How many of the integration's rows are in each status, but for those that succeeded; 0 left out."""
+    wanted = [(status.value, shard) for status in Status if status is not Status.SUCCEEDED for shard in range(SHARDS)]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        counted = list(pool.map(lambda key: (key[0], _count_of(stack, integration, *key)), wanted))
+    totals: dict[str, int] = {}
+    for status, count in counted:
+        totals[status] = totals.get(status, 0) + count
+    return {status: count for status, count in totals.items() if count}
+
+
+def _count_of(stack: Stack, integration: str, status: str, shard: int) -> int:
+    pages = (
+        stack.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=stack.output("RecoveryTable"),
+            IndexName=WORK_INDEX,
+            Select="COUNT",
+            KeyConditionExpression="gpk = :shard AND begins_with(gsk, :status)",
+            ExpressionAttributeValues={":shard": {"S": f"{integration}#{shard}"}, ":status": {"S": f"{status}#"}},
+        )
+    )
+    return sum(page["Count"] for page in pages)
+
+
 def all_rows(stack: Stack) -> list[Item]:
     """Every recovery row, consistently. Reads the whole table: for a local stack."""
     return list(_scan(stack, stack.output("RecoveryTable")))

@@ -20,12 +20,14 @@ from functions.core.decision import Decision
 from functions.core.event import SPILL, Event, digest
 from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
 from functions.core.gate import Health, IntegrationState, Standing
+from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
 from functions.core.ports import BatchView, Hint, Settlement, Spilled
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
 
 NOON_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z, where a fake clock starts
+NEVER_MS = 9_999_999_999_999
 LIVE_SWITCHES: Mapping[str, str] = {
     "mode": "live",
     "auto_reply": "on",
@@ -146,6 +148,8 @@ class FakeTables:
     rows: dict[str, Row] = field(default_factory=dict)
     audit: dict[tuple[str, str], AuditEvent] = field(default_factory=dict)
     integrations: dict[str, IntegrationState] = field(default_factory=dict)
+    health: dict[str, Record] = field(default_factory=dict)
+    counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
     standings: dict[tuple[str, str], Standing] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -156,9 +160,10 @@ class FakeTables:
         return [event for _, event in sorted(self.audit.items(), key=lambda entry: (entry[0][1], entry[0][0]))]
 
     def set_health(self, integration: str, health: Health) -> None:
-        """Write the control item's health."""
+        """Write the control item's health. One that is down is not to be probed: a test of probes says when."""
         seen = self.integrations.get(integration, IntegrationState(integration))
-        self.integrations[integration] = replace(seen, health=health)
+        probe_at_ms = NEVER_MS if health is Health.HARD_DOWN else 0
+        self.integrations[integration] = replace(seen, health=health, probe_at_ms=probe_at_ms)
 
     def put_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write each under its entity, time and id; the same one again changes nothing."""
@@ -369,6 +374,84 @@ class FakeAudit:
         with self.faults.around("audit.append"), self.tables.lock:
             for event in events:
                 self.tables.audit.setdefault((event.entity, f"{event.at_ms:013d}#{event.id}"), event)
+
+
+class FakeHealthCounts:
+    """`ports.HealthCounts`. Nothing expires: tests are over before two hours are."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def add(self, minute: int, counts: Mapping[str, Counts], now_ms: int) -> None:
+        """See the port."""
+        with self.faults.around("counts.add"), self.tables.lock:
+            for integration, counted in counts.items():
+                key = integration, minute
+                self.tables.counts[key] = self.tables.counts.get(key, Counts()) + counted
+
+    def read(self, integration: str, minutes: Sequence[int]) -> Mapping[int, Counts]:
+        """See the port."""
+        with self.faults.around("counts.read"), self.tables.lock:
+            found = {minute: self.tables.counts.get((integration, minute)) for minute in minutes}
+        return {minute: counts for minute, counts in found.items() if counts is not None}
+
+
+class FakeHealthRecords:
+    """`ports.HealthRecords`. What readers of control items see of a record lies in `tables.integrations`, where
+    `tables.set_health` writes too; the rest in `tables.health`.
+    """
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def read(self, integrations: Sequence[str]) -> Mapping[str, Record]:
+        """See the port."""
+        with self.faults.around("health.read"), self.tables.lock:
+            return {name: self._record(name) for name in integrations}
+
+    def store(self, integration: str, change: HealthChange) -> None:
+        """See the port."""
+        with self.faults.around("health.store"), self.tables.lock:
+            seen = self._record(integration).version
+            if seen != change.seen_version:
+                raise VersionConflict(f"the health of {integration} is at {seen}, not {change.seen_version}")
+            self._put(integration, change.after)
+            self.tables.put_audit(change.audit)
+
+    def take_probe(self, integration: str, taken_by: str, now_ms: int, until_ms: int) -> bool:
+        """See the port."""
+        with self.faults.around("health.take_probe"), self.tables.lock:
+            record = self._record(integration)
+            if not record.state(integration).may_be_probed(now_ms):
+                return False
+            taken = replace(record, probe_at_ms=until_ms, probe_by=taken_by, version=record.version + 1)
+            self._put(integration, taken)
+            return True
+
+    def _record(self, integration: str) -> Record:
+        record = self.tables.health.get(integration, Record())
+        state = self.tables.integrations.get(integration)
+        return record if state is None else replace(record, **{name: getattr(state, name) for name in _READ_BY_ALL})
+
+    def _put(self, integration: str, record: Record) -> None:
+        self.tables.health[integration] = record
+        state = self.tables.integrations.get(integration, IntegrationState(integration))
+        shown = {name: getattr(record, name) for name in _READ_BY_ALL}
+        self.tables.integrations[integration] = replace(state, **shown)
+
+
+_READ_BY_ALL = (
+    "health",
+    "since_ms",
+    "reason",
+    "override",
+    "override_until_ms",
+    "probe_at_ms",
+    "probe_ok",
+    "ramp_from_ms",
+)
 
 
 class FakeRecipients:

@@ -16,10 +16,13 @@ from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import ClaimCheck, Event
 from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
+from functions.core.health import Thresholds
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
 from functions.core.ports import Absent, Call, SettingState, Spilled
 from functions.core.recovery import OUTCOME_UNKNOWN, Row, Status, Subject
+from functions.core.switches import LLM
+from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
 from functions.sweeper.drain import Drained, Work
 from functions.sweeper.handler import build as build_sweeper
@@ -31,6 +34,8 @@ from tests.fakes import (
     FakeClock,
     FakeEnvelopes,
     FakeEvents,
+    FakeHealthCounts,
+    FakeHealthRecords,
     FakeHints,
     FakeIds,
     FakeLedger,
@@ -261,24 +266,7 @@ class World:
 
     def worker(self) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
         """A fresh worker process: it remembers nothing of an earlier one but what is stored."""
-        ports = Ports(
-            ledger=FakeLedger(self.tables),
-            recovery=FakeRecovery(self.tables),
-            recipients=FakeRecipients(self.tables),
-            switches=self.switches,
-            envelopes=self.envelopes,
-            providers={DESK: self.provider},
-            classifier=self.classifier,
-            visibility=self.visibility,
-            clock=self.clock,
-            ids=self._ids,
-            rng=FakeRandom(),
-            io=self.io,
-            log=self.quiet,
-            meter=self.quiet,
-            integrations=self.integrations,
-            flows={FLOW: EveryKind(self.names, self.read, needs_llm=self.needs_llm)},
-        )
+        ports = self.ports()
         settings = WorkerSettings(
             stage="test",
             ledger_table="l",
@@ -297,14 +285,39 @@ class World:
         )
         return build_worker(settings, ports)
 
-    def sweeper(self) -> Callable[[dict[str, Any], object], dict[str, int]]:
+    def ports(self) -> Ports:
+        """What a worker is given."""
+        return Ports(
+            ledger=FakeLedger(self.tables),
+            recovery=FakeRecovery(self.tables),
+            counts=FakeHealthCounts(self.tables),
+            health=FakeHealthRecords(self.tables),
+            recipients=FakeRecipients(self.tables),
+            switches=self.switches,
+            envelopes=self.envelopes,
+            providers={DESK: self.provider},
+            classifier=self.classifier,
+            visibility=self.visibility,
+            clock=self.clock,
+            ids=self._ids,
+            rng=FakeRandom(),
+            io=self.io,
+            log=self.quiet,
+            meter=self.quiet,
+            integrations=self.integrations,
+            flows={FLOW: EveryKind(self.names, self.read, needs_llm=self.needs_llm)},
+        )
+
+    def sweeper(
+        self, integrations: Sequence[str] = (DESK,), recovery: FakeRecovery | None = None
+    ) -> Callable[[dict[str, Any], object], dict[str, int]]:
         """A fresh sweeper process."""
         settings = SweeperSettings("test", "r", "a", "c", "b", "q/events", "q/retries", "q/replays", "/s", 50, 1.0)
         return build_sweeper(
             settings,
-            integrations=[DESK],
+            integrations=integrations,
             ledger=FakeLedger(self.tables),
-            recovery=FakeRecovery(self.tables),
+            recovery=FakeRecovery(self.tables) if recovery is None else recovery,
             switches=self.switches,
             spill=self.spill,
             envelopes=self.envelopes,
@@ -317,6 +330,19 @@ class World:
             log=self.quiet,  # type: ignore[arg-type]  # it is asked for three of a logger's methods
             metrics=self.quiet,  # type: ignore[arg-type]  # likewise
         )
+
+    def judge(self) -> int:
+        """One tick of a fresh evaluator's health duty; how many states changed."""
+        duty = HealthDuty(
+            FakeHealthRecords(self.tables),
+            FakeHealthCounts(self.tables),
+            {DESK: Thresholds(), LLM: Thresholds()},
+            1.0,
+            self.clock,
+            self.quiet,  # type: ignore[arg-type]  # it is asked for some of a logger's methods
+            self.quiet,  # type: ignore[arg-type]  # likewise
+        )
+        return duty.run(self.clock.now + 50_000)
 
     # --------------------------------------------------------------------------------------------------------- queues
 

@@ -2,7 +2,8 @@
 
 A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash` (bytes),
 `decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id}`), `ttl` (seconds).
-Times are epoch milliseconds. A control item: `pk` = `I#{integration}`, `health`, `paused_until` (milliseconds).
+Times are epoch milliseconds. A control item: `pk` = `I#{integration}`, `paused_until` (milliseconds), and what
+`functions.adapters.health` keeps there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
+from functions.adapters.health import state_fields
 from functions.adapters.recovery import row_put
 from functions.adapters.transactions import Transactions, check_size
 from functions.core.clock import Ids
@@ -382,4 +384,6 @@ def integration_state(integration: str, stored: Mapping[str, Any]) -> Integratio
             extra={"integration": integration},
         )
         health = Health.HARD_DOWN
-    return IntegrationState(integration, health, int(stored.get("paused_until", {}).get("N", "0")))
+    return IntegrationState(
+        integration, health, int(stored.get("paused_until", {}).get("N", "0")), **state_fields(integration, stored)
+    )

@@ -77,17 +77,48 @@ Verdict = Send | Park | Suppress | Expire
 
 @dataclass(frozen=True, slots=True)
 class IntegrationState:
-    """What the control item of an integration says. An absent item is a healthy integration without a pause."""
+    """What the control item of an integration says. An absent item is a healthy integration without a pause.
+
+    `health` is the machine's word since `since_ms`. An operator's `override` lies over it until `override_until_ms`.
+    While it is `hard_down` one call at a time, from `probe_at_ms` on, may find out whether the integration is back;
+    `probe_ok` of them in a row have succeeded. What waited is released little by little from `ramp_from_ms` on.
+    """
 
     integration: str
     health: Health = Health.HEALTHY
     paused_until_ms: int = 0
+    since_ms: int = 0
+    reason: str = ""
+    override: Health | None = None
+    override_until_ms: int = 0
+    probe_at_ms: int = 0
+    probe_ok: int = 0
+    ramp_from_ms: int = 0
+
+    def is_forced_at(self, now_ms: int) -> bool:
+        """Whether an operator's word holds then. It ends by the clock, whether or not anybody has tidied it up."""
+        return self.override is not None and now_ms < self.override_until_ms
+
+    def health_at(self, now_ms: int) -> Health:
+        """The health that holds then."""
+        return self.override if self.override is not None and now_ms < self.override_until_ms else self.health
+
+    def may_be_probed(self, now_ms: int) -> bool:
+        """Whether the machine wants to know if it is back, and nobody is finding out. What a person closed, only a
+        person opens.
+        """
+        return self.health is Health.HARD_DOWN and not self.is_forced_at(now_ms) and self.probe_at_ms <= now_ms
+
+    def released_at(self, now_ms: int) -> int:
+        """Since when what waited may go again, after the last outage or override that held it; 0 if there was none."""
+        was_closed = self.override is Health.HARD_DOWN and self.override_until_ms <= now_ms
+        return max(self.ramp_from_ms, self.override_until_ms) if was_closed else self.ramp_from_ms
 
 
 @dataclass(frozen=True, slots=True)
 class GateView:
     """Everything the gate looks at. `call_ends_at_ms` is the latest moment the call can end; `lease_until_ms` ends our
-    right to it.
+    right to it. `is_probe`: the call is to find out whether the integration is back; it passes every other check.
     """
 
     now_ms: int
@@ -99,6 +130,7 @@ class GateView:
     call_ends_at_ms: int
     lease_until_ms: int
     is_replay: bool = False
+    is_probe: bool = False
 
 
 def check(action: Action, seen: GateView) -> Verdict:
@@ -152,8 +184,12 @@ def _switched_off(action: Action, seen: GateView) -> Park | None:
 
 
 def _integration(action: Action, seen: GateView) -> Park | None:
-    if seen.integration.health is Health.HARD_DOWN:
-        return Park(WaitingFor.HEALTH, f"{action.integration} is down")
+    state = seen.integration
+    if state.health_at(seen.now_ms) is Health.HARD_DOWN:
+        if state.is_forced_at(seen.now_ms):  # without a time: whoever lifts it earlier releases what waits
+            return Park(WaitingFor.HEALTH, f"{action.integration} is held down by an operator")
+        if not seen.is_probe:
+            return Park(WaitingFor.HEALTH, f"{action.integration} is down")
     if seen.integration.paused_until_ms > seen.now_ms:
         return Park(
             WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms

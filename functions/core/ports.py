@@ -17,6 +17,7 @@ from functions.core.decision import Action, Classification
 from functions.core.event import Event
 from functions.core.failure import Done, Failure
 from functions.core.gate import IntegrationState, Standing
+from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, Refused
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
@@ -117,6 +118,47 @@ class Audit(Protocol):
 
     def append(self, events: Sequence[AuditEvent]) -> None:
         """Write events that no row goes with. The same id is written once."""
+        ...
+
+
+class HealthCounts(Protocol):
+    """What became of calls, by integration and minute. Kept for two hours.
+
+    A worker that is killed takes its last counts with it, and a write whose answer is lost may be counted twice: a
+    ratio over many calls bears both.
+    """
+
+    def add(self, minute: int, counts: Mapping[str, Counts], now_ms: int) -> None:
+        """Add to what that minute has, one write per integration. Every one is tried; raises `StorageUnavailable` if
+        any failed.
+        """
+        ...
+
+    def read(self, integration: str, minutes: Sequence[int]) -> Mapping[int, Counts]:
+        """What was counted in each of these minutes, all writers together; a minute without any is left out. Read
+        consistently.
+        """
+        ...
+
+
+class HealthRecords(Protocol):
+    """The health of the integrations, on their control items."""
+
+    def read(self, integrations: Sequence[str]) -> Mapping[str, Record]:
+        """Each one's record, read consistently; one that was never written is healthy, at version 0."""
+        ...
+
+    def store(self, integration: str, change: HealthChange) -> None:
+        """Write the record and its audit events in one transaction. Meeting its own earlier success is success.
+
+        Raises `VersionConflict` if the record has moved on, or `StorageUnavailable`.
+        """
+        ...
+
+    def take_probe(self, integration: str, taken_by: str, now_ms: int, until_ms: int) -> bool:
+        """Become the only one who finds out, until then, whether an integration that is down is back; False if it is
+        not down, or held down by an operator, or another has the probe. Adds 1 to the version.
+        """
         ...
 
 

@@ -325,13 +325,17 @@ def failed_first(
     scale: float,
     *,
     was_sent: bool = True,
+    is_probe: bool = False,
 ) -> Change:
     """The row of an action whose first attempt, in the event's first pass, failed. `row` is its blank, still `pending`.
 
-    `was_sent` is False where only a read or lookup before the send failed, which happens after a takeover.
+    `was_sent` is False where only a read or lookup before the send failed, which happens after a takeover. `is_probe`:
+    see `after_attempt`.
     """
     claimed = replace(row, attempt_count=1, first_attempt_at_ms=now_ms, status=Status.RETRYING)
-    after, kind, severity = _after_failure(claimed, rules, policy, failure, now_ms, rng, scale, was_sent=was_sent)
+    after, kind, severity = _after_failure(
+        claimed, rules, policy, failure, now_ms, rng, scale, was_sent=was_sent, is_probe=is_probe
+    )
     after = replace(after, version=1, history=after.history[-1:])
     contained = f"{after.status.value}: {_containment(after)}"
     audit = (
@@ -574,12 +578,19 @@ def after_attempt(
     scale: float,
     *,
     was_sent: bool,
+    is_probe: bool = False,
 ) -> Change:
-    """What one claimed attempt leads to. `was_sent` is False where only a read or lookup failed."""
+    """What one claimed attempt leads to. `was_sent` is False where only a read or lookup failed.
+
+    `is_probe`: it was to find out whether an integration that is down is back, so that its failure, if it is worth a
+    retry at all, spends no attempt: what it may have done stays on record.
+    """
     _must_be_claimed(row)
     if isinstance(result, Done | Superseded):
         return succeeded(row, result, now_ms)
-    after, kind, severity = _after_failure(row, rules, policy, result, now_ms, rng, scale, was_sent=was_sent)
+    after, kind, severity = _after_failure(
+        row, rules, policy, result, now_ms, rng, scale, was_sent=was_sent, is_probe=is_probe
+    )
     return Change(after, row, (audit_of(kind, severity, row, after, containment=_containment(after)),))
 
 
@@ -799,6 +810,7 @@ def _after_failure(
     scale: float,
     *,
     was_sent: bool,
+    is_probe: bool,
 ) -> tuple[Row, AuditType, Severity]:
     """The claimed row after a failed attempt, and the audit event of the transition."""
     seen = interpret(rules, failure) if was_sent else failure
@@ -832,6 +844,10 @@ def _after_failure(
     if stated is not None and due_ms - started_ms <= policy.budget_seconds * 1000:
         after = _waiting(marked, WaitingFor.PROVIDER_RESET, due_ms, now_ms, seen.code, uncount=True)
         return after, AuditType.RETRY_SCHEDULED, Severity.WARNING
+    if is_probe:
+        due_ms = max(now_ms + int(POLL_SECONDS * 1000 * scale), believed_ms)
+        after = _waiting(marked, WaitingFor.HEALTH, due_ms, now_ms, seen.code, uncount=True)
+        return after, AuditType.ACTION_PARKED, Severity.WARNING
     is_replay = row.status is Status.REPLAYED  # which is one attempt
     if not is_replay and not is_exhausted(policy, row.attempt_count, started_ms, due_ms):
         after = _waiting(marked, WaitingFor.BACKOFF, due_ms, now_ms, seen.code, uncount=row.verify_only)
@@ -860,7 +876,7 @@ def _waiting(row: Row, waiting_for: WaitingFor, due_ms: int, now_ms: int, why: s
     attempts = row.attempt_count - 1 if uncount else row.attempt_count
     status = row.status
     if status is not Status.REPLAYED:
-        is_untried = waiting_for is WaitingFor.CREDENTIAL and attempts <= 0
+        is_untried = waiting_for in (WaitingFor.CREDENTIAL, WaitingFor.HEALTH) and attempts <= 0
         status = Status.PENDING if is_untried else Status.RETRYING
     return _next(
         row,

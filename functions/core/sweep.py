@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from functions.core.attempt import Effect
-from functions.core.decision import Mode
+from functions.core.decision import Mode, Repeat
 from functions.core.event import SPILL
 from functions.core.gate import Health, IntegrationState
+from functions.core.health import PROBE_GAP_MS, PROBES_NEEDED, release_share
 from functions.core.integration import INTAKE
 from functions.core.recovery import POLL_SECONDS, REHINT_SECONDS, Row, Status
 from functions.core.switches import SwitchView
@@ -30,6 +31,7 @@ OVERDUE_AFTER_REHINTS = 10  # woken that often without a trace: no worker gets a
 PER_TICK = 500
 PER_INTEGRATION = 100  # what two slow workers get through before the first of them would be woken again
 READ_AHEAD = 3 * PER_INTEGRATION  # rows read to choose from, so that priority and tenants' turns mean something
+PROBE_READ = 50  # rows read to find one that may be a probe; those that are too late end on the way
 DRAIN_SHARE = 0.5  # of a tick's time, for the spill at most: due rows come after it and have the rest
 DRAIN_PAGE = 1_000  # as many names as S3 lists at once
 DRAIN_CHUNK = 32  # objects sent on before looking how it goes, the oldest first
@@ -67,11 +69,42 @@ def why_parked(state: IntegrationState, switches: SwitchView, now_ms: int, horiz
         return None
     if state.integration in switches.disabled:
         return "disabled"
-    if state.health is Health.HARD_DOWN:
+    if state.health_at(now_ms) is Health.HARD_DOWN:
         return "hard_down"
     if switches.limit(state.integration) == 0:
         return "limit_0"
     return "paused" if state.paused_until_ms > now_ms + horizon else None
+
+
+def probe_from(state: IntegrationState, switches: SwitchView, now_ms: int, horizon: int) -> int | None:
+    """From when on a row of an integration that is down may be woken to find out whether it is back, within this tick;
+    None if it must not be, because somebody is finding out, or because something else holds it too.
+    """
+    if not state.may_be_probed(now_ms + horizon):
+        return None
+    back = replace(state, health=Health.DEGRADED)
+    return None if why_parked(back, switches, now_ms, horizon) else max(now_ms, state.probe_at_ms)
+
+
+def probe_rows(state: IntegrationState, rows: Iterable[Row]) -> list[Row]:
+    """One row, or as many as are still missing once a probe has succeeded: the fairest first. Those last whose unknown
+    outcome would be for a person, and those before them that a stored error of the provider's answers for ever.
+    """
+    ordered = order_fairly(rows, PROBE_READ)
+    ordered.sort(key=lambda row: (row.action is not None and row.action.repeat is Repeat.BLIND, row.stored_errors > 0))
+    return ordered[: PROBES_NEEDED - state.probe_ok if state.probe_ok else 1]
+
+
+def probe_gap_ms(scale: float) -> int:
+    """How far apart rows that are to be probes are shown: the one before is over by then, if it went well."""
+    return max(1_000, int(2 * PROBE_GAP_MS * scale))
+
+
+def release_cap(state: IntegrationState, now_ms: int, scale: float) -> int:
+    """How many rows of the integration a tick may wake: fewer for a while after an outage, so that what waited does not
+    become the next one.
+    """
+    return max(1, int(PER_INTEGRATION * release_share(state, now_ms, scale)))
 
 
 @dataclass(frozen=True, slots=True)

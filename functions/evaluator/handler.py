@@ -1,4 +1,6 @@
-"""Each minute: every change of a switch, by whatever means it was made, goes into the audit (architecture §9)."""
+"""Each minute: the health of every integration is judged (architecture §8), and every change of a switch, by whatever
+means it was made, goes into the audit (§9).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,18 @@ from aws_lambda_powertools import Logger
 
 from functions.core.clock import Clock
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.ports import Audit, AuditedSwitch, AuditedSwitches, SwitchHistory, SwitchMarks
+from functions.core.health import Thresholds
+from functions.core.ports import (
+    Audit,
+    AuditedSwitch,
+    AuditedSwitches,
+    HealthCounts,
+    HealthRecords,
+    SwitchHistory,
+    SwitchMarks,
+)
 from functions.core.switch_history import Found, changes_of, gone, is_news, missing
+from functions.evaluator.health import HealthDuty
 from functions.evaluator.settings import EvaluatorSettings
 from functions.observability import Metrics
 
@@ -25,24 +37,45 @@ def build(
     history: SwitchHistory,
     marks: SwitchMarks,
     audit: Audit,
+    records: HealthRecords,
+    counts: HealthCounts,
+    thresholds: Mapping[str, Thresholds],
     clock: Clock,
     log: Logger,
     metrics: Metrics,
 ) -> Handler:
-    """The handler of one minute. Answers `{"changes": n}`.
+    """The handler of one minute. Answers how many switches' `changes` were audited, and `health_changes` were made.
+    `thresholds` are those of every integration of the catalog.
 
-    The audit is written first and the mark after it: a crash in between finds the same changes again, and writes the
-    same events. One switch that cannot be read keeps no other from the audit, but fails the invocation at its end.
+    Each duty is on its own: one that fails stops no other, and fails the invocation at its end. Health comes first:
+    what is down must not be called on while the parameter store is slow.
+
+    Of the switches the audit is written first and the mark after it: a crash in between finds the same changes again,
+    and writes the same events. One switch that cannot be read keeps no other from the audit.
     """
-    evaluator = _SwitchAudit(
-        settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS, history, marks, audit, clock, log, metrics
-    )
+    evaluator = _SwitchAudit(history, marks, audit, clock, log, metrics)
+
+    health = HealthDuty(records, counts, thresholds, settings.time_scale, clock, log, metrics)
 
     def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
+        deadline_ms = clock.now_ms() + settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS
+        duties: dict[str, Callable[[], int]] = {
+            "health_changes": lambda: health.run(deadline_ms),
+            "changes": lambda: evaluator.run(deadline_ms),
+        }
+        answer, failures = dict.fromkeys(duties, 0), list[Exception]()
         try:
-            return {"changes": evaluator.run()}
+            for name, duty in duties.items():
+                try:
+                    answer[name] = duty()
+                except Exception as error:
+                    failures.append(error)
+                    log.exception("a duty of the evaluator failed", extra={"duty": name})
         finally:
             metrics.flush()
+        if failures:
+            raise ExceptionGroup("duties of the evaluator failed", failures)
+        return answer
 
     return handle
 
@@ -50,7 +83,6 @@ def build(
 class _SwitchAudit:
     def __init__(
         self,
-        budget_ms: int,
         history: SwitchHistory,
         marks: SwitchMarks,
         audit: Audit,
@@ -58,7 +90,6 @@ class _SwitchAudit:
         log: Logger,
         metrics: Metrics,
     ) -> None:
-        self._budget_ms = budget_ms
         self._history = history
         self._marks = marks
         self._audit = audit
@@ -67,8 +98,7 @@ class _SwitchAudit:
         self._metrics = metrics
         self._known: AuditedSwitches | None = None  # what this environment stored last; a conflict makes it read again
 
-    def run(self) -> int:
-        deadline_ms = self._clock.now_ms() + self._budget_ms
+    def run(self, deadline_ms: int) -> int:
         latest = self._history.latest()
         known = self._marks.read() if self._known is None else self._known
         switches = dict(known.switches)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.control import DynamoSwitchMarks
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ssm_history import SsmSwitchHistory
-from functions.core.clock import SystemClock
+from functions.catalog.loader import load
+from functions.core.clock import SystemClock, SystemIds
+from functions.core.health import Thresholds
 from functions.evaluator.handler import build
 from functions.evaluator.settings import EvaluatorSettings
 from functions.observability import logger, metrics
 
 _settings = EvaluatorSettings.from_env()
 _dynamodb = aws.dynamodb_client()
+_ids = SystemIds()
 
 handler = build(
     _settings,
@@ -20,6 +24,14 @@ handler = build(
     history=SsmSwitchHistory(aws.ssm_client(read_seconds=3.0), _settings.switches_path),
     marks=DynamoSwitchMarks(_dynamodb, _settings.control_table),
     audit=DynamoAudit(_dynamodb, _settings.audit_table),
+    records=DynamoHealthRecords(
+        _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
+    ),
+    counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
+    thresholds={
+        name: Thresholds(profile.success_threshold, profile.recovery_threshold, profile.minimum_calls)
+        for name, profile in load().profiles.items()
+    },
     clock=SystemClock(),
     log=logger("evaluator"),
     metrics=metrics("evaluator", _settings.stage),

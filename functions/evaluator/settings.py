@@ -9,10 +9,11 @@ from functions.env import EnvSettings
 
 @dataclass(frozen=True, slots=True)
 class EvaluatorSettings(EnvSettings):
-    """Tables and parameters of the evaluator."""
+    """Tables and parameters of the evaluator. `time_scale` multiplies every wait (1.0 but on the local stage)."""
 
     stage: str
     audit_table: str
     control_table: str
     switches_path: str
     timeout_seconds: int
+    time_scale: float

@@ -131,7 +131,8 @@ class _Duty:
     def run(self) -> None:
         now_ms = self.clock.now_ms()
         name, horizon = self.state.integration, sweep.horizon_ms(self.scale)
-        cap = min(sweep.PER_INTEGRATION, sweep.PER_TICK - self.tally.woken)
+        released = sweep.release_cap(self.state, now_ms, self.scale)
+        cap = min(released, sweep.PER_TICK - self.tally.woken)
         if cap <= 0 or now_ms >= self.deadline_ms:
             self._count("integrations_not_reached")
             return
@@ -140,8 +141,16 @@ class _Duty:
         if parked is not None:
             self._count("integrations_parked")
             self.log.info("parked", extra={"integration": name, "reason": parked})
+            probe_ms = sweep.probe_from(self.state, general, now_ms, horizon)
+            if probe_ms is not None:
+                self._probe(now_ms + horizon, probe_ms)
             return
-        rows = self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD)
+        over = "rows_over_ramp" if released < sweep.PER_INTEGRATION else "rows_over_cap"
+        self._wake(self._looked(self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD)), cap, over)
+
+    def _looked(self, rows: list[Row]) -> list[tuple[Row, int]]:
+        """Those that are to be woken, each with when; what the others need is done here."""
+        now_ms = self.clock.now_ms()
         woken: list[tuple[Row, int]] = []
         for row in rows:
             match sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale):
@@ -159,17 +168,27 @@ class _Duty:
                     self.tally.add("rows_left")
             if self.clock.now_ms() >= self.deadline_ms:
                 break
-        self._wake(woken, cap)
+        return woken
+
+    def _probe(self, until_ms: int, probe_ms: int) -> None:
+        """The integration is down, and it is time to find out whether it still is: by a row that waits anyway."""
+        woken = self._looked(self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ))
+        chosen = sweep.probe_rows(self.state, (row for row, _ in woken))
+        times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
+        gap_ms = sweep.probe_gap_ms(self.scale)
+        spaced = [(row, max(times[row.recovery_id], probe_ms + place * gap_ms)) for place, row in enumerate(chosen)]
+        self._wake(spaced, len(spaced))
+        self._count("probes_woken", len(spaced))
 
     def _switches(self, row: Row, now_ms: int) -> SwitchView:
         return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
 
-    def _wake(self, woken: list[tuple[Row, int]], cap: int) -> None:
+    def _wake(self, woken: list[tuple[Row, int]], cap: int, over: str = "rows_over_cap") -> None:
         """Commit, then send: a hint that is lost in between is made up for when the row is due again."""
         times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
         chosen = sweep.order_fairly((row for row, _ in woken), cap)
         if len(woken) > len(chosen):
-            self._count("rows_over_cap", len(woken) - len(chosen))
+            self._count(over, len(woken) - len(chosen))
         for batch in _batches(chosen):
             if self.clock.now_ms() >= self.deadline_ms:
                 self._count("sweeps_cut_short")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from functions.core.attempt import (
@@ -36,12 +36,16 @@ from functions.core.gate import (
     Standing,
     Suppress,
     Verdict,
+    WaitingFor,
     check,
 )
+from functions.core.health import CallOutcome, may_be_probe, outcome_of
 from functions.core.integration import Integration, KindRules
 from functions.core.ports import Absent, Call, Provider, SettingState
 from functions.core.switches import FRESH_FOR_MS, Snapshot, view
 from functions.worker.ports import Budget, Ports
+from functions.worker.probes import Probe, Probes
+from functions.worker.tally import Tally
 
 _R = TypeVar("_R")
 
@@ -67,13 +71,15 @@ class Whose:
 class Tried:
     """A call was made. `was_sent`: it was the effect's own call, not a read or a lookup before it.
 
-    `was_absent`: a lookup had found nothing, so that it is known what earlier attempts did: nothing.
+    `was_absent`: a lookup had found nothing, so that it is known what earlier attempts did: nothing. `is_probe`: it was
+    to find out whether the integration is back, and its failure spends no attempt.
     """
 
     result: Result
     was_sent: bool
     was_absent: bool = False
     credential_version: str = ""
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,10 @@ Attempt = Tried | Held | NotYet | Unknown | VerifiedAbsent
 
 
 class Attempts:
-    """Makes attempts for one invocation. Remembers the control items of the batch, and pauses learned since."""
+    """Makes attempts for one invocation. Remembers the control items of the batch, and pauses learned since.
+
+    `tally` is what became of its calls, `probes` those that it may make of integrations that are down.
+    """
 
     def __init__(
         self, ports: Ports, time_scale: float, budget: Budget, states: MutableMapping[str, IntegrationState]
@@ -115,6 +124,9 @@ class Attempts:
         self._scale = time_scale
         self._budget = budget
         self._states = states
+        self.tally = Tally(ports, time_scale)
+        self.probes = Probes(ports, time_scale, states)
+        self._probing: dict[str, Probe] = {}  # by action id
 
     def fits(self, action: Action) -> bool:
         """Whether an attempt, with a read or lookup before the send, can still end in this invocation."""
@@ -143,8 +155,16 @@ class Attempts:
                 call_ends_at_ms=now_ms + int(self._integration(action).deadline_seconds * 1000),
                 lease_until_ms=lease_until_ms,
                 is_replay=whose.is_replay,
+                is_probe=self._may_probe(action),
             ),
         )
+
+    def _may_probe(self, action: Action) -> bool:
+        """Whether it is the one that finds out whether its integration is back, or could be."""
+        if action.action_id in self._probing:
+            return True
+        is_free = self.probes.is_free(action.integration)
+        return is_free and may_be_probe(self._integration(action), action.repeat)
 
     async def switches(self) -> Snapshot | None:
         """The switches, as fresh as anything but a customer-visible send needs them."""
@@ -165,17 +185,56 @@ class Attempts:
         `before_blind` is awaited before a `blind` send, so that a takeover knows of it.
         """
         rules = self._rules(action)
-        provider = self._ports.providers[action.integration]
         held = await self._held(action, whose, lease_until_ms)
         if held is not None and not (verify_only and not isinstance(held.verdict, Park)):
             return held  # a look that sends nothing may come too late, and reaches nobody
         step = LookUp(only=True) if verify_only else next_step(rules, history, self._ports.clock.now_ms(), self._scale)
-        was_absent = False
         match step:
             case WaitUntil(at_ms):
                 return NotYet(at_ms)
             case AskPerson(detail):
                 return Unknown(detail)
+        if self.probes.is_needed(action.integration):
+            return await self._probe(action, whose, step, lease_until_ms, before_blind)
+        return await self._carry_out(action, whose, step, lease_until_ms, before_blind)
+
+    async def _probe(
+        self,
+        action: Action,
+        whose: Whose,
+        step: SendNow | LookUp | ReadFirst,
+        lease_until_ms: int,
+        before_blind: Callable[[], Awaitable[None]] | None,
+    ) -> Attempt:
+        """The attempt as the fleet's one probe of an integration that is down, or none if another has that."""
+        probe = await self.probes.take(action.integration)
+        if probe is None:
+            return Held(
+                Park(WaitingFor.HEALTH, f"{action.integration} is down, and another call asks whether it still is")
+            )
+        self._probing[action.action_id] = probe
+        try:
+            attempt = await self._carry_out(action, whose, step, lease_until_ms, before_blind)
+        except Exception:
+            del self._probing[action.action_id]
+            await self.probes.record(probe)
+            raise
+        del self._probing[action.action_id]
+        await self.probes.record(probe)
+        return replace(attempt, is_probe=True) if isinstance(attempt, Tried) else attempt
+
+    async def _carry_out(
+        self,
+        action: Action,
+        whose: Whose,
+        step: SendNow | LookUp | ReadFirst,
+        lease_until_ms: int,
+        before_blind: Callable[[], Awaitable[None]] | None,
+    ) -> Attempt:
+        """The calls of one attempt."""
+        rules, provider = self._rules(action), self._ports.providers[action.integration]
+        was_absent = False
+        match step:
             case LookUp(only):
                 looked, version = await self._ask(action, whose, provider, provider.look_up)
                 if not isinstance(looked, Absent):
@@ -192,7 +251,8 @@ class Attempts:
                 pass
         if rules.repeat is Repeat.BLIND and before_blind is not None:
             await before_blind()
-        if not isinstance(step, SendNow) or rules.repeat is Repeat.BLIND:
+        has_waited = not isinstance(step, SendNow) or rules.repeat is Repeat.BLIND or action.action_id in self._probing
+        if has_waited:
             held = await self._held(action, whose, lease_until_ms)
             if held is not None:
                 return held
@@ -229,11 +289,12 @@ class Attempts:
         """
         version = await self._refreshed(action, provider)
         if not version:
+            self._count_refused(action, whose)
             return Tried(refused, was_sent=True, was_absent=was_absent)
         held = await self._held(action, whose, lease_until_ms)
         if held is not None:
             return held
-        result = await self._call(action, whose, provider.send)
+        result = await self._call(action, whose, provider.send, is_last=True)
         await self._note(action, result)
         return Tried(result, was_sent=True, was_absent=was_absent, credential_version=version)
 
@@ -250,7 +311,9 @@ class Attempts:
         if isinstance(answer, Failure) and answer.failure_class is FailureClass.AUTH_ERROR:
             version = await self._refreshed(action, provider)
             if version:
-                answer = await self._call(action, whose, ask)
+                answer = await self._call(action, whose, ask, is_last=True)
+            else:
+                self._count_refused(action, whose)
         if isinstance(answer, Failure):
             await self._note(action, answer)
         return answer, version
@@ -265,7 +328,33 @@ class Attempts:
             )
             return ""
 
-    async def _call(self, action: Action, whose: Whose, call: Callable[[Action, Call], Awaitable[_R]]) -> _R | Failure:
+    async def _call(
+        self,
+        action: Action,
+        whose: Whose,
+        call: Callable[[Action, Call], Awaitable[_R]],
+        *,
+        is_last: bool = False,
+    ) -> _R | Failure:
+        """One provider call, counted. A refused credential counts once no newer one is left to try (`is_last`): one
+        that was just rotated is refused in every environment that still has the old one.
+        """
+        result = await self._called(action, whose, call)
+        outcome = outcome_of(result)
+        probe = self._probing.get(action.action_id)
+        if probe is not None:
+            probe.found = outcome
+        if outcome is not CallOutcome.AUTH or is_last:
+            self.tally.note(action.integration, whose.tenant, outcome)
+        return result
+
+    def _count_refused(self, action: Action, whose: Whose) -> None:
+        """The credential was refused, and there is no other."""
+        self.tally.note(action.integration, whose.tenant, CallOutcome.AUTH)
+
+    async def _called(
+        self, action: Action, whose: Whose, call: Callable[[Action, Call], Awaitable[_R]]
+    ) -> _R | Failure:
         """One provider call under a wall-clock deadline. Cancelling it closes its socket: nothing is left behind."""
         seconds = min(self._integration(action).deadline_seconds, self._budget.left_ms() / 1000)
         if seconds <= 0:
@@ -304,11 +393,8 @@ class Attempts:
         if result.retry_after_ms is None:
             return
         until_ms = ports.clock.now_ms() + result.retry_after_ms
-        self._states[action.integration] = IntegrationState(
-            action.integration,
-            self._states.get(action.integration, IntegrationState(action.integration)).health,
-            until_ms,
-        )
+        known = self._states.get(action.integration, IntegrationState(action.integration))
+        self._states[action.integration] = replace(known, paused_until_ms=until_ms)
         try:
             await ports.io(ports.ledger.pause, action.integration, until_ms)
         except StorageUnavailable:

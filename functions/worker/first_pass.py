@@ -22,6 +22,7 @@ from functions.core.failure import (
     RootCause,
 )
 from functions.core.gate import Expire, Park, Suppress, WaitingFor
+from functions.core.health import CallOutcome, outcome_of_classifier
 from functions.core.ledger import (
     ACTION,
     LEASE_MARGIN_MS,
@@ -59,7 +60,7 @@ from functions.core.recovery import (
     unknown_first,
 )
 from functions.core.rows import action_row, event_row
-from functions.core.switches import Snapshot, SwitchView, view
+from functions.core.switches import LLM, Snapshot, SwitchView, view
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
 from functions.worker.ports import Budget, Ports
@@ -209,7 +210,7 @@ class FirstPass:
         asks_llm = prepared.needs_llm and admitted.switches.may_ask() and admitted.switches.mode is not Mode.MANUAL
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
-        verdict = await self._classify(prepared) if asks_llm else None
+        verdict = await self._classify(prepared, event.tenant) if asks_llm else None
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
         return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
@@ -221,7 +222,25 @@ class FirstPass:
         whole = await self.read(admitted.claim)
         return flow.prepare(ClaimCheck(admitted.event, admitted.claim).redeemed(whole))
 
-    async def _classify(self, prepared: Prepared) -> Classification | ClassifierUnavailable:
+    async def _classify(self, prepared: Prepared, tenant: str) -> Classification | ClassifierUnavailable:
+        """What the LLM says. While it is down, one event at a time finds out whether it still is; the others go on."""
+        probes, probe = self._attempts.probes, None
+        if probes.is_needed(LLM):
+            probe = await probes.take(LLM)
+            if probe is None:
+                self._ports.meter.count("classifier_unavailable", reason="HARD_DOWN")
+                return ClassifierUnavailable("HARD_DOWN", "the LLM is down")
+        verdict = await self._asked(prepared)
+        outcome = CallOutcome.OK
+        if isinstance(verdict, ClassifierUnavailable):
+            outcome = outcome_of_classifier(verdict.code)
+        self._attempts.tally.note(LLM, tenant, outcome)
+        if probe is not None:
+            probe.found = outcome
+            await probes.record(probe)
+        return verdict
+
+    async def _asked(self, prepared: Prepared) -> Classification | ClassifierUnavailable:
         meter, clock = self._ports.meter, self._ports.clock
         started_ms = clock.now_ms()
         try:
@@ -539,9 +558,9 @@ class _Work:
 
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
         match attempt:
-            case Tried(Failure() as failure, was_sent, was_absent, credential_version):
+            case Tried(Failure() as failure, was_sent, was_absent, credential_version, is_probe):
                 known = replace(blank, effect=Effect.NONE) if was_absent else blank
-                self._failed(action, known, failure, credential_version, was_sent=was_sent)
+                self._failed(action, known, failure, credential_version, was_sent=was_sent, is_probe=is_probe)
             case Tried(Done(provider_id)):
                 self._mark(action, ActionStatus.DONE, provider_id)
             case Tried():
@@ -562,7 +581,16 @@ class _Work:
             case _:  # VerifiedAbsent belongs to rows
                 raise AssertionError(f"a first pass cannot end an attempt with {attempt!r}")
 
-    def _failed(self, action: Action, blank: Row, failure: Failure, credential_version: str, *, was_sent: bool) -> None:
+    def _failed(
+        self,
+        action: Action,
+        blank: Row,
+        failure: Failure,
+        credential_version: str,
+        *,
+        was_sent: bool,
+        is_probe: bool,
+    ) -> None:
         integration = self._ports.integrations[action.integration]
         change = failed_first(
             blank,
@@ -573,6 +601,7 @@ class _Work:
             self._ports.rng,
             self._scale,
             was_sent=was_sent,
+            is_probe=is_probe,
         )
         self._row(action, replace(change, after=replace(change.after, credential_version=credential_version)))
 

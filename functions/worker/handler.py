@@ -123,6 +123,7 @@ class _Batch:
         await _all([self._group(first_pass, group, view) for group in trusted])
         for group in ordered[len(trusted) :]:
             await self._group(first_pass, group, view)
+        await attempts.tally.flush()
 
     async def _readable(self, records: Sequence[Record]) -> list[tuple[Record, Event | ClaimCheck]]:
         readable = []
@@ -223,6 +224,7 @@ class _Batch:
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
         recovery_pass = RecoveryPass(self._ports, attempts, self._budget, first_pass, self._settings.time_scale)
         await _all([self._one_hint(recovery_pass, hint, copies) for hint, copies in hints.values()])
+        await attempts.tally.flush()
 
     async def _one_hint(self, recovery_pass: RecoveryPass, hint: Hint, copies: Sequence[Record]) -> None:
         result = await self._guarded(copies[0], recovery_pass.handle(hint))

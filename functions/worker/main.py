@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.llm import LlmClassifier
@@ -64,6 +65,10 @@ handler = build(
             recovery_table=_settings.recovery_table,
             audit_table=_settings.audit_table,
             count=_metrics.count,
+        ),
+        counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
+        health=DynamoHealthRecords(
+            _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
         ),
         recipients=DynamoRecipients(_dynamodb, _settings.recipients_table),
         switches=_switches,

@@ -11,6 +11,8 @@ from functions.core.integration import Integration
 from functions.core.ports import (
     Classifier,
     Envelopes,
+    HealthCounts,
+    HealthRecords,
     Ledger,
     Providers,
     Recipients,
@@ -62,6 +64,8 @@ class Ports:
 
     ledger: Ledger
     recovery: Recovery
+    counts: HealthCounts
+    health: HealthRecords
     recipients: Recipients
     switches: Switches
     envelopes: Envelopes

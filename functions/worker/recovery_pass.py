@@ -196,6 +196,7 @@ class RecoveryPass:
             self._ports.rng,
             self._scale,
             was_sent=tried.was_sent,
+            is_probe=tried.is_probe,
         )
         after = change.after
         if tried.credential_version and isinstance(tried.result, Failure):

@@ -14,7 +14,19 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.cli import environment, events, queue, rejections, replaying, sending, sources, switches, verifying
+from ops.cli import (
+    environment,
+    events,
+    health,
+    integrations,
+    queue,
+    rejections,
+    replaying,
+    sending,
+    sources,
+    switches,
+    verifying,
+)
 from ops.cli.console import ExitCode, Refused, say
 from ops.stack import StackNotFound, StackUnreachable, Wanted
 from ops.traffic import UnknownSource
@@ -52,10 +64,12 @@ app.command("send")(sending.send)
 app.command("events")(events.show)
 app.command("queue")(queue.show)
 app.command("replay")(replaying.replay)
+app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
+app.add_typer(health.app, name="health")
 
 
 def run(arguments: Sequence[str]) -> int:

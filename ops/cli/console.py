@@ -130,6 +130,9 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 _STYLES = {
+    "healthy": "green",
+    "degraded": "yellow",
+    "hard_down": "red",
     "settled": "green",
     "done": "green",
     "succeeded": "green",

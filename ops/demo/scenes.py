@@ -7,11 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from functions.core.gate import Health
 from functions.core.recovery import SUPPRESSED, Status
 from ops import records
+from ops.cli.health import take_back
+from ops.cli.health import write as write_health
+from ops.cli.integrations import health_records
 from ops.cli.replaying import invoke
 from ops.cli.switches import write
 from ops.demo.stage import SOURCES, Stage, is_open, repeated, what_of
+from ops.demo.story import Scene
 from ops.expectation import BANK, CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
 from ops.simulator import Fault, FaultMode
 from ops.traffic import Answer
@@ -167,18 +172,19 @@ def helpdesk_stumbles(stage: Stage) -> None:
 
 
 def helpdesk_down(stage: Stage) -> None:
-    """(d) The helpdesk is down until items are dead, then back, then replay."""
+    """(d) The helpdesk is down, and nobody is needed; then an operator insists until items are dead, and replays."""
     story = stage.story
     scene = story.open(
         "d",
-        "the helpdesk is down until items die, comes back, and a person replays",
-        "Every call is reset or answered 503. After five attempts each (minutes on AWS, seconds here) the items are "
-        "dead letters. Then the helpdesk is back and one replay brings them all to their end.",
+        "the helpdesk is down: first left to the machine, then called on until items die, and replayed",
+        "Every call is reset or answered 503. After three minutes (seconds here) the machine closes it: what goes to "
+        "it waits and spends no attempt, and once it is back it opens and lets go what waited. Then the same with an "
+        "operator who says that it is to be called all the same: after five attempts each the items are dead letters, "
+        "and one replay brings them all to their end.",
     )
-    stage.simulator.add_faults(
-        Fault("helpdesk", FaultMode.RESET, probability=0.3, seed=1),
-        Fault("helpdesk", FaultMode.STATUS, status=503),
-    )
+    healed = _left_to_the_machine(stage, scene)
+    write_health(stage.stack, "helpdesk", Health.HEALTHY, 15 * 60_000, reason="let them die", actor="demo")
+    _break_helpdesk(stage)
     letters = stage.letters("d", (WHERE, CRASH, TWICE, REFUND), 12)
     stage.post([delivery for delivery, _ in letters])
     conversations = stage.expect(letters)
@@ -219,8 +225,44 @@ def helpdesk_down(stage: Stage) -> None:
     )
     settled = story.wait("everything is brought to its end", stage.unsettled(conversations), seconds=PATIENCE)
     story.check(scene, "nothing is left open", holds=settled)
-    _effects(stage, scene_letter="d", conversations=conversations)
+    take_back(stage.stack, "helpdesk", reason="it is back", actor="demo")
+    _effects(stage, scene_letter="d", conversations=[*healed, *conversations])
     story.close(scene)
+
+
+def _break_helpdesk(stage: Stage) -> None:
+    stage.simulator.add_faults(
+        Fault("helpdesk", FaultMode.RESET, probability=0.3, seed=1),
+        Fault("helpdesk", FaultMode.STATUS, status=503),
+    )
+
+
+def _left_to_the_machine(stage: Stage, scene: Scene) -> list[str]:
+    """An outage that nobody does anything about; gives its conversations."""
+    story = stage.story
+    _break_helpdesk(stage)
+    letters = stage.letters("d-outage", (WHERE, CRASH, TWICE, REFUND), 12)
+    stage.post([delivery for delivery, _ in letters])
+    conversations = stage.expect(letters)
+    records_of_health = health_records(stage.stack)
+
+    def not_closed() -> str:
+        now = records_of_health.read(["helpdesk"])["helpdesk"].health
+        return "" if now is Health.HARD_DOWN else f"it is {now.value}"
+
+    closed = story.wait("the machine closes it", not_closed, seconds=PATIENCE)
+    stage.simulator.clear_faults()
+    story.tell("the helpdesk is back, and nobody says so")
+    settled = story.wait("it opens, and what waited is let go", stage.unsettled(conversations), seconds=PATIENCE)
+    rows = stage.rows_of(conversations)
+    attempts = max((int(row.get("attempt_count", 0)) for row in rows), default=0)
+    story.check(
+        scene,
+        f"{len(rows)} actions waited, at most {attempts} attempts were spent on one, none died, nobody was needed",
+        holds=closed and settled and all(row["status"] == Status.SUCCEEDED for row in rows),
+        details=[_row_line(row) for row in rows if row["status"] != Status.SUCCEEDED],
+    )
+    return conversations
 
 
 def poison(stage: Stage) -> None:

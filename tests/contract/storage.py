@@ -17,7 +17,7 @@ from functions.adapters.recovery import DynamoRecovery
 from functions.core import ports
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
-from functions.core.gate import Health, Standing, WaitingFor
+from functions.core.gate import Health, IntegrationState, Standing, WaitingFor
 from functions.core.ledger import ActionMark, ActionStatus, Claim, LedgerItem
 from functions.core.recovery import Change, Row, Status, Subject, action_recovery_id, parked_first
 from tests import aws_tables
@@ -61,13 +61,17 @@ def in_memory() -> Iterator[World]:
     def set_standing(tenant: str, recipient: str, standing: Standing) -> None:
         tables.standings[tenant, recipient] = standing
 
+    def set_health(integration: str, health: Health) -> None:
+        seen = tables.integrations.get(integration, IntegrationState(integration))
+        tables.integrations[integration] = replace(seen, health=health)
+
     yield World(
         FakeLedger(tables),
         FakeRecovery(tables),
         FakeAudit(tables),
         FakeRecipients(tables),
         audit_ids=lambda: sorted(event.id for event in tables.events),
-        set_health=tables.set_health,
+        set_health=set_health,
         set_standing=set_standing,
     )
 

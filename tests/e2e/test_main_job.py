@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -52,7 +53,11 @@ def test_every_refusal_of_a_forgery_reads_the_same(world: World) -> None:
 def test_items_that_died_with_the_helpdesk_are_brought_to_their_end_by_one_replay(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """000.34, 001.33, 002.34: dead letters and their replay, end to end."""
+    """000.34, 001.33, 002.34: dead letters and their replay, end to end. The machine would have spared them, so an
+    operator says that the helpdesk is to be called all the same (000.32).
+    """
+    set_healthy = ["health", "set", "helpdesk", "healthy", "--for", "15m", "--reason", "let them die"]
+    assert run(set_healthy) == ExitCode.OK
     world.simulator.add_faults(Fault("helpdesk", FaultMode.STATUS, status=503))
     letters = world.letters("e2e-dead", (WHERE, REFUND), 4)
     world.post([delivery for delivery, _ in letters])
@@ -72,6 +77,45 @@ def test_items_that_died_with_the_helpdesk_are_brought_to_their_end_by_one_repla
     assert world.problems_in(conversations) == []
     assert run(["replay", "--integration", "helpdesk", "--status", "dlq", "--reason", "once more", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["matched"] == 0
+    assert run(["health", "clear", "helpdesk", "--reason", "it is back"]) == ExitCode.OK
+
+
+def test_an_outage_of_the_helpdesk_closes_it_and_ends_without_a_dead_letter_and_without_anybody(
+    world: World, capsys: pytest.CaptureFixture[str], proved: Callable[[str], None]
+) -> None:
+    """000.9, 000.15, 000.22, 003.8, 003.25: on the deployed stack, with its roles, in its shortened minutes."""
+
+    def health() -> dict[str, object]:
+        capsys.readouterr()
+        assert run(["integrations", "helpdesk", "--json"]) == ExitCode.OK
+        document: dict[str, object] = json.loads(capsys.readouterr().out)
+        return document
+
+    world.simulator.add_faults(Fault("helpdesk", FaultMode.STATUS, status=503))
+    letters = world.letters("e2e-outage", (WHERE, CRASH, REFUND), 12)
+    world.post([delivery for delivery, _ in letters])
+    conversations = world.expect(letters)
+    world.eventually(lambda: "" if health()["health"] == "hard_down" else "the machine has not closed it")
+    closed = health()
+    more = world.letters("e2e-outage-later", (WHERE, CRASH, REFUND), 12)
+    world.post([delivery for delivery, _ in more])
+    conversations += world.expect(more)
+    time.sleep(15)  # as many of its minutes: without the machine every attempt would be spent by now
+    assert {row["status"] for row in world.rows_of(conversations)} <= {"pending", "retrying"}
+    world.simulator.clear_faults()
+
+    world.await_settled(conversations)
+    assert world.problems_in(conversations) == []
+    rows = world.rows_of(conversations)
+    assert {row["status"] for row in rows} == {"succeeded"}
+    audit = [event for event in records.audit_of(world.stack, "integration#helpdesk") if event["actor"] == "holdfast"]
+    changes = [json.loads(event["after_state"])["health"] for event in audit]
+    assert "hard_down" in changes
+    assert changes[-1] in ("degraded", "healthy")
+    proved(
+        f"outage on the local stack: {len(rows)} rows, 0 dead, 0 for a person; {closed['reason']!r}; "
+        f"at most {max(int(row.get('attempt_count', 0)) for row in rows)} attempts"
+    )
 
 
 def test_the_command_line_sends_shows_and_finds_an_event(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,13 +163,23 @@ def test_each_dead_letter_queue_has_an_alarm_that_tells_people(template: Templat
 
 
 def test_a_spill_that_is_not_empty_for_five_minutes_tells_people(template: Template) -> None:
-    """002.10: by the very metric that the sweeper writes, under the very dimensions."""
-    (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith("-spill-not-drained")]
+    """002.10"""
+    _check_metric_alarm(template, "spill-not-drained", "spill_left", "sweeper", 5)
+
+
+def test_an_integration_that_is_down_tells_people_at_once(template: Template) -> None:
+    """003.8, 003.25"""
+    _check_metric_alarm(template, "integration-down", "integrations_down", "evaluator", 1)
+
+
+def _check_metric_alarm(template: Template, alarm: str, metric: str, function: str, minutes: int) -> None:
+    """By the very metric that the function writes, under the very dimensions."""
+    (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith(f"-{alarm}")]
     if template.config.emulated:
         return
     lines: list[str] = []
-    counts = metrics("sweeper", template.config.name, lines.append)
-    counts.count("spill_left", 1)
+    counts = metrics(function, template.config.name, lines.append)
+    counts.count(metric, 1)
     counts.flush()
     (written,) = json.loads(lines[0])["_aws"]["CloudWatchMetrics"]
     assert properties["Namespace"] == written["Namespace"]
@@ -178,14 +188,14 @@ def test_a_spill_that_is_not_empty_for_five_minutes_tells_people(template: Templ
     assert [sorted(names) for names in written["Dimensions"]] == [sorted(watched)]
     assert watched == {name: json.loads(lines[0])[name] for name in watched}
     assert (properties["Statistic"], properties["Period"]) == ("Maximum", 60)
-    assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 5
+    assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == minutes
 
 
 def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_that_helps(template: Template) -> None:
     topic = template.output("AlarmTopicArn")["Ref"]
     page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()
     found = list(alarms_of(template))
-    assert len(found) == 5
+    assert len(found) == 6
     for properties in found:
         assert refers_to(properties["AlarmActions"]) == refers_to(properties["OKActions"]) == {topic}
         assert (properties["Threshold"], properties["ComparisonOperator"]) == (0, "GreaterThanThreshold")
@@ -510,7 +520,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "switches/*": {"ssm:GetParametersByPath"},
     },
     "evaluator": {
-        "Control": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "Audit": {"dynamodb:PutItem"},
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},

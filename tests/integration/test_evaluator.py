@@ -1,4 +1,4 @@
-"""Minute by minute, every change of a switch reaches the audit once."""
+"""Minute by minute, every change of a switch reaches the audit once, and every integration's health is judged."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from functions import observability
-from functions.core.audit import AuditEvent
-from functions.core.failure import StorageUnavailable
+from functions.core.audit import AuditEvent, AuditType
+from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.gate import Health
+from functions.core.health import Counts, Thresholds, force, minute_of
 from functions.evaluator.handler import Handler, build
 from functions.evaluator.settings import EvaluatorSettings
 from tests.control_fakes import FakeSwitchHistory, FakeSwitchMarks
-from tests.fakes import FakeAudit, FakeClock, FakeTables
+from tests.fakes import NOON_MS, FakeAudit, FakeClock, FakeHealthCounts, FakeHealthRecords, FakeTables
 
 SETTINGS = EvaluatorSettings(
     stage="test",
@@ -22,13 +24,15 @@ SETTINGS = EvaluatorSettings(
     control_table="control",
     switches_path="/holdfast/test/switches",
     timeout_seconds=50,
+    time_scale=1.0,
 )
+WELL, BAD, DEAD = Counts(ok=100), Counts(ok=50, error=50), Counts(error=100)
 
 
 class Stage:
     def __init__(self) -> None:
         self.tables = FakeTables()
-        self.clock = FakeClock()
+        self.clock = FakeClock(NOON_MS + 10_000)  # what is judged at a tick is the minute before
         self.history = FakeSwitchHistory(self.clock, self.tables.faults)
         self.marks = FakeSwitchMarks(self.tables.faults)
         self.lines: list[str] = []
@@ -43,6 +47,9 @@ class Stage:
             history=self.history,
             marks=self.marks,
             audit=FakeAudit(self.tables),
+            records=FakeHealthRecords(self.tables),
+            counts=FakeHealthCounts(self.tables),
+            thresholds={"desk": Thresholds(), "llm": Thresholds()},
             clock=self.clock,
             log=observability.logger("evaluator-test", stream=io.StringIO()),
             metrics=observability.metrics("evaluator", "test", self.lines.append),
@@ -51,6 +58,15 @@ class Stage:
     def minute(self) -> int:
         self.clock.advance(60_000)
         return self.handle({}, None)["changes"]
+
+    def calls(self, counts: Counts, integration: str = "desk") -> int:
+        """A minute with these calls, and the tick that judges it; how many states changed."""
+        FakeHealthCounts(self.tables).add(minute_of(self.clock.now, 1.0), {integration: counts}, self.clock.now)
+        self.clock.advance(60_000)
+        return self.handle({}, None)["health_changes"]
+
+    def health(self, integration: str = "desk") -> Health:
+        return FakeHealthRecords(self.tables).read([integration])[integration].health
 
     def flip(self, name: str, value: str, by: str = "arn:anna") -> None:
         self.clock.advance(1_000)
@@ -70,12 +86,13 @@ def test_the_first_minute_records_every_switch_and_the_next_nothing() -> None:
     assert stage.told("mode") == [("arn:deploy", "live")]
 
 
-def test_a_quiet_minute_costs_one_listing() -> None:
+def test_a_quiet_minute_costs_one_listing_and_a_read_and_a_write_per_integration() -> None:
     stage = Stage()
     stage.minute()
     stage.tables.faults.calls.clear()
     stage.minute()
-    assert stage.tables.faults.calls == ["history.latest"]
+    per_integration = ["counts.read", "health.store"]
+    assert stage.tables.faults.calls == ["health.read", *per_integration * 2, "history.latest"]
 
 
 def test_an_environment_that_starts_later_goes_on_from_the_mark() -> None:
@@ -204,3 +221,185 @@ def test_the_record_of_a_change_names_no_tenant_and_no_request() -> None:
     stage.minute()
     event: Any = stage.of("mode")[0]
     assert (event.tenant, event.request_id, event.entity) == ("", "", "switch#mode")
+
+
+# --------------------------------------------------------------------------------------------------------------- health
+
+
+def test_an_outage_is_seen_through_the_evaluator_to_the_minute() -> None:
+    """000.22, 000.23"""
+    stage = Stage()
+    moves = [(at, stage.health()) for at in range(80) if stage.calls(BAD if 30 <= at < 60 else WELL)]
+    assert moves == [(39, Health.DEGRADED), (74, Health.HEALTHY)]
+    events = [event for event in stage.tables.events if event.event_type is AuditType.HEALTH_CHANGED]
+    assert [json.loads(event.after_state)["health"] for event in events] == ["degraded", "healthy"]
+    assert stage.health("llm") is Health.HEALTHY
+
+
+def test_an_evaluator_that_was_away_makes_up_for_the_minutes_it_missed() -> None:
+    """000.22: with the moments at which it would have happened."""
+    stage = Stage()
+    stage.calls(WELL)
+    first = minute_of(stage.clock.now, 1.0)
+    for at in range(12):
+        FakeHealthCounts(stage.tables).add(first + at, {"desk": BAD}, stage.clock.now)
+    stage.clock.advance(12 * 60_000)
+    assert stage.handle({}, None)["health_changes"] == 1
+    (event,) = [event for event in stage.tables.events if event.affected_id == "desk"]
+    assert event.at_ms == (first + 10) * 60_000
+
+
+def test_a_tick_right_after_a_minutes_end_waits_for_its_last_counts() -> None:
+    stage = Stage()
+    stage.clock.now = NOON_MS + 4_999
+    stage.handle({}, None)
+    first = FakeHealthRecords(stage.tables).read(["desk"])["desk"].minute
+    stage.clock.advance(1)
+    stage.handle({}, None)
+    assert FakeHealthRecords(stage.tables).read(["desk"])["desk"].minute == first + 1
+
+
+def test_each_duty_is_on_its_own_and_what_failed_is_seen_at_the_end() -> None:
+    stage = Stage()
+    stage.minute()
+    stage.flip("mode", "manual")
+    stage.tables.faults.fail("health.read")
+    with pytest.raises(ExceptionGroup):
+        stage.minute()
+    assert stage.told("mode")[-1] == ("arn:anna", "manual")
+    stage.tables.faults.fail("history.latest")
+    with pytest.raises(ExceptionGroup):
+        stage.calls(DEAD)
+    assert stage.tables.counts
+    assert FakeHealthRecords(stage.tables).read(["desk"])["desk"].collapsed == 1
+
+
+def test_one_integrations_trouble_keeps_no_other_from_being_judged() -> None:
+    stage = Stage()
+    stage.minute()
+    stage.tables.faults.fail("counts.read")
+    with pytest.raises(ExceptionGroup):
+        stage.calls(Counts(error=10, unreachable=10), "llm")
+    assert stage.health("llm") is Health.HARD_DOWN
+    assert any("duties_failed" in line for line in stage.lines)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_record_that_was_changed_meanwhile_is_read_and_judged_again(lost: bool) -> None:
+    stage = Stage()
+    stage.minute()
+    records = FakeHealthRecords(stage.tables)
+
+    def operator(op: str) -> None:
+        if op == "health.store":
+            stage.tables.faults.on_before = None
+            seen = records.read(["desk"])["desk"]
+            until_ms = stage.clock.now + 600_000
+            records.store(
+                "desk", force("desk", seen, Health.HEALTHY, until_ms, actor="a", reason="r", now_ms=stage.clock.now)
+            )
+            if lost:
+                raise VersionConflict("meanwhile")
+
+    stage.tables.faults.on_before = operator
+    assert stage.calls(Counts(error=10, unreachable=10)) == 1
+    record = records.read(["desk"])["desk"]
+    assert (record.health, record.override) == (Health.HARD_DOWN, Health.HEALTHY)
+
+
+def test_a_record_that_somebody_changes_again_and_again_is_left_to_the_next_minute() -> None:
+    stage = Stage()
+    stage.minute()
+    stage.tables.faults.fail("health.store", VersionConflict("again"), times=3)
+    assert stage.calls(Counts(error=10, unreachable=10)) == 0
+    assert stage.calls(WELL) == 1  # the minute that was missed is judged with the next
+    assert stage.health() is Health.HARD_DOWN
+
+
+def test_an_override_ends_by_itself_and_the_audit_has_both_ends() -> None:
+    """000.32"""
+    stage = Stage()
+    stage.minute()
+    records = FakeHealthRecords(stage.tables)
+    change = force(
+        "desk",
+        records.read(["desk"])["desk"],
+        Health.HARD_DOWN,
+        stage.clock.now + 90_000,
+        actor="anna",
+        reason="their maintenance",
+        now_ms=stage.clock.now,
+    )
+    records.store("desk", change)
+    stage.minute()
+    assert records.read(["desk"])["desk"].override is Health.HARD_DOWN
+    stage.minute()
+    assert records.read(["desk"])["desk"].override is None
+    events = [event for event in stage.tables.events if event.affected_id == "desk"]
+    assert [(event.actor, event.reason) for event in events] == [
+        ("anna", "their maintenance"),
+        ("holdfast", "its time was over"),
+    ]
+
+
+def test_an_integration_that_is_down_is_a_number_that_an_alarm_can_watch() -> None:
+    """003.25"""
+    stage = Stage()
+
+    def down() -> list[float]:
+        lines = [json.loads(line) for line in stage.lines]
+        stage.lines.clear()
+        return [line["integrations_down"][0] for line in lines if "integrations_down" in line]
+
+    stage.minute()
+    assert down() == [0]
+    stage.calls(Counts(error=10, unreachable=10))
+    assert down() == [1]
+    records = FakeHealthRecords(stage.tables)
+    seen = records.read(["desk"])["desk"]
+    records.store(
+        "desk",
+        force("desk", seen, Health.HARD_DOWN, stage.clock.now + 600_000, actor="a", reason="r", now_ms=stage.clock.now),
+    )
+    stage.minute()
+    assert down() == [0]  # a person has it in hand
+
+
+def test_what_the_gauges_say_of_each_integration() -> None:
+    """000.5"""
+    stage = Stage()
+    stage.calls(Counts(error=10, unreachable=10))
+    levels = {
+        line["integration"]: line["health_level"][0] for line in map(json.loads, stage.lines) if "health_level" in line
+    }
+    assert levels == {"desk": 2, "llm": 0}
+    changes = [json.loads(line) for line in stage.lines if "health_changes" in line]
+    assert [(line["integration"], line["outcome"], line["reason"]) for line in changes] == [
+        ("desk", "hard_down", "unreachable")
+    ]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", range(1, 7))
+def test_an_evaluator_that_dies_at_any_step_judges_each_minute_once(step: int, when: str) -> None:
+    stage = Stage()
+    for _ in range(2):
+        stage.calls(DEAD)
+    FakeHealthCounts(stage.tables).add(minute_of(stage.clock.now, 1.0), {"desk": DEAD}, stage.clock.now)
+    stage.clock.advance(60_000)
+    left = [step]
+
+    def die(_op: str) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise _Died
+
+    setattr(stage.tables.faults, f"on_{when}", die)
+    with pytest.raises(_Died):
+        stage.handle({}, None)
+    setattr(stage.tables.faults, f"on_{when}", None)
+    stage.handle = stage.evaluator()
+    stage.handle({}, None)
+    stage.calls(WELL)
+    events = [event for event in stage.tables.events if event.affected_id == "desk"]
+    assert [json.loads(event.after_state)["health"] for event in events] == ["hard_down"]

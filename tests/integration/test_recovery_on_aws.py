@@ -14,6 +14,7 @@ import pytest
 from functions import observability
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.s3 import S3Envelopes
@@ -22,6 +23,8 @@ from functions.adapters.sqs_events import SqsEvents
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.core.gate import Health
+from functions.core.health import Counts, Thresholds, minute_of
 from functions.core.recovery import Change, Status
 from functions.evaluator.handler import build as build_evaluator
 from functions.replay.handler import build as build_replay
@@ -63,6 +66,7 @@ class Account:
         self.ledger = DynamoLedger(
             self.dynamodb, self.ids, ledger_table=aws_tables.LEDGER, control_table=aws_tables.CONTROL
         )
+        self.counts = DynamoHealthCounts(self.dynamodb, aws_tables.CONTROL, self.ids)
         self.s3 = boto3.client("s3", region_name=aws_tables.REGION)
         self.envelopes = S3Envelopes(self.s3, BUCKET)
         self.switches = SsmSwitches(self.ssm, SWEEPER.switches_path, self.clock)
@@ -109,14 +113,19 @@ class Account:
             **self.seen,
         )({}, None)
 
-    def evaluate(self) -> int:
+    def evaluate(self) -> dict[str, int]:
         return build_evaluator(
             EVALUATOR,
             history=SsmSwitchHistory(self.ssm, EVALUATOR.switches_path),
             marks=DynamoSwitchMarks(self.dynamodb, aws_tables.CONTROL),
             audit=DynamoAudit(self.dynamodb, aws_tables.AUDIT),
+            records=DynamoHealthRecords(
+                self.dynamodb, self.ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT
+            ),
+            counts=self.counts,
+            thresholds={"helpdesk": Thresholds()},
             **self.seen,
-        )({}, None)["changes"]
+        )({}, None)
 
     def hints(self, url: str) -> list[dict[str, Any]]:
         received = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
@@ -177,14 +186,35 @@ def test_a_due_row_is_hinted_an_expired_one_ends_and_a_later_one_waits(account: 
 
 
 def test_switching_off_and_on_is_audited_whoever_did_it(account: Account) -> None:
-    assert account.evaluate() == len(LIVE_SWITCHES)
+    assert account.evaluate()["changes"] == len(LIVE_SWITCHES)
     for value in ("off", "on"):
         account.ssm.put_parameter(
             Name=f"{SWEEPER.switches_path}/auto_reply", Value=value, Type="String", Overwrite=True
         )
-    assert account.evaluate() == 2
-    assert account.evaluate() == 0
+    assert account.evaluate()["changes"] == 2
+    assert account.evaluate()["changes"] == 0
     changes = [each for each in account.audited("platform.switch.changed") if each["affected_id"]["S"] == "auto_reply"]
     changes.sort(key=lambda each: json.loads(each["after_state"]["S"])["version"])
     assert [json.loads(each["after_state"]["S"])["value"] for each in changes] == ["on", "off", "on"]
     assert all(each["actor"]["S"] for each in changes)
+
+
+def test_what_nobody_reaches_is_closed_probed_and_left_alone_by_the_sweeper(account: Account) -> None:
+    """000.23, 003.8: counts, record, audit and gate over the tables as they are."""
+    waiting = row("waiting", not_before_ms=NOON_MS, due_at_ms=NOON_MS)
+    account.recovery.put_if_absent(Change(waiting, None))
+    account.clock.advance(10_000)
+    minute = minute_of(account.clock.now, 1.0)
+    account.counts.add(minute, {"helpdesk": Counts(error=10, unreachable=10)}, account.clock.now)
+    account.clock.advance(60_000)
+    assert account.evaluate()["health_changes"] == 1
+    state = account.ledger.read([], ["helpdesk"]).integrations["helpdesk"]
+    assert (state.health, state.since_ms) == (Health.HARD_DOWN, (minute + 1) * 60_000)
+    assert state.reason.startswith("unreachable")
+    (audited,) = account.audited("platform.integration.health.changed")
+    assert (audited["severity"]["S"], audited["affected_id"]["S"]) == ("critical", "helpdesk")
+
+    account.clock.advance(30_000)
+    assert account.sweep()["probes_woken"] == 1
+    assert [hint["recovery_id"] for hint in account.hints(account.retries_url)] == [waiting.recovery_id]
+    assert "probes_woken" not in account.sweep()  # its hint is under way

@@ -70,7 +70,10 @@ def test_a_command_that_is_not_understood_exits_with_2(
 def test_help_exits_with_0_and_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == ExitCode.OK
     told = capsys.readouterr().out
-    assert all(name in told for name in ("env", "send", "events", "queue", "replay", "switch", "verify"))
+    assert all(
+        name in told
+        for name in ("env", "send", "events", "queue", "replay", "switch", "verify", "integrations", "health")
+    )
 
 
 @pytest.mark.parametrize(

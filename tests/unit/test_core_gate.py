@@ -158,6 +158,35 @@ def test_no_attempt_is_spent_on_an_integration_that_is_down_000_15() -> None:
     assert check(TAG, replace(OPEN, integration=IntegrationState("helpdesk", Health.DEGRADED))) == Send()
 
 
+def test_one_probe_may_call_what_is_down_if_nothing_else_stands_in_its_way_000_23() -> None:
+    down = replace(OPEN, integration=IntegrationState("helpdesk", Health.HARD_DOWN), is_probe=True)
+    assert check(TAG, down) == Send()
+    off = replace(down, switches=switched(disabled=Integrations(every=True)).switches)
+    paused = replace(down, integration=replace(down.integration, paused_until_ms=NOON_MS + 5))
+    assert all(isinstance(check(TAG, seen), Park) for seen in (off, paused))
+    assert isinstance(check(REPLY, replace(down, standing=Standing.SUPPRESSED)), Suppress)
+
+
+def test_what_an_operator_holds_down_is_not_even_probed_and_opens_by_the_clock_000_32() -> None:
+    state = IntegrationState("helpdesk", override=Health.HARD_DOWN, override_until_ms=NOON_MS + 5)
+    forced = replace(OPEN, integration=state, is_probe=True)
+    held = check(TAG, forced)
+    assert isinstance(held, Park)
+    assert (held.waiting_for, held.until_ms) == (WaitingFor.HEALTH, None)
+    assert check(TAG, replace(forced, now_ms=NOON_MS + 5)) == Send()
+
+
+def test_what_an_operator_opens_is_called_and_what_the_machine_says_holds_again_afterwards_000_32() -> None:
+    state = IntegrationState(
+        "helpdesk", Health.HARD_DOWN, override=Health.HEALTHY, override_until_ms=NOON_MS + 5, probe_at_ms=1
+    )
+    opened = replace(OPEN, integration=state)
+    assert check(TAG, opened) == Send()
+    assert not state.may_be_probed(NOON_MS)
+    assert isinstance(check(TAG, replace(opened, now_ms=NOON_MS + 5)), Park)
+    assert state.may_be_probed(NOON_MS + 5)
+
+
 def test_a_providers_pause_holds_everyone_until_its_end_003_17() -> None:
     paused = replace(OPEN, integration=IntegrationState("helpdesk", paused_until_ms=NOON_MS + 5))
     held = check(TAG, paused)

@@ -452,6 +452,57 @@ def test_a_refused_credential_waits_without_spending_an_attempt_and_pages() -> N
     assert tried(claimed(), HTTP_401).after.status is Status.PENDING
 
 
+def probe(row: Row, result: Result, now_ms: int = NOON_MS) -> Change:
+    """What the one call to an integration that is down leads to."""
+    repeat = Repeat.IDEMPOTENT if row.action is None else row.action.repeat
+    return after_attempt(row, RULES[repeat], FIVE, result, now_ms, Chance(1), 1.0, was_sent=True, is_probe=True)
+
+
+@pytest.mark.parametrize("repeat", [Repeat.IDEMPOTENT, Repeat.KEYED, Repeat.SETTING])
+def test_a_probe_that_fails_spends_no_attempt_however_often_000_15(repeat: Repeat) -> None:
+    row = parked(repeat)
+    now_ms = NOON_MS
+    for _ in range(12):
+        change = probe(claimed(row, now_ms), HTTP_503, now_ms)
+        row = change.after
+        assert (row.status, row.waiting_for, row.attempt_count) == (Status.PENDING, WaitingFor.HEALTH, 0)
+        assert row.due_at_ms == row.not_before_ms == now_ms + POLL_SECONDS * SECOND
+        assert types(change) == [AuditType.ACTION_PARKED]
+        now_ms = row.due_at_ms
+    assert row.failure_code == "HTTP_503"
+
+
+def test_what_a_probe_may_have_done_stays_on_record_and_is_looked_for_before_it_is_sent_again() -> None:
+    change = probe(claimed(parked(Repeat.LOOKUP)), HTTP_503)
+    assert (change.after.effect, change.after.last_possible_send_ms) == (Effect.UNKNOWN, NOON_MS)
+    assert change.after.due_at_ms == NOON_MS + 180 * SECOND
+    assert change.after.attempt_count == 0
+
+
+def test_a_probe_at_a_row_with_attempts_behind_it_leaves_them_as_they_were() -> None:
+    row = parked(attempt_count=4, status=Status.RETRYING)
+    after = probe(claimed(row), CONNECT_REFUSED).after
+    assert (after.status, after.attempt_count, after.waiting_for) == (Status.RETRYING, 4, WaitingFor.HEALTH)
+
+
+def test_a_probe_that_the_provider_refuses_or_defers_is_what_it_would_be_otherwise() -> None:
+    assert probe(claimed(), HTTP_422).after.status is Status.FAILED
+    assert probe(claimed(), HTTP_401).after.waiting_for is WaitingFor.CREDENTIAL
+    assert probe(claimed(), stated_429(5_000)).after.waiting_for is WaitingFor.PROVIDER_RESET
+    assert probe(claimed(), HTTP_429).after.waiting_for is WaitingFor.HEALTH
+    assert probe(claimed(), Done("1")).after.status is Status.SUCCEEDED
+
+
+def test_a_first_pass_that_was_a_probe_leaves_a_row_that_counts_as_not_tried() -> None:
+    change = failed_first(
+        blank(Repeat.KEYED), RULES[Repeat.KEYED], FIVE, READ_TIMEOUT, NOON_MS, Chance(1), 1.0, is_probe=True
+    )
+    row = change.after
+    assert (row.status, row.attempt_count, row.effect) == (Status.PENDING, 0, Effect.UNKNOWN)
+    assert row.waiting_for is WaitingFor.HEALTH
+    assert types(change)[-1] is AuditType.ACTION_PARKED
+
+
 def test_a_retryable_failure_after_the_budget_is_the_end_although_attempts_are_left() -> None:
     row = first(Repeat.IDEMPOTENT, CONNECT_REFUSED).after
     late = NOON_MS + DAY

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from functions.core import sweep
 from functions.core.attempt import Effect
+from functions.core.decision import Repeat
 from functions.core.gate import Health, IntegrationState
 from functions.core.integration import INTAKE
 from functions.core.recovery import REHINT_SECONDS, Row, Status
 from functions.core.switches import Snapshot, SwitchView, view
 from tests.fakes import LIVE_SWITCHES, NOON_MS
-from tests.recovery_rows import dead, row
+from tests.recovery_rows import action, dead, row
 
 HEALTHY = IntegrationState("helpdesk")
 
@@ -48,6 +49,13 @@ def look(subject: Row, *, now_ms: int = NOON_MS, state: IntegrationState = HEALT
         (HEALTHY, {"limits__helpdesk": "0.1"}, None),
         (IntegrationState("helpdesk", Health.HARD_DOWN), {}, "hard_down"),
         (IntegrationState("helpdesk", Health.DEGRADED), {}, None),
+        (IntegrationState("helpdesk", override=Health.HARD_DOWN, override_until_ms=NOON_MS + 1), {}, "hard_down"),
+        (IntegrationState("helpdesk", override=Health.HARD_DOWN, override_until_ms=NOON_MS), {}, None),
+        (
+            IntegrationState("helpdesk", Health.HARD_DOWN, override=Health.HEALTHY, override_until_ms=NOON_MS + 1),
+            {},
+            None,
+        ),
         (IntegrationState("helpdesk", paused_until_ms=NOON_MS + 60_001), {}, "paused"),
         (IntegrationState("helpdesk", paused_until_ms=NOON_MS + 60_000), {}, None),
         (IntegrationState(INTAKE), {"disabled_integrations": "all"}, None),
@@ -58,6 +66,57 @@ def test_an_integration_that_may_not_send_is_parked(
     state: IntegrationState, values: dict[str, str], why: str | None
 ) -> None:
     assert sweep.why_parked(state, switches(**values), NOON_MS, 60_000) == why
+
+
+def down(**fields: Any) -> IntegrationState:
+    return IntegrationState("helpdesk", Health.HARD_DOWN, **fields)
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "expected"),
+    [
+        (down(), {}, NOON_MS),
+        (down(probe_at_ms=NOON_MS + 60_000), {}, NOON_MS + 60_000),
+        (down(probe_at_ms=NOON_MS + 60_001), {}, None),
+        (down(), {"disabled_integrations": "helpdesk"}, None),
+        (down(), {"limits__helpdesk": "0"}, None),
+        (down(), {"mode": "hold"}, None),
+        (down(paused_until_ms=NOON_MS + 60_001), {}, None),
+        (down(override=Health.HARD_DOWN, override_until_ms=NOON_MS + 600_000), {}, None),
+        (HEALTHY, {}, None),
+    ],
+)
+def test_what_is_down_is_probed_by_a_row_when_that_is_due_and_nothing_else_holds_it(
+    state: IntegrationState, values: dict[str, str], expected: int | None
+) -> None:
+    """000.23"""
+    assert sweep.probe_from(state, switches(**values), NOON_MS, 60_000) == expected
+
+
+def test_one_row_is_a_probe_and_once_one_has_succeeded_as_many_as_are_still_needed() -> None:
+    rows = [row(f"r{n}", received_at_ms=n) for n in range(5)]
+    assert named(sweep.probe_rows(down(), rows)) == ["r0"]
+    assert named(sweep.probe_rows(down(probe_ok=1), rows)) == ["r0", "r1"]
+    assert named(sweep.probe_rows(down(probe_ok=2), rows)) == ["r0"]
+    assert sweep.probe_rows(down(), []) == []
+    assert sweep.probe_gap_ms(1.0) == 10_000
+    assert sweep.probe_gap_ms(1 / 60) == 1_000
+
+
+def test_a_row_whose_unknown_outcome_would_be_a_persons_is_a_probe_only_if_there_is_no_other() -> None:
+    bell = row(action=action("bell", repeat=Repeat.BLIND), priority=1)
+    assert named(sweep.probe_rows(down(), [bell, row("tag")])) == ["tag"]
+    assert named(sweep.probe_rows(down(), [bell])) == ["bell"]
+    stored = row("stored", stored_errors=1, priority=1)
+    assert named(sweep.probe_rows(down(probe_ok=1), [stored, bell, row("tag")])) == ["tag", "stored"]
+
+
+def test_after_an_outage_a_tick_wakes_ten_rows_at_first_and_as_many_as_ever_ten_minutes_later() -> None:
+    released = IntegrationState("helpdesk", Health.DEGRADED, ramp_from_ms=NOON_MS)
+    caps = [sweep.release_cap(released, NOON_MS + minute * 60_000, 1.0) for minute in range(12)]
+    assert caps == [10, 19, 28, 37, 46, 55, 64, 73, 82, 91, 100, 100]
+    assert sweep.release_cap(HEALTHY, NOON_MS, 1.0) == sweep.PER_INTEGRATION
+    assert sweep.release_cap(released, NOON_MS + 5_000, 1 / 60) == 55
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
