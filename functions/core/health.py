@@ -544,12 +544,15 @@ def probe_lease(scale: float) -> int:
     return max(PROBE_LEASE_MS, int(PROBE_SPACING_MS * scale))
 
 
-def may_be_probe(integration: Integration, repeat: Repeat) -> bool:
+def may_be_probe(integration: Integration, repeat: Repeat, state: IntegrationState, now_ms: int, scale: float) -> bool:
     """Whether an action of that kind may find out whether the integration is back.
 
-    A `blind` one whose outcome stays unknown would be a person's, so it may only where there is no other kind.
+    A `blind` one whose outcome stays unknown would be a person's, so it may only where there is no other kind, or where
+    none has come for so long that nothing but it may ever come.
     """
-    return repeat is not Repeat.BLIND or all(rules.repeat is Repeat.BLIND for rules in integration.kinds.values())
+    is_last_hope = now_ms - state.probe_at_ms >= int(LONGEST_PROBE_SPACING_MS * scale)
+    has_others = any(rules.repeat is not Repeat.BLIND for rules in integration.kinds.values())
+    return repeat is not Repeat.BLIND or not has_others or is_last_hope
 
 
 def probed(

@@ -163,8 +163,10 @@ class Attempts:
         """Whether it is the one that finds out whether its integration is back, or could be."""
         if action.action_id in self._probing:
             return True
-        is_free = self.probes.is_free(action.integration)
-        return is_free and may_be_probe(self._integration(action), action.repeat)
+        if not self.probes.is_free(action.integration):
+            return False
+        state, now_ms = self._states[action.integration], self._ports.clock.now_ms()
+        return may_be_probe(self._integration(action), action.repeat, state, now_ms, self._scale)
 
     async def switches(self) -> Snapshot | None:
         """The switches, as fresh as anything but a customer-visible send needs them."""

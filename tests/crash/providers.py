@@ -43,8 +43,7 @@ class Side:
     sends: dict[tuple[str, str], int] = field(default_factory=dict)  # (event, name) to calls that spent an attempt
     credential: int = 1
     refuses_credential: int = 0
-    pauses_until_ms: int = 0
-    early: int = 0  # calls made while the provider had asked for a pause
+    is_down: bool = False
 
 
 class SimProvider:
@@ -61,6 +60,8 @@ class SimProvider:
         world.began(process, action, call)
         fault = await process.boundary(f"send.{action.name}")
         world.thaw()
+        if side.is_down:
+            return failure_of_network(NetworkCause.CONNECT_REFUSED)
         if side.refuses_credential == process.credential:
             return failure_of_status(401)
         spends = fault not in ("unauthorized", "paused")
@@ -79,7 +80,6 @@ class SimProvider:
             case "throttled":
                 return failure_of_status(429)
             case "paused":
-                side.pauses_until_ms = world.now_ms + 90_000
                 return failure_of_status(429, retry_after_ms=90_000)
             case "unavailable":
                 return self._answer(action, 503)
@@ -172,6 +172,8 @@ class SimProvider:
         return SettingState(value, at_ms or None, changed_by_us=by_us)
 
     async def _asked(self, fault: str, what: str) -> Failure | None:
+        if self._world.side.is_down:
+            return failure_of_network(NetworkCause.CONNECT_REFUSED)
         match fault:
             case "refused":
                 return failure_of_network(NetworkCause.CONNECT_REFUSED)

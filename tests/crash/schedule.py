@@ -54,6 +54,8 @@ ACTS = (
     "switches_up",
     "deliver_again",
     "new_credential",
+    "outage",  # the provider is down, and the machine has found out
+    "outage_unseen",  # it is down, and nobody knows
 )
 
 

@@ -17,10 +17,12 @@ from typing import Any, ParamSpec, TypeVar
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import Event
 from functions.core.failure import ClassifierUnavailable, StorageUnavailable, VersionConflict
-from functions.core.gate import Standing
+from functions.core.gate import Health, IntegrationState, Standing
+from functions.core.health import PROBE_GAP_MS, Thresholds
 from functions.core.integration import Integration, KindRules
 from functions.core.ports import Call
 from functions.core.recovery import Row, Status, Subject, end
+from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
 from functions.replay.handler import build as build_replay
 from functions.replay.settings import ReplaySettings
@@ -40,6 +42,8 @@ from tests.fakes import (
     FakeAudit,
     FakeEnvelopes,
     FakeEvents,
+    FakeHealthCounts,
+    FakeHealthRecords,
     FakeHints,
     FakeIds,
     FakeLedger,
@@ -416,6 +420,10 @@ class World:
         self.ledger = FakeLedger(self.tables)
         self.recovery = FakeRecovery(self.tables)
         self.recipients = FakeRecipients(self.tables)
+        self.counts = FakeHealthCounts(self.tables)
+        self.health = FakeHealthRecords(self.tables)
+        self.down_since_ms: int | None = None
+        self.last_probe_ms, self.last_probe_by = 0, 0
 
     # ------------------------------------------------------------------------------------------------------------ time
 
@@ -483,6 +491,16 @@ class World:
         now = self.now_ms
         if process.has_returned:
             self.broken.append(f"{action.name} was sent after its handler had returned")
+        state = self.tables.integrations.get(action.integration)
+        is_closed = state is not None and state.health is Health.HARD_DOWN
+        if (
+            is_closed and self.down_since_ms is not None and not self.schedule.is_jittery
+        ):  # a probe's lease is a clock's
+            since = now - max(self.down_since_ms, self.last_probe_ms)
+            is_alone = process.number == self.last_probe_by  # one probe may call twice: with a new credential
+            if since < PROBE_GAP_MS and now - self.down_since_ms > TIMEOUT_SECONDS * 1000 and not is_alone:
+                self.broken.append(f"{action.name} was sent {since} ms after another, to a provider that is down")
+            self.last_probe_ms, self.last_probe_by = now, process.number
         if action.customer_visible:
             if self.opted_out_at_ms is not None and now - self.opted_out_at_ms > 1_000:
                 self.broken.append(f"{action.name} was sent to a recipient who had opted out {self.opted_out_at_ms}")
@@ -646,6 +664,8 @@ class World:
         return Ports(
             ledger=self.ledger,
             recovery=self.recovery,
+            counts=self.counts,
+            health=self.health,
             recipients=self.recipients,
             switches=process.environment.switches,
             envelopes=self.envelopes,
@@ -732,6 +752,25 @@ class World:
     def _act_switches_up(self) -> None:
         self.switches_down = False
 
+    def _act_outage(self) -> None:
+        self._down()
+        state = self.tables.integrations.get(DESK, IntegrationState(DESK))
+        self.tables.integrations[DESK] = replace(state, health=Health.HARD_DOWN, probe_at_ms=self.now_ms)
+        self.down_since_ms = self.now_ms
+
+    def _act_outage_unseen(self) -> None:
+        self._down()
+
+    def _down(self) -> None:
+        self.side.is_down = True
+        seconds = self.rng.choice((20, 300, 1_500))
+        self.loop.call_later(seconds, setattr, self.side, "is_down", False)
+
+    def evaluate(self) -> None:
+        """The evaluator judges the minutes that have closed."""
+        duty = HealthDuty(self.health, self.counts, {DESK: Thresholds()}, 1.0, self.clock, QUIET, QUIET)
+        self.sync(partial(duty.run, self.now_ms + 10_000))
+
     def _act_opt_out(self) -> None:
         if self.opted_out_at_ms is None:
             self.opted_out_at_ms = self.now_ms
@@ -798,12 +837,15 @@ class World:
         for number in range(self.schedule.events):
             self.accept(number)
         acts = list(self.schedule.acts)
+        watches_health = any(what.startswith("outage") for _, what in acts)
         next_tick = self.now_ms + 60_000
         end_ms = self.now_ms + int(HOURS * 3_600_000)
         while self.now_ms < end_ms:
             while acts and acts[0][0] <= self.now_ms - NOON_MS:
                 self.act(acts.pop(0)[1])
             if self.now_ms >= next_tick:
+                if watches_health:
+                    self.evaluate()
                 self.sweep()
                 next_tick += 60_000
             if self.dead_messages:

@@ -363,12 +363,15 @@ def test_a_kill_switch_that_is_thrown_while_the_probe_is_taken_holds_for_the_pro
 
 
 def test_a_blind_action_is_no_probe_where_another_kind_can_be_one() -> None:
+    """It is the last hope where none has come: else it would wait for ever, and the integration stay closed."""
     world = World(("push",))
-    down(world)
+    down(world, probe_at_ms=NOON_MS)
     world.accept(world.event())
     world.deliver()
     assert not world.provider.sent
     assert "health.take_probe" not in world.faults.calls
+    world.run_until_quiet()
+    assert len(world.provider.sent) == 1
     only = World(("push",))
     only.integrations = {DESK: Integration(DESK, {"desk.push": KINDS["desk.push"]}, deadline_seconds=5.0)}
     down(only)

@@ -485,9 +485,13 @@ def test_whose_unknown_outcome_would_be_a_persons_probes_only_where_there_is_no_
         "desk", {"a": KindRules("a", Repeat.BLIND), "b": KindRules("b", Repeat.LOOKUP, can_look_up=True)}
     )
     blind = Integration("bell", {"a": KindRules("a", Repeat.BLIND)})
-    assert not machine.may_be_probe(mixed, Repeat.BLIND)
-    assert machine.may_be_probe(mixed, Repeat.LOOKUP)
-    assert machine.may_be_probe(blind, Repeat.BLIND)
+    free = IntegrationState("desk", Health.HARD_DOWN, probe_at_ms=NOW)
+    assert not machine.may_be_probe(mixed, Repeat.BLIND, free, NOW, 1.0)
+    assert machine.may_be_probe(mixed, Repeat.LOOKUP, free, NOW, 1.0)
+    assert machine.may_be_probe(blind, Repeat.BLIND, free, NOW, 1.0)
+    forsaken = NOW + machine.LONGEST_PROBE_SPACING_MS  # no other kind has come: it would wait for ever
+    assert machine.may_be_probe(mixed, Repeat.BLIND, free, forsaken, 1.0)
+    assert not machine.may_be_probe(mixed, Repeat.BLIND, free, forsaken - 1, 1.0)
 
 
 # ------------------------------------------------------------------------------------------------------------ operators

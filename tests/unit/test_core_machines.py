@@ -73,7 +73,8 @@ def test_no_table_says_two_things_of_one_event_but_the_rows_by_what_came_of_it(m
     lines = [(step.state, step.event, step.next) for step in machine.steps]
     assert len(set(lines)) == len(lines)
     starts = {step.state for step in machine.steps} - {step.next for step in machine.steps if step.state != step.next}
-    assert starts == {ABSENT}, "everything begins as what is not stored, and everything else can be reached"
+    is_always_there = ABSENT not in machine.states  # health: nobody makes an integration
+    assert starts == (set() if is_always_there else {ABSENT}), "everything but the beginning can be reached"
 
 
 def test_a_table_is_asked_by_state_and_event() -> None:
