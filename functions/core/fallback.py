@@ -429,12 +429,22 @@ def may_probe(matrix: Matrix, kind: str) -> bool:
     return not is_held_while_down(matrix, kind)
 
 
+def lets_leave(matrix: Matrix, integration: str) -> bool:
+    """Whether anything that waits for that integration while it is down must not wait."""
+    kinds = (kind for row in _leaving(matrix) for kind in [*row.to, *row.to.values()])
+    return any(integration_of(kind) == integration for kind in kinds)
+
+
 def may_leave(matrix: Matrix, kind: str, event_name: str, effect: Effect) -> bool:
-    """Whether a row that waits for an integration that is down has another way, or is a person's, at once."""
+    """Whether a row that waits for an integration that is down has another way, or is a person's, at once. `kind` is
+    its action's as it was decided.
+    """
     must_arrive = is_critical(matrix, event_name) and effect is not Effect.UNKNOWN
-    return must_arrive and any(
-        kind in row.to and Start.HARD_DOWN in row.starts and _is_for(row, True) for row in matrix.rows.values()
-    )
+    return must_arrive and any(kind in row.to for row in _leaving(matrix))
+
+
+def _leaving(matrix: Matrix) -> Iterator[MatrixRow]:
+    return (row for row in matrix.rows.values() if Start.HARD_DOWN in row.starts and row.events is Events.CRITICAL)
 
 
 def is_slow(matrix: Matrix, kind: str, p95_seconds: float) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.cli import environment, events, queue, rejections, replaying, sending, sources, switches, verifying
+from ops.cli import environment, events, queue, rejections, replaying, sending, sources, status, switches, verifying
 from ops.cli.console import ExitCode, Refused, say
 from ops.stack import StackNotFound, StackUnreachable, Wanted
 from ops.traffic import UnknownSource
@@ -54,6 +54,7 @@ app.command("queue")(queue.show)
 app.command("replay")(replaying.replay)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
+app.command("status")(status.show)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 

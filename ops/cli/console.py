@@ -139,4 +139,8 @@ _STYLES = {
     "processing": "yellow",
     "failed": "red",
     "dlq": "red",
+    "operational": "green",
+    "degraded": "yellow",
+    "unavailable": "red",
+    "hard_down": "red",
 }
