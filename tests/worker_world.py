@@ -305,7 +305,7 @@ class World:
         settings = SweeperSettings("test", "r", "a", "c", "b", "q/events", "q/retries", "q/replays", "/s", 50, 1.0)
         return build_sweeper(
             settings,
-            integrations=list(self.integrations),
+            integrations=list(dict.fromkeys([DESK, *self.integrations])),
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables),
             switches=self.switches,

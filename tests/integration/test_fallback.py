@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.decision import Repeat
-from functions.core.failure import ClassifierUnavailable, NetworkCause, failure_of_network, failure_of_status
+from functions.core.failure import ClassifierUnavailable, Failure, NetworkCause, failure_of_network, failure_of_status
 from functions.core.fallback import MAX_HOPS
 from functions.core.gate import Health, WaitingFor
 from functions.core.integration import KindRules
 from functions.core.ledger import ActionMark, ActionStatus
+from functions.core.ports import Hint
 from functions.core.recovery import Status, replay
 from tests.channels_world import BY_HAND, EMAIL, ChannelsWorld, action, always, severities
 from tests.worker_world import Died
@@ -194,10 +196,10 @@ def test_a_rejected_address_goes_to_the_other_channel_without_more_attempts() ->
 
 
 @pytest.mark.parametrize("failure", [RESET, HTTP_503], ids=["timeout", "503"])
-def test_an_unknown_outcome_is_looked_up_and_never_answered_by_another_channel(failure: object) -> None:
+def test_an_unknown_outcome_is_looked_up_and_never_answered_by_another_channel(failure: Failure) -> None:
     """000.8: the message was sent, only its answer was lost."""
     world = ChannelsWorld()
-    world.others["email"].answers.append(always(failure))  # type: ignore[arg-type]  # a Failure
+    world.others["email"].answers.append(always(failure))
     event = world.begin()
     world.run_until_quiet()
     assert (world.told(event), world.others["sms"].asked) == ({"email": 1}, 0)
@@ -228,6 +230,38 @@ def test_an_unknown_outcome_that_nothing_can_tell_is_for_a_person_and_for_no_oth
     row = world.row(event)
     assert row is not None
     assert (row.failure_code, row.hop, world.others["sms"].asked) == ("OUTCOME_UNKNOWN", 0, 0)
+
+
+@pytest.mark.parametrize("event_name", ["message.created", CRITICAL])
+@pytest.mark.parametrize(
+    ("rules", "failures", "code"),
+    [
+        (KindRules("email.send", Repeat.BLIND), [REFUSED, RESET], "OUTCOME_UNKNOWN"),
+        (KindRules("email.send", Repeat.KEYED, key_window_seconds=86_400), [RESET], "CONNECTION_RESET"),
+        (
+            KindRules("email.send", Repeat.KEYED, key_window_seconds=86_400),
+            [RESET, REJECTED],
+            "HTTP_422",
+        ),
+    ],
+    ids=["blind at the second attempt", "keyed, no answer at all", "keyed, no answer and then rejected"],
+)
+def test_a_row_that_died_with_an_unknown_outcome_is_for_a_person_and_for_no_other_channel(
+    rules: KindRules, failures: list[Failure], code: str, event_name: str
+) -> None:
+    """000.8"""
+    world = ChannelsWorld(replace(EMAIL, repeat=rules.repeat), event_name=event_name)
+    world.integrations["email"] = replace(world.integrations["email"], kinds={"email.send": rules})
+    world.fallbacks = replace(world.fallbacks, integrations=world.integrations)
+    world.others["email"].answers += [*(always(one, 1) for one in failures[:-1]), always(failures[-1])]
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert (row.status in (Status.FAILED, Status.DLQ), row.failure_code, row.effect) == (True, code, Effect.UNKNOWN)
+    assert (row.hop, world.others["sms"].asked, len(world.told(event))) == (0, 0, 1)
+    assert "fallback_taken" not in world.quiet.counts
+    assert "fallback_nothing_left" not in world.quiet.counts
 
 
 def test_without_consent_the_item_is_dead_and_stays_where_it_is() -> None:
@@ -336,6 +370,32 @@ def test_what_may_have_been_sent_waits_though_it_must_arrive_and_its_channel_is_
     world.health(email=Health.HEALTHY)
     world.run_until_quiet()
     assert world.told(event) == {"email": 1}
+
+
+@pytest.mark.parametrize("left", ["an unclear answer", "a dead worker", "one last look"])
+def test_a_hint_that_meets_a_channel_gone_down_finds_what_may_have_been_sent_waiting(left: str) -> None:
+    """The hint was under way when the channel went down: what the sweeper made sure of does not hold any more."""
+    world = ChannelsWorld(event_name=CRITICAL)
+    world.others["email"].answers.append(always(REFUSED, 1))
+    event = world.begin()
+    world.deliver()
+    row = world.row(event)
+    assert row is not None
+    now_ms = world.clock.now
+    known_by: dict[str, dict[str, Any]] = {
+        "an unclear answer": {"effect": Effect.UNKNOWN, "last_possible_send_ms": now_ms - 300_000},
+        "a dead worker": {"lease_until_ms": now_ms - 1_000},
+        "one last look": {"verify_only": True},
+    }
+    world.tables.rows[row.recovery_id] = replace(row, not_before_ms=now_ms, due_at_ms=now_ms, **known_by[left])
+    world.retries.send([Hint(row.recovery_id, row.version)], now_ms)
+    world.health(email=Health.HARD_DOWN)
+    world.deliver()
+    row = world.row(event)
+    assert row is not None
+    assert (row.waiting_for, row.hop, row.is_open) == (WaitingFor.HEALTH, 0, True)
+    assert (row.effect is Effect.UNKNOWN) is (left != "one last look")
+    assert (world.others["sms"].asked, world.quiet.counts.get("items_failed", 0)) == (0, 0)
 
 
 @pytest.mark.parametrize("standing", ["no consent", "both down"])

@@ -131,6 +131,14 @@ def test_a_channel_that_the_catalog_does_not_have_yet_is_no_way() -> None:
     assert channels_ahead(MATRIX, action("ocr.parse"), 0) == ()
 
 
+def test_no_way_leads_back_to_what_has_been_tried() -> None:
+    """Hop 2 of an analysis is at the same app as hop 1."""
+    assert [row.id for row in ways_ahead(MATRIX, action("ai.summary"), 0)] == ["ai_fallback", "ai_down"]
+    assert ways_ahead(MATRIX, action("ai.summary"), 1) == []
+    home = replace(MATRIX.rows["ocr_fallback"], to={"ocr.parse": "ocr.parse"}, target_param="")
+    assert ways_ahead(replace(MATRIX, rows={"home": home}), action("ocr.parse"), 0) == []
+
+
 def test_a_hop_that_is_no_more_is_said_so() -> None:
     with pytest.raises(IllegalTransition, match=r"no hop 2 for email\.send"):
         action_at(action("email.send"), 2, MATRIX)
