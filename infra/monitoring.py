@@ -55,6 +55,7 @@ ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     QueueAlarm("replays-dlq-not-drained", "replays-dlq", 5, "Triage is broken: poison replays wait for it"),
     QueueAlarm("ops-dlq-not-empty", "ops-dlq", 1, "A run of the sweeper, the evaluator or replay failed for good"),
     MetricAlarm("spill-not-drained", "spill_left", "sweeper", 5, "Accepted events wait outside the events queue", 6),
+    MetricAlarm("message-for-a-person", "fallback_nothing_left", "worker", 1, "Somebody must be told by a person", 5),
 )
 
 

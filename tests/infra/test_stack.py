@@ -181,11 +181,27 @@ def test_a_spill_that_is_not_empty_for_five_minutes_tells_people(template: Templ
     assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 5
 
 
+def test_a_message_that_must_arrive_and_has_no_way_left_tells_people_within_a_minute(template: Template) -> None:
+    """000.10, 001.49: by the very metric that the worker writes."""
+    (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith("-message-for-a-person")]
+    assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 1
+    if template.config.emulated:
+        return
+    lines: list[str] = []
+    counts = metrics("worker", template.config.name, lines.append)
+    counts.count("fallback_nothing_left")
+    counts.flush()
+    (written,) = json.loads(lines[0])["_aws"]["CloudWatchMetrics"]
+    assert properties["MetricName"] == written["Metrics"][0]["Name"]
+    watched = {dimension["Name"]: dimension["Value"] for dimension in properties["Dimensions"]}
+    assert watched == {name: json.loads(lines[0])[name] for name in watched}
+
+
 def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_that_helps(template: Template) -> None:
     topic = template.output("AlarmTopicArn")["Ref"]
     page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()
     found = list(alarms_of(template))
-    assert len(found) == 5
+    assert len(found) == 6
     for properties in found:
         assert refers_to(properties["AlarmActions"]) == refers_to(properties["OKActions"]) == {topic}
         assert (properties["Threshold"], properties["ComparisonOperator"]) == (0, "GreaterThanThreshold")
