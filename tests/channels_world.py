@@ -178,6 +178,7 @@ class ChannelsWorld(World):
         assert sum(messages.values()) == 1 or is_for_people, about
         if row is not None and is_for_people and messages:
             assert row.effect is Effect.UNKNOWN, about
+        assert not (messages and self.others["helpdesk"].sent), about  # a person was asked for what was sent
 
 
 def always(failure: Failure, times: int = 1_000_000) -> Answer:

@@ -211,7 +211,7 @@ def _while_down(matrix: Matrix, seen: Occasion, kind: str) -> Fallback:
         return taken
     if any(seen.standing.get(channel) is Standing.UNKNOWN for channel in channels_ahead(matrix, seen.action, seen.hop)):
         return wait  # whether anything is left can be said once that is known
-    return _by_hand(matrix, seen) or wait
+    return by_hand(matrix, seen.action, is_critical=seen.is_critical) or wait
 
 
 def after_failure(matrix: Matrix, seen: Occasion) -> Fallback:
@@ -225,13 +225,13 @@ def after_failure(matrix: Matrix, seen: Occasion) -> Fallback:
     if not seen.is_critical:
         healths.append(Health.HARD_DOWN)  # it waits there, which is better than being dead
     way = _way(matrix, seen, Start.FAILED, healths, is_unknown_enough=True)
-    return _taken(way, seen.action) or _by_hand(matrix, seen) or Stay()
+    return _taken(way, seen.action) or by_hand(matrix, seen.action, is_critical=seen.is_critical) or Stay()
 
 
-def _by_hand(matrix: Matrix, seen: Occasion) -> Manual | None:
+def by_hand(matrix: Matrix, action: Action, *, is_critical: bool) -> Manual | None:
     """What a person is asked for, if the event is one that must arrive."""
     for row in matrix.rows.values():
-        if seen.action.kind in row.to and row.task and _is_for(row, seen.is_critical):
+        if action.kind in row.to and row.task and _is_for(row, is_critical):
             return Manual(row.id, row.task)
     return None
 

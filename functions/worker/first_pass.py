@@ -524,6 +524,9 @@ class _Work:
         current = self._hops.action_at(action, self._hop(action.name))
         history = self._history(current)
         blank = self._blank(action, current, history, "taken_over")
+        if self._status(action.name) is ActionStatus.SUPPRESSED:
+            self._was_handed_over(action, blank)
+            return
         parents = self._unfinished_parents(action)
         if parents:
             blocked = replace(blank, waits_for=tuple(parents))
@@ -603,9 +606,7 @@ class _Work:
                 why = (
                     f"{current.integration} is {self._hops.health(current.integration).value}, and no other way is open"
                 )
-                # As for a suppressed action, what stands in for it comes next in this pass.
-                change = by_hand_first(replace(blank, stand_in=None), rung, task, why)
-                self._row(action, change, ActionStatus.SUPPRESSED)
+                await self._hand_over(action, by_hand_first(blank, rung, task, why))
                 return None
             case _:
                 return current, history, blank
@@ -633,8 +634,26 @@ class _Work:
                 self._add_later(action, taken.hop)
             case Manual(rung, task):
                 self._hops.handed_over(failed.integration_id, taken, _about(self._event) | {"action": action.name})
-                change = handed_over(change, rung, task)
-                self._row(action, replace(change, after=replace(change.after, stand_in=None)), ActionStatus.SUPPRESSED)
+                await self._hand_over(action, handed_over(change, rung, task))
+
+    async def _hand_over(self, action: Action, change: Change) -> None:
+        """A person has it. As for a suppressed action, what stands in for it comes next in this pass; that it is not
+        sent any more is stored before that, for whoever takes over.
+        """
+        if change.after.stand_in is not None:
+            await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
+        self._row(action, replace(change, after=replace(change.after, stand_in=None)), ActionStatus.SUPPRESSED)
+
+    def _was_handed_over(self, action: Action, blank: Row) -> None:
+        """By an owner who died since: nothing of it was sent, and what stands in for it may be done."""
+        left = self._hops.left_by_hand(action, self._event.event_name)
+        known = replace(blank, stand_in=None, effect=Effect.NONE)
+        why = "it was stopped by a worker that did not come to its end"
+        if left is None:
+            self._row(action, suppressed_first(known, why), ActionStatus.SUPPRESSED)
+            return
+        self._hops.handed_over(blank.integration_id, left, _about(self._event) | {"action": action.name})
+        self._row(action, by_hand_first(known, left.row, left.task, why), ActionStatus.SUPPRESSED)
 
     def _note_hop(self, action: Action, blank: Row) -> None:
         """A stored hop is in the audit, and what it leaves for later is a row, whatever became of the action."""

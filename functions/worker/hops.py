@@ -45,6 +45,11 @@ class Hops:
         is_later = hop > 0 and fallback.row_at(self._ports.fallbacks, action, hop).is_later
         return fallback.post_processing(action) if is_later else None
 
+    def left_by_hand(self, action: Action, event_name: str) -> Manual | None:
+        """What a person is asked for where the action is not sent any more, if the event is one that must arrive."""
+        matrix = self._ports.fallbacks
+        return fallback.by_hand(matrix, action, is_critical=fallback.is_critical(matrix, event_name))
+
     def health(self, integration: str) -> Health:
         """The integration's health as this invocation knows it."""
         return fallback.health_of(self._attempts.states.get(integration), self._ports.clock.now_ms())
