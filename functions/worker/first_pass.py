@@ -642,6 +642,7 @@ class _Work:
         """
         if change.after.stand_in is not None:
             await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
+        self.marks[action.name] = ActionMark(ActionStatus.TODO, hop=self._hop(action.name))  # nothing else is stored
         self._row(action, replace(change, after=replace(change.after, stand_in=None)), ActionStatus.SUPPRESSED)
 
     def _was_handed_over(self, action: Action, blank: Row) -> None:
