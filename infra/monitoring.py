@@ -58,6 +58,7 @@ ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     MetricAlarm(
         "integration-down", "integrations_down", "evaluator", 1, "A provider is down: what goes to it waits", 5
     ),
+    MetricAlarm("message-for-a-person", "fallback_nothing_left", "worker", 1, "Somebody must be told by a person", 5),
 )
 
 

@@ -233,7 +233,7 @@ class FakeLedger:
     def settle(self, settlement: Settlement) -> None:
         """See the port."""
         with self.faults.around("ledger.settle"), self.tables.lock:
-            check_transaction(settlement.changes, others=1)
+            check_transaction(settlement.changes, others=1 + len(settlement.audit))
             item = self.tables.ledger.get(settlement.key)
             if item is not None and item.status is LedgerStatus.SETTLED and _is_of(item, settlement):
                 return
@@ -241,6 +241,7 @@ class FakeLedger:
             self.tables.ledger[settlement.key] = replace(
                 item, status=LedgerStatus.SETTLED, lease_until_ms=0, actions=dict(settlement.marks)
             )
+            self.tables.put_audit(settlement.audit)
             for change in settlement.changes:
                 if change.after.recovery_id not in self.tables.rows:
                     self.tables.rows[change.after.recovery_id] = change.after

@@ -16,6 +16,7 @@ from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import ClaimCheck, Event
 from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
+from functions.core.fallback import Matrix
 from functions.core.health import Thresholds
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
@@ -255,6 +256,8 @@ class World:
         self.read: list[bytes] = []  # bodies, in the order in which the flow read them
         self.quiet = Quiet()
         self.integrations = {DESK: Integration(DESK, KINDS, deadline_seconds=5.0)}
+        self.fallbacks = Matrix()
+        self.with_ports: Callable[[Ports], Ports] = lambda ports: ports  # what a test gives the worker beside
         self.is_large = False  # whether what is accepted is too large for a queue
         self.messages: list[Message] = []
         self.dead: list[Message] = []
@@ -283,7 +286,7 @@ class World:
             timeout_seconds=TIMEOUT_SECONDS,
             time_scale=1.0,
         )
-        return build_worker(settings, ports)
+        return build_worker(settings, self.with_ports(replace(ports, fallbacks=self.fallbacks)))
 
     def ports(self) -> Ports:
         """What a worker is given."""
@@ -315,7 +318,7 @@ class World:
         settings = SweeperSettings("test", "r", "a", "c", "b", "q/events", "q/retries", "q/replays", "/s", 50, 1.0)
         return build_sweeper(
             settings,
-            integrations=integrations,
+            integrations=list(dict.fromkeys([*integrations, *self.integrations])),
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables) if recovery is None else recovery,
             switches=self.switches,
@@ -327,6 +330,7 @@ class World:
             clock=self.clock,
             ids=self._ids,
             at_once=one_by_one,
+            fallbacks=self.fallbacks,
             log=self.quiet,  # type: ignore[arg-type]  # it is asked for three of a logger's methods
             metrics=self.quiet,  # type: ignore[arg-type]  # likewise
         )

@@ -1,9 +1,9 @@
 """The ledger table, and the control items that its readers need in the same request (architecture §6).
 
 A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash` (bytes),
-`decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id}`), `ttl` (seconds).
-Times are epoch milliseconds. A control item: `pk` = `I#{integration}`, `paused_until` (milliseconds), and what
-`functions.adapters.health` keeps there.
+`decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id, h: hop}`), `ttl`
+(seconds). Times are epoch milliseconds. A control item: `pk` = `I#{integration}`, `paused_until` (milliseconds), and
+what `functions.adapters.health` keeps there.
 """
 
 from __future__ import annotations
@@ -226,9 +226,9 @@ class DynamoLedger:
 
         Raises ValueError for more changes and audit events than one transaction holds.
         """
-        check_size(settlement.changes, others=1)
+        check_size(settlement.changes, others=1 + len(settlement.audit))
         update = self._settle_update(settlement)
-        if settlement.changes:
+        if settlement.changes or settlement.audit:
             self._settle_with_rows(settlement, update)
             return
         with aws.border("settle an event"):
@@ -244,7 +244,7 @@ class DynamoLedger:
         changes = list(settlement.changes)
         write_id = self._ids.new_id()
         while True:
-            audit = [event for change in changes for event in change.audit]
+            audit = [*settlement.audit, *(event for change in changes for event in change.audit)]
             verdicts = self._transactions.write(
                 [
                     {"Update": dict(update)},
@@ -325,11 +325,16 @@ def _without_refused(changes: Sequence[Change], refused: Sequence[bool]) -> list
     return left
 
 
-def _mark_value(mark: ActionMark) -> dict[str, str]:
-    return {"s": mark.status.value} | ({"p": mark.provider_id} if mark.provider_id else {})
+def _mark_value(mark: ActionMark) -> dict[str, str | int]:
+    value: dict[str, str | int] = {"s": mark.status.value}
+    if mark.provider_id:
+        value["p"] = mark.provider_id
+    if mark.hop:
+        value["h"] = mark.hop
+    return value
 
 
-def marks_value(marks: Mapping[str, ActionMark]) -> dict[str, dict[str, str]]:
+def marks_value(marks: Mapping[str, ActionMark]) -> dict[str, dict[str, str | int]]:
     """The `actions` attribute."""
     return {name: _mark_value(mark) for name, mark in marks.items()}
 
@@ -364,7 +369,8 @@ def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
             payload_hash=_unpacked(seen["payload_hash"]),
             decision=Decision.from_json(seen["decision"]),
             actions={
-                name: ActionMark(ActionStatus(mark["s"]), mark.get("p", "")) for name, mark in seen["actions"].items()
+                name: ActionMark(ActionStatus(mark["s"]), mark.get("p", ""), _of(int, mark.get("h", 0)))
+                for name, mark in seen["actions"].items()
             },
         )
     except MalformedDecision as exc:

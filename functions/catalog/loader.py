@@ -1,6 +1,7 @@
 """Reads the catalog's files, checks every word of them, and builds what core and flows work with.
 
     integrations.toml  teams.toml  labels.toml  keywords.toml  flows.toml  prompts/*.toml  messages/*.toml
+    fallbacks.toml  features.toml
 
 A catalog with anything wrong in it is not loaded at all: a deploy that starts is one whose catalog holds together.
 """
@@ -17,6 +18,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from functions.catalog.fallback_schema import FallbacksFile, FeaturesFile
+from functions.catalog.fallbacks import FALLBACKS, FEATURES, features_of, matrix_of
 from functions.catalog.schema import (
     FlowsFile,
     IntegrationsFile,
@@ -129,6 +132,7 @@ def load_from(directory: Path) -> Catalog:
             _require(
                 not wanted, "messages", where, f"needs {sorted(wanted)}, but the flow gives its replies no parameters"
             )
+    features = features_of(_read(directory, FEATURES, FeaturesFile), profiles, _require)
     return Catalog(
         integrations=MappingProxyType(integrations),
         profiles=MappingProxyType(profiles),
@@ -140,6 +144,10 @@ def load_from(directory: Path) -> Catalog:
         messages=MappingProxyType(messages),
         prompts=MappingProxyType(prompts),
         flows=MappingProxyType({"support": support}),
+        fallbacks=matrix_of(
+            _read(directory, FALLBACKS, FallbacksFile), MappingProxyType(integrations), messages, features, _require
+        ),
+        features=features,
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS, MessageRef
+from functions.core.fallback import Matrix
+from functions.core.features import Feature
 from functions.core.integration import Integration
 
 
@@ -178,6 +180,8 @@ class Catalog:
     messages: Mapping[tuple[str, int], Message]
     prompts: Mapping[str, Prompt]
     flows: Mapping[str, SupportRules] = field(default_factory=dict)
+    fallbacks: Matrix = field(default_factory=Matrix)
+    features: Mapping[str, Feature] = field(default_factory=dict)
 
     def text_of(self, message: MessageRef) -> str:
         """The text a stored decision refers to, with its parameters in. Raises `KeyError` for what is not there."""

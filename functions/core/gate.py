@@ -119,6 +119,8 @@ class IntegrationState:
 class GateView:
     """Everything the gate looks at. `call_ends_at_ms` is the latest moment the call can end; `lease_until_ms` ends our
     right to it. `is_probe`: the call is to find out whether the integration is back; it passes every other check.
+    `is_held_while_down`: the fallback matrix keeps actions of that kind from running while their integration is down,
+    whatever else would let them through.
     """
 
     now_ms: int
@@ -131,6 +133,7 @@ class GateView:
     lease_until_ms: int
     is_replay: bool = False
     is_probe: bool = False
+    is_held_while_down: bool = False
 
 
 def check(action: Action, seen: GateView) -> Verdict:
@@ -143,7 +146,7 @@ def check(action: Action, seen: GateView) -> Verdict:
         held_back = _customer_visible(seen)
         if held_back is not None:
             return held_back
-    held_back = _switched_off(action, seen) or _integration(action, seen)
+    held_back = _switched_off(action, seen) or _held_while_down(action, seen) or _integration(action, seen)
     if held_back is not None:
         return held_back
     if seen.call_ends_at_ms > seen.lease_until_ms:
@@ -180,6 +183,13 @@ def _switched_off(action: Action, seen: GateView) -> Park | None:
         return Park(WaitingFor.SWITCH, "replay is off")
     if seen.is_replay and action.integration in seen.switches.replay_blocked:
         return Park(WaitingFor.SWITCH, f"replay is blocked for {action.integration}")
+    return None
+
+
+def _held_while_down(action: Action, seen: GateView) -> Park | None:
+    """Before anything that lets single calls through to an integration that is down: these are never among them."""
+    if seen.is_held_while_down and seen.integration.health_at(seen.now_ms) is Health.HARD_DOWN:
+        return Park(WaitingFor.HEALTH, f"{action.integration} is down: {action.kind} does not run until it is back")
     return None
 
 

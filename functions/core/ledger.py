@@ -85,10 +85,11 @@ ACTION = Machine(
 
 @dataclass(frozen=True, slots=True)
 class ActionMark:
-    """What the ledger says of one action."""
+    """What the ledger says of one action. `hop` is the way it goes (`functions.core.fallback`): 0 as it was decided."""
 
     status: ActionStatus
     provider_id: str = ""
+    hop: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ class BatchView:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The fenced write that ends an event's first pass. With changes it is one transaction."""
+    """The fenced write that ends an event's first pass. With changes, or audit events beside theirs, it is one
+    transaction.
+    """
 
     key: str
     owner: str
@@ -43,6 +45,7 @@ class Settlement:
     now_ms: int
     marks: Mapping[str, ActionMark]
     changes: Sequence[Change] = ()
+    audit: Sequence[AuditEvent] = ()
 
 
 class Ledger(Protocol):

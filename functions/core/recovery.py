@@ -89,6 +89,9 @@ class Row:
     or none.
 
     `not_before_ms` is the earliest send, `due_at_ms` when the sweeper looks next (0: never by itself).
+    `action` is the one that was decided. At `hop` 1 and 2 another goes in its place (`functions.core.fallback`), of
+    kind `hop_kind` and to be repeated as `hop_repeat`; `integration_id`, attempts and effect are those of the present
+    way, `hops` says which were left and why.
     """
 
     recovery_id: str
@@ -142,7 +145,23 @@ class Row:
     job_id: str = ""
     incident_id: str = ""
     response_snapshot: str = ""
+    hop: int = 0
+    hops: tuple[str, ...] = ()
+    hop_kind: str = ""
+    hop_repeat: str = ""
     history: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def repeat(self) -> Repeat | None:
+        """How the action may be repeated on its present way; None for a whole event."""
+        if self.hop_repeat:
+            return Repeat(self.hop_repeat)
+        return None if self.action is None else self.action.repeat
+
+    @property
+    def tracks_effect(self) -> bool:
+        """Whether a second effect would do harm. A whole event has its ledger item to keep it from that."""
+        return self.action is not None and self.repeat not in (Repeat.IDEMPOTENT, Repeat.SETTING)
 
     @property
     def is_open(self) -> bool:
@@ -481,13 +500,8 @@ def _abandoned(row: Row) -> Row:
         takeovers=row.takeovers + 1,
         first_sent_at_ms=row.first_sent_at_ms or row.updated_at_ms,
         last_possible_send_ms=max(row.last_possible_send_ms, row.lease_until_ms),
-        effect=Effect.UNKNOWN if _tracks_effect(row) else row.effect,
+        effect=Effect.UNKNOWN if row.tracks_effect else row.effect,
     )
-
-
-def _tracks_effect(row: Row) -> bool:
-    """Whether a second effect would do harm. A whole event has its ledger item to keep it from that."""
-    return row.action is not None and row.action.repeat not in (Repeat.IDEMPOTENT, Repeat.SETTING)
 
 
 def _was_abandoned(row: Row, now_ms: int) -> bool:
@@ -918,3 +932,125 @@ def _containment(row: Row) -> str:
     if row.is_open:
         return f"waits for {row.waiting_for.value or 'its time'}"
     return "kept for replay" if row.status is Status.DLQ else "waits for a person"
+
+
+# ------------------------------------------------------------------------------------------------------------ fallback
+
+
+@dataclass(frozen=True, slots=True)
+class NextWay:
+    """The way that an action goes on by: its hop, what it is there, and the row of the matrix that says so."""
+
+    row: str
+    hop: int
+    kind: str
+    integration: str
+    repeat: Repeat
+
+
+def hopped(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row | None = None) -> Change:
+    """The action goes on by another way, due at once, with all its attempts: one write, which is the hop.
+
+    `failed` is the dead row that the last attempt would have led to; without it the present way is left because of its
+    integration's health. Only what is known to have had no effect may go: anything else would happen twice.
+    """
+    _must_be_able_to_hop(row if failed is None else failed, row, way, now_ms)
+    seen = row if failed is None else _with_failure(row, failed)
+    status = Status.REPLAYED if row.status is Status.REPLAYED else Status.PENDING
+    after = _next(seen, now_ms, why, status=status, due_at_ms=now_ms, **_on(way, row, why))
+    return Change(after, row, (_hop_event(row, after, way),))
+
+
+def hopped_first(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row) -> Change:
+    """The row of an action whose first way failed for good in the event's first pass. `row` is its blank."""
+    _must_be_able_to_hop(failed, row, way, now_ms)
+    after = _first(_with_failure(row, failed), Status.PENDING, why, due_at_ms=now_ms, **_on(way, row, why))
+    detected = audit_of(AuditType.FAILURE_DETECTED, Severity.WARNING, None, after)
+    return Change(after, None, (detected, _hop_event(None, after, way)))
+
+
+def by_hand(row: Row, rung: str, task: str, why: str, now_ms: int) -> Change:
+    """Nothing is left that could be tried: a person does it, and somebody is told at once. It has had no effect."""
+    if not row.is_open or row.effect is Effect.UNKNOWN or _was_abandoned(row, now_ms):
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}, effect {row.effect}: it is not for a person yet")
+    _must_not_be_leased(row, now_ms)
+    after = _dead(_for_a_person(row, task, why), Status.FAILED, now_ms, why)
+    return Change(after, row, (_person_event(AuditType.REPROCESS_FAILED, row, after, rung, task),))
+
+
+def by_hand_first(row: Row, rung: str, task: str, why: str) -> Change:
+    """The row of an action that nothing could be tried for in the event's first pass: see `by_hand`."""
+    after = _first(_for_a_person(row, task, why), Status.FAILED, why)
+    detected = audit_of(AuditType.FAILURE_DETECTED, Severity.CRITICAL, None, after)
+    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, rung, task)))
+
+
+def handed_over(change: Change, rung: str, task: str) -> Change:
+    """The change that killed a row, where what it was about must arrive all the same: a person does it."""
+    audit = tuple(
+        replace(event, severity=Severity.CRITICAL, containment_action=f"{rung}: {task}") for event in change.audit
+    )
+    return replace(change, audit=audit)
+
+
+def hop_event(row: Row, way: NextWay) -> AuditEvent:
+    """That an action's first pass took a hop, which its ledger item stored: there may never be a row of it."""
+    event = _hop_event(None, row, way)
+    return replace(event, id=audit_id(f"{row.recovery_id}#{way.hop}", 0, event.event_type))
+
+
+def _must_be_able_to_hop(known: Row, row: Row, way: NextWay, now_ms: int) -> None:
+    """`known` is what the last attempt leaves known. A lease that is over without an outcome may have sent."""
+    is_forward = way.hop > row.hop and way.integration != row.integration_id
+    is_unclear = known.effect is Effect.UNKNOWN or (_was_abandoned(row, now_ms) and row.tracks_effect)
+    if not row.is_open or not is_forward or is_unclear:
+        raise IllegalTransition(
+            f"{row.recovery_id} is {row.status}, hop {row.hop} on {row.integration_id}, effect {known.effect}: it "
+            f"cannot go on by hop {way.hop} on {way.integration}"
+        )
+
+
+def _with_failure(row: Row, failed: Row) -> Row:
+    return replace(
+        row,
+        failure_class=failed.failure_class,
+        failure_code=failed.failure_code,
+        failure_detail=failed.failure_detail,
+        root_cause=failed.root_cause,
+    )
+
+
+def _on(way: NextWay, row: Row, why: str) -> dict[str, Any]:
+    """What is different on another way: everything that was known of the one before, and of its attempts, is over."""
+    return {
+        "integration_id": way.integration,
+        "hop": way.hop,
+        "hops": (*row.hops, f"{row.integration_id}:{why}"),
+        "hop_kind": way.kind,
+        "hop_repeat": way.repeat.value,
+        "attempt_count": 0,
+        "first_attempt_at_ms": 0,
+        "first_sent_at_ms": 0,
+        "last_possible_send_ms": 0,
+        "stored_errors": 0,
+        "takeovers": 0,
+        "verify_only": False,
+        "lease_until_ms": 0,
+        "not_before_ms": 0,
+        "effect": Effect.NONE,
+        "waiting_for": WaitingFor.NOTHING,
+        "credential_version": "",
+    }
+
+
+def _hop_event(before: Row | None, after: Row, way: NextWay) -> AuditEvent:
+    containment = f"{way.row}: {way.kind} takes over"
+    return audit_of(AuditType.FAILURE_CONTAINED, Severity.WARNING, before, after, containment=containment)
+
+
+def _for_a_person(row: Row, task: str, why: str) -> Row:
+    return replace(row, failure_class="", failure_code=task.upper(), failure_detail=why[:DETAIL_LENGTH])
+
+
+def _person_event(kind: AuditType, before: Row | None, after: Row, rung: str, task: str) -> AuditEvent:
+    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{rung}: {task}")

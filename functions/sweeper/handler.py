@@ -10,13 +10,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from functions.core import sweep
+from functions.core import fallback, sweep
 from functions.core.clock import Clock, Ids
 from functions.core.failure import VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.integration import INTAKE
 from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Recovery, Spill, Switches
-from functions.core.recovery import Change, Row, Status, end, hinted, put_off
+from functions.core.recovery import POLL_SECONDS, Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
 from functions.dead_letters import DeadLetters
 from functions.observability import Metrics
@@ -61,6 +61,7 @@ def build(
     log: Logger,
     metrics: Metrics,
     at_once: AtOnce = in_threads,
+    fallbacks: fallback.Matrix | None = None,
 ) -> Handler:
     """The handler of one tick. `integrations` are those of the catalog; `intake` is added.
 
@@ -96,6 +97,7 @@ def build(
                     log=log,
                     metrics=metrics,
                     tally=tally,
+                    fallbacks=fallback.Matrix() if fallbacks is None else fallbacks,
                 )
                 try:
                     duty.run()
@@ -127,6 +129,7 @@ class _Duty:
     log: Logger
     metrics: Metrics
     tally: _Tally
+    fallbacks: fallback.Matrix
 
     def run(self) -> None:
         now_ms = self.clock.now_ms()
@@ -144,6 +147,8 @@ class _Duty:
             probe_ms = sweep.probe_from(self.state, general, now_ms, horizon)
             if probe_ms is not None:
                 self._probe(now_ms + horizon, probe_ms)
+            if parked == "hard_down" and fallback.lets_leave(self.fallbacks, name):
+                self._let_leave(now_ms, horizon, cap)
             return
         over = "rows_over_ramp" if released < sweep.PER_INTEGRATION else "rows_over_cap"
         self._wake(self._looked(self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD)), cap, over)
@@ -179,6 +184,25 @@ class _Duty:
         spaced = [(row, max(times[row.recovery_id], probe_ms + place * gap_ms)) for place, row in enumerate(chosen)]
         self._wake(spaced, len(spaced))
         self._count("probes_woken", len(spaced))
+
+    def _let_leave(self, now_ms: int, horizon: int, cap: int) -> None:
+        """The integration is down; what must arrive goes another way, or to a person, without waiting for it.
+
+        The others wait. Where there are more of them than a tick reads, they make room for what is due after them.
+        """
+        leaving: list[tuple[Row, int]] = []
+        rows = self.recovery.due(self.state.integration, now_ms + horizon, sweep.READ_AHEAD)
+        for row in rows:
+            look = sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale)
+            kind = "" if row.action is None else row.action.kind
+            if isinstance(look, sweep.Wake) and fallback.may_leave(self.fallbacks, kind, row.event_name, row.effect):
+                leaving.append((row, max(now_ms, row.not_before_ms)))
+            elif isinstance(look, sweep.Wake) and len(rows) >= sweep.READ_AHEAD:
+                later_ms = now_ms + int(POLL_SECONDS * 1000 * self.scale)
+                self._commit(put_off(row, max(later_ms, row.due_at_ms)), "rows_put_off")
+            if self.clock.now_ms() >= self.deadline_ms:
+                break
+        self._wake(leaving, cap)
 
     def _switches(self, row: Row, now_ms: int) -> SwitchView:
         return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)

@@ -26,6 +26,7 @@ handler = build(
     _settings,
     # What no action is sent to has no rows.
     integrations=[name for name, integration in load().integrations.items() if integration.kinds],
+    fallbacks=load().fallbacks,
     ledger=DynamoLedger(_dynamodb, _ids, control_table=_settings.control_table),
     recovery=DynamoRecovery(
         _dynamodb,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -27,9 +27,11 @@ from functions.core.failure import (
     StorageUnavailable,
     failure_of_network,
 )
+from functions.core.fallback import is_held_while_down
 from functions.core.gate import (
     Expire,
     GateView,
+    Health,
     IntegrationState,
     Park,
     Send,
@@ -133,9 +135,17 @@ class Attempts:
         calls = 1 if action.repeat in (Repeat.IDEMPOTENT, Repeat.KEYED, Repeat.BLIND) else 2
         return self._budget.fits(calls * self._integration(action).deadline_seconds)
 
+    @property
+    def states(self) -> Mapping[str, IntegrationState]:
+        """The control items as this invocation knows them, by integration."""
+        return self._states
+
     async def gate(self, action: Action, whose: Whose, lease_until_ms: int) -> Verdict:
         """Ask the one gate, with everything read that has to be fresh."""
         ports = self._ports
+        is_held = is_held_while_down(ports.fallbacks, action.kind)
+        if is_held:
+            await self._read_again(action.integration)
         standing = Standing.ALLOWED
         if action.customer_visible:
             snapshot = await ports.io(ports.switches.snapshot, FRESH_FOR_MS)
@@ -156,6 +166,7 @@ class Attempts:
                 lease_until_ms=lease_until_ms,
                 is_replay=whose.is_replay,
                 is_probe=self._may_probe(action),
+                is_held_while_down=is_held,
             ),
         )
 
@@ -167,6 +178,20 @@ class Attempts:
             return False
         state, now_ms = self._states[action.integration], self._ports.clock.now_ms()
         return may_be_probe(self._integration(action), action.repeat, state, now_ms, self._scale)
+
+    async def _read_again(self, integration: str) -> None:
+        """Its control item as it is now: what the batch read may be a minute old, and by then it may be down."""
+        try:
+            view = await self._ports.io(self._ports.ledger.read, [], [integration])
+        except StorageUnavailable:
+            self._ports.log.exception(
+                "the health of an integration could not be read again: it counts as down for this action",
+                extra={"integration": integration},
+            )
+            known = self._states.get(integration, IntegrationState(integration))
+            self._states[integration] = replace(known, health=Health.HARD_DOWN)
+        else:
+            self._states[integration] = view.integrations[integration]
 
     async def switches(self) -> Snapshot | None:
         """The switches, as fresh as anything but a customer-visible send needs them."""

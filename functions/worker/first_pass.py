@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from functions.core.attempt import Effect, History
+from functions.core.audit import AuditEvent
 from functions.core.decision import Action, Classification, Decision, Mode, Repeat
 from functions.core.event import ClaimCheck, Event
 from functions.core.failure import (
@@ -21,6 +22,7 @@ from functions.core.failure import (
     Fenced,
     RootCause,
 )
+from functions.core.fallback import Hop, Manual, Substitute, classifying
 from functions.core.gate import Expire, Park, Suppress, WaitingFor
 from functions.core.health import CallOutcome, outcome_of_classifier
 from functions.core.ledger import (
@@ -47,14 +49,19 @@ from functions.core.ledger import (
 from functions.core.ports import Settlement
 from functions.core.recovery import (
     PAYLOAD_MISMATCH,
+    POLL_SECONDS,
     Change,
     Row,
     Status,
     action_recovery_id,
+    by_hand_first,
     dead_first,
     expired_first,
     failed_first,
+    handed_over,
     held_first,
+    hop_event,
+    hopped_first,
     parked_first,
     suppressed_first,
     unknown_first,
@@ -63,6 +70,7 @@ from functions.core.rows import action_row, event_row
 from functions.core.switches import LLM, Snapshot, SwitchView, view
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
+from functions.worker.hops import Hops
 from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
@@ -140,6 +148,7 @@ class FirstPass:
         self._snapshot = snapshot
         self._scale = time_scale
         self._reading = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._hops = Hops(ports, attempts)
 
     def admitted(self, message: Event | ClaimCheck, claim: str = "") -> Admitted:
         """The event with its ledger key, which depends on the mode: shadow has keys of its own.
@@ -207,10 +216,17 @@ class FirstPass:
             prepared = await self._prepared(flow, admitted)
         except UnreadableEvent as unreadable:
             return await self._dead(admitted, unreadable.code, str(unreadable), unreadable.root_cause)
-        asks_llm = prepared.needs_llm and admitted.switches.may_ask() and admitted.switches.mode is not Mode.MANUAL
+        health = self._hops.health(LLM)
+        asking = classifying(self._ports.fallbacks, LLM, health)
+        may_ask = prepared.needs_llm and admitted.switches.may_ask() and admitted.switches.mode is not Mode.MANUAL
+        # While it is down one event at a time still asks: nothing else would ever find out that it is back.
+        asks_llm = may_ask and (asking.asks or self._attempts.probes.is_free(LLM))
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
         verdict = await self._classify(prepared, event.tenant) if asks_llm else None
+        if not asking.decides:  # whatever it said: while it is not well no decision replies (002.28)
+            verdict = ClassifierUnavailable(health.name, f"the LLM is {health.value}")
+            self._ports.meter.count("fallback_taken", integration=LLM, reason=asking.row)
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
         return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
@@ -325,7 +341,7 @@ class FirstPass:
     async def _act(self, admitted: Admitted, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
         event = admitted.event
         decision = decided(item, event)
-        work = _Work(self._ports, self._attempts, self._scale, event, item, decision, old_lease_ms)
+        work = _Work(self._ports, self._attempts, self._hops, self._scale, event, item, decision, old_lease_ms)
         for action in decision.actions:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
                 return await self._give_back(item, old_lease_ms)
@@ -357,6 +373,7 @@ class FirstPass:
             now_ms=ports.clock.now_ms(),
             marks=work.marks,
             changes=tuple(changes),
+            audit=tuple(work.audit),
         )
         try:
             await ports.io(ports.ledger.settle, settlement)
@@ -486,6 +503,7 @@ class _Work:
         self,
         ports: Ports,
         attempts: Attempts,
+        hops: Hops,
         time_scale: float,
         event: Event,
         item: LedgerItem,
@@ -494,6 +512,7 @@ class _Work:
     ) -> None:
         self._ports = ports
         self._attempts = attempts
+        self._hops = hops
         self._scale = time_scale
         self._event = event
         self._item = item
@@ -501,6 +520,7 @@ class _Work:
         self._old_lease_ms = old_lease_ms
         self._rows: dict[str, Change] = {}
         self.marks: dict[str, ActionMark] = dict(item.actions)
+        self.audit: list[AuditEvent] = []  # beside that of the rows
         self.is_started = False
 
     def changes(self) -> list[Change]:
@@ -523,14 +543,11 @@ class _Work:
         if action.instead_of and self._status(action.instead_of) is not ActionStatus.SUPPRESSED:
             self._mark(action, ActionStatus.NOT_NEEDED)
             return
-        history = self._history(action)
-        blank = action_row(
-            self._event, self._decision, action, self._item.epoch_ms, "", self._ports.clock.now_ms(), history
-        )
+        current = self._hops.action_at(action, self._hop(action.name))
+        history = self._history(current)
+        blank = self._blank(action, current, history, "taken_over")
         if self._status(action.name) is ActionStatus.SUPPRESSED:
-            # By an owner who died since. A switch that went on again releases nothing: what stands in may be done.
-            before = "it was suppressed by a worker that did not come to its end"
-            self._row(action, suppressed_first(replace(blank, stand_in=None), before), ActionStatus.SUPPRESSED)
+            self._was_handed_over(action, blank)
             return
         parents = self._unfinished_parents(action)
         if parents:
@@ -539,22 +556,148 @@ class _Work:
                 action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms)
             )
             return
-        if not self._attempts.fits(action):
+        if not self._attempts.fits(current):
             self._row(
                 action, parked_first(blank, WaitingFor.TIME, "no time was left in this invocation", blank.created_at_ms)
             )
             return
         self.is_started = True
+        turned = await self._turned_aside(action, current, history, blank)
+        if turned is None:
+            return
+        current, history, blank = turned
         attempt = await self._attempts.make(
-            action,
+            current,
             self._whose(action),
             history,
             self._item_lease_ms(),
-            before_blind=lambda: self._store(action, ActionStatus.TRYING),
+            before_blind=lambda: self._mark_trying(action),
         )
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Suppress) and blank.stand_in is not None:
-            await self._store(action, ActionStatus.SUPPRESSED)  # before anything stands in for it
-        self._conclude(action, attempt, blank)
+            # Before anything stands in for it: whoever takes over must not weigh it again.
+            await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
+        self._conclude(current, attempt, blank)
+        await self._fall_back(action, blank)
+        self._note_hop(action, blank)
+
+    # ------------------------------------------------------------------------------------------------------- other ways
+
+    def _hop(self, name: str) -> int:
+        """The way the action goes, as it is stored: nobody goes back from it."""
+        return self.marks.get(name, ActionMark(ActionStatus.TODO)).hop
+
+    def _blank(self, action: Action, current: Action, history: History, why: str) -> Row:
+        """The action's blank row on its present way, under the id that it has on every way."""
+        item, now_ms = self._item, self._ports.clock.now_ms()
+        blank = action_row(self._event, self._decision, current, item.epoch_ms, "", now_ms, history)
+        if current is action:
+            return blank
+        return replace(
+            blank,
+            recovery_id=action_recovery_id(action.action_id),
+            action=action,
+            hop=self._hop(action.name),
+            hops=(f"{action.integration}:{why}",),
+            hop_kind=current.kind,
+            hop_repeat=current.repeat.value,
+        )
+
+    async def _turned_aside(
+        self, action: Action, current: Action, history: History, blank: Row
+    ) -> tuple[Action, History, Row] | None:
+        """What is tried, where the integration of its way is not healthy: stored before it is taken. None: a person is
+        asked.
+        """
+        taken = await self._hops.before_send(
+            action,
+            blank.hop,
+            self._whose(action),
+            self._event.event_name,
+            self._item_lease_ms(),
+            is_new=True,
+            is_unsettled=history.may_have_been_sent,
+        )
+        match taken:
+            case Hop() | Substitute():
+                why = self._hops.health(current.integration).value
+                await self._store(action, ActionMark(ActionStatus.TODO, hop=taken.hop))
+                self.marks[action.name] = ActionMark(ActionStatus.TODO, hop=taken.hop)
+                self._hops.took(current.integration, taken, _about(self._event) | {"action": action.name})
+                current = self._hops.action_at(action, taken.hop)
+                history = History(had_lease=history.had_lease)
+                return current, history, self._blank(action, current, history, why)
+            case Manual(rung, task):
+                self._hops.handed_over(current.integration, taken, _about(self._event) | {"action": action.name})
+                why = (
+                    f"{current.integration} is {self._hops.health(current.integration).value}, and no other way is open"
+                )
+                await self._hand_over(action, by_hand_first(blank, rung, task, why))
+                return None
+            case _:
+                return current, history, blank
+
+    async def _fall_back(self, action: Action, blank: Row) -> None:
+        """Where its first attempt was also its last, and had no effect: another way, which is stored as its row."""
+        change = self._rows.get(action.name)
+        if change is None or not _has_failed(change.after):
+            return
+        failed = change.after
+        taken = await self._hops.after_failure(
+            action,
+            blank.hop,
+            self._whose(action),
+            self._event.event_name,
+            is_unsettled=failed.effect is Effect.UNKNOWN,
+            may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
+        )
+        match taken:
+            case Hop() | Substitute():
+                way = self._hops.way(action, taken)
+                self._hops.took(failed.integration_id, taken, _about(self._event) | {"action": action.name})
+                now_ms = self._ports.clock.now_ms()
+                self._row(action, hopped_first(blank, way, failed.failure_code, now_ms, failed=failed))
+                self._add_later(action, taken.hop)
+            case Manual(rung, task):
+                self._hops.handed_over(failed.integration_id, taken, _about(self._event) | {"action": action.name})
+                await self._hand_over(action, handed_over(change, rung, task))
+
+    async def _hand_over(self, action: Action, change: Change) -> None:
+        """A person has it. As for a suppressed action, what stands in for it comes next in this pass; that it is not
+        sent any more is stored before that, for whoever takes over.
+        """
+        if change.after.stand_in is not None:
+            await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
+        self.marks[action.name] = ActionMark(ActionStatus.TODO, hop=self._hop(action.name))  # nothing else is stored
+        self._row(action, replace(change, after=replace(change.after, stand_in=None)), ActionStatus.SUPPRESSED)
+
+    def _was_handed_over(self, action: Action, blank: Row) -> None:
+        """By an owner who died since: nothing of it was sent, and what stands in for it may be done."""
+        left = self._hops.left_by_hand(action, self._event.event_name)
+        known = replace(blank, stand_in=None)  # an owner before that one may have sent it
+        why = "it was stopped by a worker that did not come to its end"
+        if left is None:
+            self._row(action, suppressed_first(known, why), ActionStatus.SUPPRESSED)
+            return
+        self._hops.handed_over(blank.integration_id, left, _about(self._event) | {"action": action.name})
+        self._row(action, by_hand_first(known, left.row, left.task, why), ActionStatus.SUPPRESSED)
+
+    def _note_hop(self, action: Action, blank: Row) -> None:
+        """A stored hop is in the audit, and what it leaves for later is a row, whatever became of the action."""
+        if blank.hop:
+            self.audit.append(hop_event(blank, self._hops.way_at(action, blank.hop)))
+            self._add_later(action, blank.hop)
+
+    def _add_later(self, action: Action, hop: int) -> None:
+        later = self._hops.later(action, hop)
+        if later is None:
+            return
+        event, now_ms = self._event, self._ports.clock.now_ms()
+        later = later.bound(event.tenant, event.event_id, self._item.epoch_ms)
+        blank = action_row(event, self._decision, later, self._item.epoch_ms, "", now_ms, History())
+        due_ms = now_ms + int(POLL_SECONDS * 1000 * self._scale)
+        self._rows[later.name] = parked_first(
+            blank, WaitingFor.HEALTH, "it is done once its integration is well", due_ms
+        )
 
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
         match attempt:
@@ -613,7 +756,7 @@ class _Work:
         before = self._status(action.name)
         if status is not before:
             ACTION.require(before.value, status.value, action.action_id)
-        self.marks[action.name] = ActionMark(status, provider_id)
+        self.marks[action.name] = ActionMark(status, provider_id, self._hop(action.name))
 
     def _status(self, name: str) -> ActionStatus:
         mark = self.marks.get(name)
@@ -638,9 +781,11 @@ class _Work:
             last_possible_send_ms=self._old_lease_ms,
         )
 
-    async def _store(self, action: Action, status: ActionStatus) -> None:
+    async def _mark_trying(self, action: Action) -> None:
+        await self._store(action, ActionMark(ActionStatus.TRYING, hop=self._hop(action.name)))
+
+    async def _store(self, action: Action, mark: ActionMark) -> None:
         """Mark it in the ledger now: whoever takes over must know. Raises `Fenced`."""
-        mark = ActionMark(status)
         item = self._item
         await self._ports.io(self._ports.ledger.mark, item.key, item.owner, item.generation, action.name, mark)
 
@@ -659,6 +804,11 @@ class _Work:
 
     def _item_lease_ms(self) -> int:
         return self._item.lease_until_ms
+
+
+def _has_failed(row: Row) -> bool:
+    """Whether an attempt killed it, and nothing else."""
+    return row.status in (Status.FAILED, Status.DLQ) and bool(row.failure_class)
 
 
 def lease_until(started_ms: int, timeout_seconds: int) -> int:

@@ -105,6 +105,7 @@ handler = build(
         meter=_metrics,
         integrations=_catalog.integrations,
         flows=flows_of(_catalog),
+        fallbacks=_catalog.fallbacks,
     ),
     run=_run,
     flush=_metrics.flush,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from functions.core.clock import Clock, Ids, Random
+from functions.core.fallback import Matrix
+from functions.core.gate import Standing
 from functions.core.integration import Integration
 from functions.core.ports import (
     Classifier,
@@ -58,6 +60,15 @@ class Meter(Protocol):
         ...
 
 
+StandingOn = Callable[[Recipients, str, str, str], Standing]
+"""Whether the recipient of a tenant may be contacted on a channel. Raises `StorageUnavailable`."""
+
+
+def standing_on_any(recipients: Recipients, tenant: str, recipient: str, _channel: str) -> Standing:
+    """While recipients have one standing for all channels."""
+    return recipients.standing(tenant, recipient)
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything outside the worker."""
@@ -80,6 +91,8 @@ class Ports:
     meter: Meter
     integrations: Mapping[str, Integration]
     flows: Mapping[str, Flow]
+    fallbacks: Matrix = field(default_factory=Matrix)
+    standing_on: StandingOn = standing_on_any
 
 
 @dataclass(frozen=True, slots=True)

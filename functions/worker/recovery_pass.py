@@ -15,10 +15,12 @@ from functions.core.failure import (
     Done,
     Failure,
     FailureClass,
+    IllegalTransition,
     MalformedEnvelope,
     StorageUnavailable,
     VersionConflict,
 )
+from functions.core.fallback import Hop, Manual, Substitute
 from functions.core.gate import Expire, Park, Send, Suppress, Verdict, WaitingFor
 from functions.core.integration import KindRules
 from functions.core.ports import Hint
@@ -31,9 +33,12 @@ from functions.core.recovery import (
     Subject,
     absent,
     after_attempt,
+    by_hand,
     claim,
     defer,
     end,
+    handed_over,
+    hopped,
     may_claim,
     parked_first,
     poisoned,
@@ -47,6 +52,7 @@ from functions.core.retry import RetryPolicy
 from functions.core.rows import is_claim, stand_in_row
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
+from functions.worker.hops import Hops
 from functions.worker.ports import Budget, Ports
 
 INTAKE_RULES = KindRules("intake.process", Repeat.IDEMPOTENT)
@@ -76,6 +82,7 @@ class RecoveryPass:
         self._budget = budget
         self._first_pass = first_pass
         self._scale = time_scale
+        self._hops = Hops(ports, attempts)
 
     async def handle(self, hint: Hint) -> HintResult:
         """One attempt at the hint's row, if it still is what the hint saw.
@@ -109,18 +116,35 @@ class RecoveryPass:
             )
         if row.subject is Subject.EVENT:
             return await self._event(row)
-        integration = self._ports.integrations.get(row.integration_id)
-        if integration is None or _action_of(row).kind not in integration.kinds:
+        if not self._is_known(row):
             detail = "the catalog has no such integration or kind any more: put it back, then replay"
             return await self._commit(row, poisoned(row, detail, now_ms), "poisoned")
         return await (self._last_look(row) if is_expired else self._action(row))
 
     # --------------------------------------------------------------------------------------------------------- actions
 
+    def _is_known(self, row: Row) -> bool:
+        """Whether the catalog has what the row is about, and its matrix the way that it is on."""
+        integration = self._ports.integrations.get(row.integration_id)
+        if integration is None:
+            return False
+        try:
+            kind = self._current(row).kind
+        except IllegalTransition:
+            return False
+        return kind in integration.kinds and row.hop_kind in ("", kind)
+
+    def _current(self, row: Row) -> Action:
+        """The action as it is on the row's present way. Raises `IllegalTransition` for a way that is no more."""
+        return self._hops.action_at(_action_of(row), row.hop)
+
     async def _action(self, row: Row) -> HintResult:
-        action = _action_of(row)
+        action = self._current(row)
         if not self._attempts.fits(action):
             return Later(1, "no time was left in this invocation")
+        turned = await self._turned_aside(row)
+        if turned is not None:
+            return turned
         verdict = await self._attempts.gate(action, _whose(row), self._budget.lease_until_ms)
         if isinstance(verdict, Park):
             return await self._commit(row, self._parked(row, verdict, uncount=False), "parked")
@@ -145,7 +169,7 @@ class RecoveryPass:
 
     async def _last_look(self, row: Row) -> HintResult:
         """It expired after it may have been sent: find out where the provider can be asked, and send nothing."""
-        action = _action_of(row)
+        action = self._current(row)
         if not self._attempts.fits(action):
             return Later(1, "no time was left in this invocation")
         claimed = await self._claim(row)
@@ -180,7 +204,7 @@ class RecoveryPass:
             case Unknown(detail):
                 return await self._commit(row, unknown_outcome(row, detail, now_ms), "unknown")
             case VerifiedAbsent():
-                return await self._commit(row, absent(row, now_ms), "absent")
+                return await self._ended(row, absent(row, now_ms), "absent")
             case Tried():
                 return await self._tried(row, action, attempt)
 
@@ -202,7 +226,89 @@ class RecoveryPass:
         if tried.credential_version and isinstance(tried.result, Failure):
             after = replace(after, credential_version=tried.credential_version)
         outcome = "succeeded" if isinstance(tried.result, Done | Superseded) else after.status.value
-        return await self._commit(row, replace(change, after=after, before=row), outcome)
+        return await self._ended(row, replace(change, after=after, before=row), outcome)
+
+    # ------------------------------------------------------------------------------------------------------- other ways
+
+    async def _turned_aside(self, row: Row) -> HintResult | None:
+        """What must arrive goes another way while its integration is down, or is a person's; None: it stays.
+
+        Anything else was decided when it was new: while its integration is degraded it has its attempts there.
+        """
+        taken = await self._hops.before_send(
+            _action_of(row),
+            row.hop,
+            _whose(row),
+            row.event_name,
+            self._budget.lease_until_ms,
+            is_new=False,
+            is_unsettled=row.effect is Effect.UNKNOWN or row.verify_only or row.lease_until_ms > 0,
+        )
+        now_ms, health = self._ports.clock.now_ms(), self._hops.health(row.integration_id).value
+        match taken:
+            case Hop() | Substitute():
+                change = hopped(row, self._hops.way(_action_of(row), taken), health, now_ms)
+                return await self._hop(row, change, taken)
+            case Manual(rung, task):
+                self._hops.handed_over(row.integration_id, taken, _about(row))
+                why = f"{row.integration_id} is {health}, and no other way is open"
+                change = by_hand(row, rung, task, why, now_ms)
+                return await self._commit_last(row, change, task)
+            case _:
+                return None
+
+    async def _ended(self, row: Row, change: Change, outcome: str) -> HintResult:
+        """The transition after an attempt; where it would be the end and nothing has happened, the next way.
+
+        A replay is one attempt, on the way that it is on.
+        """
+        failed = change.after
+        is_end = failed.status in (Status.FAILED, Status.DLQ) and bool(failed.failure_class)
+        if not is_end or row.status is Status.REPLAYED:
+            return await self._commit(row, change, outcome)
+        taken = await self._hops.after_failure(
+            _action_of(row),
+            row.hop,
+            _whose(row),
+            row.event_name,
+            is_unsettled=failed.effect is Effect.UNKNOWN,
+            may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
+        )
+        match taken:
+            case Hop() | Substitute():
+                now_ms = self._ports.clock.now_ms()
+                way = self._hops.way(_action_of(row), taken)
+                return await self._hop(row, hopped(row, way, failed.failure_code, now_ms, failed=failed), taken)
+            case Manual(rung, task):
+                self._hops.handed_over(row.integration_id, taken, _about(row))
+                return await self._commit_last(row, handed_over(change, rung, task), outcome)
+            case _:
+                return await self._commit(row, change, outcome)
+
+    async def _hop(self, row: Row, change: Change, taken: Hop | Substitute) -> HintResult:
+        """Store the hop, and only then take it, at once: whoever comes after a death here goes on from it."""
+        self._hops.took(row.integration_id, taken, _about(row))
+        result = await self._commit(row, change, "hopped", self._later(row, taken.hop))
+        if result != Handled("hopped"):
+            return result
+        return await self._action(change.after)
+
+    def _later(self, row: Row, hop: int) -> tuple[Change, ...]:
+        """The row of what is to be done again once the integration that was left is well."""
+        later = self._hops.later(_action_of(row), hop)
+        if later is None:
+            return ()
+        now_ms = self._ports.clock.now_ms()
+        blank = stand_in_row(replace(row, stand_in=later.bound(row.tenant, row.event_id, row.epoch_ms)), now_ms)
+        if blank is None:
+            raise AssertionError(f"{row.recovery_id} leaves something for later that has no row")
+        due_ms = now_ms + int(POLL_SECONDS * 1000 * self._scale)
+        return (parked_first(blank, WaitingFor.HEALTH, "it is done once its integration is well", due_ms),)
+
+    async def _commit_last(self, row: Row, change: Change, outcome: str) -> HintResult:
+        """A person has it from here on, and what stands in for it is called for, as for a suppressed action."""
+        stand_in = self._stand_in(row, self._ports.clock.now_ms())
+        return await self._commit(row, replace(change, after=replace(change.after, stand_in=None)), outcome, stand_in)
 
     async def _not_sent(self, row: Row, verdict: Verdict) -> HintResult:
         """The gate's answer after the claim: the attempt was none."""
@@ -362,8 +468,7 @@ class RecoveryPass:
 
 def _may_have_been_sent(row: Row) -> bool:
     """Whether an effect that may be there once only may be there: by what is known, or by a claim nobody cleared."""
-    is_once_only = _action_of(row).repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
-    return is_once_only and (row.effect is Effect.UNKNOWN or row.lease_until_ms > 0)
+    return row.tracks_effect and (row.effect is Effect.UNKNOWN or row.lease_until_ms > 0)
 
 
 def _action_of(row: Row) -> Action:

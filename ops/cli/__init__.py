@@ -24,6 +24,7 @@ from ops.cli import (
     replaying,
     sending,
     sources,
+    status,
     switches,
     verifying,
 )
@@ -67,6 +68,7 @@ app.command("replay")(replaying.replay)
 app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
+app.command("status")(status.show)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")

@@ -142,4 +142,6 @@ _STYLES = {
     "processing": "yellow",
     "failed": "red",
     "dlq": "red",
+    "operational": "green",
+    "unavailable": "red",
 }

@@ -304,6 +304,10 @@ def full_row() -> Row:
         job_id="job-1",
         incident_id="inc-1",
         response_snapshot="{}",
+        hop=1,
+        hops=("email:HTTP_422",),
+        hop_kind="sms.send",
+        hop_repeat="blind",
         history=(
             {"at": 1, "from": "", "to": "pending", "why": "x"},
             {"at": 2, "from": "pending", "to": "dlq", "why": "y"},

@@ -160,6 +160,18 @@ def test_a_mark_changes_its_action_and_no_other(world: World) -> None:
     assert world.stored().actions == marks
 
 
+@pytest.mark.parametrize("provider_id", ["", "p-9"])
+def test_a_stored_hop_is_what_a_takeover_goes_on_from(world: World, provider_id: str) -> None:
+    granted(world)
+    hop = ActionMark(ActionStatus.TRYING, provider_id, hop=1)
+    world.ledger.mark(KEY, "one", 1, "tag", hop)
+    taken = world.ledger.claim(claim("two", LATER))
+    assert isinstance(taken, Claimed)
+    assert taken.item.actions["tag"] == hop
+    world.ledger.settle(replace(settlement("two", 2), marks={**taken.item.actions, "reply": replace(hop, hop=2)}))
+    assert {mark.hop for mark in world.stored().actions.values()} == {0, 1, 2}
+
+
 @pytest.mark.parametrize(("owner", "generation"), [("two", 1), ("one", 2), ("two", 2)])
 def test_whoever_does_not_hold_the_event_can_neither_mark_release_nor_settle(
     world: World, owner: str, generation: int
@@ -237,6 +249,19 @@ def test_a_settlement_with_rows_puts_each_with_its_audit_events(world: World) ->
     for change in changes:
         assert world.recovery.get(change.after.recovery_id) == change.after
     assert world.audit_ids() == sorted(event.id for change in changes for event in change.audit)
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_a_settlement_brings_audit_events_of_its_own_in_the_same_write(world: World, with_rows: bool) -> None:
+    granted(world)
+    changes = [parked("tag")] if with_rows else []
+    own = parked("reply").audit
+    world.ledger.settle(replace(settlement(changes=changes), audit=own))
+    assert world.stored().status is LedgerStatus.SETTLED
+    assert world.audit_ids() == sorted(event.id for event in [*own, *(one for c in changes for one in c.audit)])
+    with pytest.raises(Fenced):
+        world.ledger.settle(replace(settlement("two", 9), audit=parked("assign").audit))
+    assert len(world.audit_ids()) == len(own) * (2 if with_rows else 1)
 
 
 def test_a_row_that_is_there_already_stays_as_it_is_while_the_rest_is_settled(world: World) -> None:

@@ -191,6 +191,22 @@ def _check_metric_alarm(template: Template, alarm: str, metric: str, function: s
     assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == minutes
 
 
+def test_a_message_that_must_arrive_and_has_no_way_left_tells_people_within_a_minute(template: Template) -> None:
+    """000.10, 001.49: by the very metric that the worker writes."""
+    (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith("-message-for-a-person")]
+    assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 1
+    if template.config.emulated:
+        return
+    lines: list[str] = []
+    counts = metrics("worker", template.config.name, lines.append)
+    counts.count("fallback_nothing_left")
+    counts.flush()
+    (written,) = json.loads(lines[0])["_aws"]["CloudWatchMetrics"]
+    assert properties["MetricName"] == written["Metrics"][0]["Name"]
+    watched = {dimension["Name"]: dimension["Value"] for dimension in properties["Dimensions"]}
+    assert watched == {name: json.loads(lines[0])[name] for name in watched}
+
+
 def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_that_helps(template: Template) -> None:
     topic = template.output("AlarmTopicArn")["Ref"]
     page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()

@@ -256,6 +256,66 @@ BROKEN = [
         "returns version 1",
         "no parameters",
     ),
+    ("fallbacks.toml", "hop = 1", "hop = 3", "rows.messages_fallback.hop", "less than or equal to 2"),
+    ("fallbacks.toml", "hop = 1", "hop = 0", "rows.messages_fallback", "`to` and `hop` go with"),
+    ("fallbacks.toml", 'does = "queue"', 'does = "switch"', "rows.messages_down_other", "`to` and `hop` go with"),
+    ("fallbacks.toml", "attempts = 3", "attempts = 0", "rows.messages_primary", "goes with retry"),
+    ("fallbacks.toml", "attempts = 3", "retries = 3", "rows.messages_primary.retries", "not permitted"),
+    ("fallbacks.toml", 'does = "hold"', 'does = "queue"\nattempts = 1', "payments_down_plans", "goes with retry"),
+    (
+        "fallbacks.toml",
+        'kinds = ["payments.upgrade", "payments.downgrade"]\n',
+        "",
+        "rows.payments_down_plans",
+        "hold needs kinds",
+    ),
+    ("fallbacks.toml", "hop = 1", 'hop = 1\nkinds = ["a.b"]', "rows.messages_fallback", "that `to` names"),
+    ("fallbacks.toml", "hop = 1", "hop = 1\nlater = true", "rows.messages_fallback", "the same message"),
+    ("fallbacks.toml", 'integration = "llm"\n', "", "rows.classification_late", "stand in for"),
+    ("fallbacks.toml", 'feature = "billing"\n', "", "rows.payments_fallback", "tell needs a feature"),
+    ("fallbacks.toml", "hop = 1", "hop = 1\nasks = true", "rows.messages_fallback", "goes with rules"),
+    ("fallbacks.toml", 'events = "critical"\n', "", "rows.messages_down_critical", "goes with a way for critical"),
+    ("fallbacks.toml", 'starts = ["failed"]', "starts = []", "rows.messages_primary.starts", "at least 1"),
+    ("fallbacks.toml", 'starts = ["failed"]', 'starts = ["late"]', "rows.messages_primary.starts.0", "Input should be"),
+    ("fallbacks.toml", "stays_percent = 20", "stays_percent = 80", "stays_percent", "less than or equal to 50"),
+    ("fallbacks.toml", '"helpdesk.reply"', '"helpdesk.answer"', "rows.support_down", "'helpdesk.answer' is no kind"),
+    ("fallbacks.toml", '"ocr.parse" = "parser.parse"', '"ocr.parse" = "ocr.read"', "rows.ocr_primary", "back to ocr"),
+    (
+        "fallbacks.toml",
+        'params = { variant = "transcript_first", mark = "analysis_delayed" }',
+        'params = { variant = "transcript_first" }\nmark = 1',
+        "rows.ai_down.mark",
+        "not permitted",
+    ),
+    (
+        "fallbacks.toml",
+        'hop = 2\nlater = true\nparams = { variant = "transcript_first", mark',
+        'hop = 1\nlater = true\nparams = { variant = "transcript_first", mark',
+        "rows.ai_down",
+        "hop 1 of 'ai.summary' is another way in another row",
+    ),
+    (
+        "fallbacks.toml",
+        '"sms.send" = "email.send" }',
+        '"helpdesk.reply" = "email.send" }',
+        "rows.messages_fallback",
+        "helpdesk serves no channel",
+    ),
+    (
+        "fallbacks.toml",
+        'kinds = ["email.send", "sms.send"]\nattempts = 3',
+        'kinds = ["helpdesk.reply"]\nattempts = 3',
+        "rows.messages_primary",
+        "the policy of helpdesk has not 3 attempts",
+    ),
+    ("fallbacks.toml", 'feature = "billing"', 'feature = "bills"', "rows.payments_fallback", "'bills' is no feature"),
+    ("fallbacks.toml", "[rows.messages_primary]", "[rows.Messages]", "rows.Messages", "pattern"),
+    ("features.toml", "Support is available.", "Richpanel is available.", "features.support", "names richpanel"),
+    ("features.toml", 'integrations = ["llm"]', 'integrations = ["ai"]', "classification", "the integration 'llm'"),
+    ("integrations.toml", 'feature = "support"', 'feature = "help"', "features.help", "the integration 'helpdesk'"),
+    ("features.toml", '"degraded"', '"operational"', "features.support.degraded", "unavailable to users"),
+    ("features.toml", "{ auto_parse = false }", "{ parse = false }", "document_reading", "'parse' is no capability"),
+    ("features.toml", "window_minutes = 60", "window_minutes = -1", "window_minutes", "greater than or equal to 0"),
 ]
 
 
@@ -269,7 +329,40 @@ def test_what_is_wrong_is_refused_by_file_and_key(
     text = str(refused.value)
     assert key in text
     assert problem in text
-    assert any(part in text for part in (name, name.partition("/")[0], "labels.toml"))
+    assert any(part in text for part in (name, name.partition("/")[0], "labels.toml", "features.toml"))
+
+
+CHANNEL_TEXT = '[[messages]]\nmessage = "{}"\nchannel = "sms"\nis = "{}"\n\n'
+
+
+def test_a_message_may_have_a_text_of_its_own_on_a_channel(copy: Path, edit: Edit) -> None:
+    edit("fallbacks.toml", "[rows.messages_primary]", CHANNEL_TEXT.format("billing@1", "returns@1") + "[rows.first]")
+    assert load_from(copy).fallbacks.messages == {("billing", 1, "sms"): ("returns", 1)}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "problem"),
+    [
+        ("billing@9", "returns@1", "'billing@9' is no message"),
+        ("billing@1", "gone@1", "'gone@1' is no message"),
+        ("billing@1", "named@1", r"needs \['name'\], which 'billing@1' does not have"),
+        ("billing", "returns@1", "pattern"),
+    ],
+)
+def test_a_text_of_a_channel_that_cannot_stand_in_is_refused(
+    copy: Path, edit: Edit, own: str, other: str, problem: str
+) -> None:
+    (copy / "messages" / "named.toml").write_text('[[messages]]\nid = "named"\nversion = 1\ntext = "Hello {name}."\n')
+    edit("fallbacks.toml", "[rows.messages_primary]", CHANNEL_TEXT.format(own, other) + "[rows.messages_primary]")
+    with pytest.raises(MalformedCatalog, match=rf"fallbacks\.toml: messages\.0.*{problem}"):
+        load_from(copy)
+
+
+def test_two_texts_of_one_message_on_one_channel_are_refused(copy: Path, edit: Edit) -> None:
+    twice = CHANNEL_TEXT.format("billing@1", "returns@1") * 2
+    edit("fallbacks.toml", "[rows.messages_primary]", twice + "[rows.messages_primary]")
+    with pytest.raises(MalformedCatalog, match=r"messages\.1: 'billing@1' has two texts on sms"):
+        load_from(copy)
 
 
 def test_the_reserved_id_cannot_be_taken(copy: Path) -> None:
@@ -280,7 +373,17 @@ def test_the_reserved_id_cannot_be_taken(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["integrations.toml", "teams.toml", "labels.toml", "keywords.toml", "flows.toml", "prompts/support.toml"]
+    "name",
+    [
+        "integrations.toml",
+        "teams.toml",
+        "labels.toml",
+        "keywords.toml",
+        "flows.toml",
+        "prompts/support.toml",
+        "fallbacks.toml",
+        "features.toml",
+    ],
 )
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a = [", b"a = 1", b"[" * 20_000, b"x" * 300_000, None])
 def test_a_file_that_is_no_catalog_file_is_refused_by_name(copy: Path, name: str, content: bytes | None) -> None:

@@ -247,3 +247,13 @@ def test_without_any_switch_ever_read_routing_goes_on_and_replies_wait() -> None
     seen = replace(OPEN, switches=view(None, flow="support", source="shop", tenant="acme", now_ms=NOON_MS))
     assert check(TAG, seen) == Send()
     assert isinstance(check(REPLY, seen), Park)
+
+
+@pytest.mark.parametrize("health", Health)
+def test_what_the_matrix_holds_never_runs_while_its_integration_is_down_000_15(health: Health) -> None:
+    seen = replace(OPEN, integration=IntegrationState("helpdesk", health), is_held_while_down=True)
+    held = check(TAG, seen)
+    assert isinstance(held, Park) is (health is Health.HARD_DOWN)
+    if isinstance(held, Park):
+        assert held.waiting_for is WaitingFor.HEALTH
+        assert "does not run until it is back" in held.reason
