@@ -171,6 +171,11 @@ class Row:
         return self.status in (Status.PENDING, Status.RETRYING)
 
     @property
+    def kind(self) -> str:
+        """The kind of its action on the way that it goes now; empty for a whole event."""
+        return self.hop_kind or ("" if self.action is None else self.action.kind)
+
+    @property
     def is_final(self) -> bool:
         """Whether it has ended for good, so that not even a replay may touch it."""
         if self.status is Status.SUCCEEDED or (self.status is Status.REPLAYED and self.result == "succeeded"):
@@ -197,6 +202,13 @@ ROW = Machine(
         (ABSENT, "parked_first", "pending", "The gate, a parent or a settle delay keeps it from its first attempt"),
         (ABSENT, "failed_first", "pending", "The credential was refused: no attempt is spent, it waits for another"),
         (ABSENT, "failed_first", "retrying", "The first attempt failed and attempts are left: due after its wait"),
+        (
+            ABSENT,
+            "hopped_first",
+            "pending",
+            "Failed for good on its first way: it goes on by another, which this stores",
+        ),
+        (ABSENT, "by_hand_first", "failed", "It must arrive, and no way is open: a person does it"),
         (ABSENT, "failed_first", "failed", "Not worth a retry, or nobody can tell what it did"),
         (ABSENT, "failed_first", "dlq", "It was the only attempt"),
         (ABSENT, "suppressed_first|expired_first|held_first", "failed", "`SUPPRESSED`, `EXPIRED`, `HELD`: untried"),
@@ -210,6 +222,9 @@ ROW = Machine(
         ("pending|retrying|replayed", "defer", "=", "Put off, no attempt spent"),
         ("retrying", "defer", "pending", "Put off before it was ever tried: the claim is given back"),
         ("pending", "release", "=", "A required action is done: due when that was the last"),
+        ("pending|retrying", "hopped", "pending", "It goes on by another way, with all its attempts; this is the hop"),
+        ("replayed", "hopped", "=", "The same, under a replay"),
+        ("pending|retrying|replayed", "by_hand", "failed", "It must arrive, and no way is open: a person does it"),
         ("retrying", "after_attempt", "retrying", "Failed, attempts left: due after its wait"),
         ("retrying", "after_attempt", "pending", "The credential was refused at the first attempt: it waits"),
         ("replayed", "after_attempt", "=", "A stated wait, a refused credential, or one last look"),
@@ -605,7 +620,19 @@ def after_attempt(
     after, kind, severity = _after_failure(
         row, rules, policy, result, now_ms, rng, scale, was_sent=was_sent, is_probe=is_probe
     )
-    return Change(after, row, (audit_of(kind, severity, row, after, containment=_containment(after)),))
+    event = audit_of(kind, severity, row, after, containment=_containment(after))
+    return Change(after, row, (*_first_failure(row, after), event))
+
+
+def _first_failure(row: Row, after: Row) -> tuple[AuditEvent, ...]:
+    """What a row that had only waited so far met now for the first time: detected, and contained."""
+    if row.failure_class or not after.failure_class:
+        return ()
+    contained = f"{after.status.value}: {_containment(after)}"
+    return (
+        audit_of(AuditType.FAILURE_DETECTED, Severity.WARNING, row, after),
+        audit_of(AuditType.FAILURE_CONTAINED, Severity.WARNING, row, after, containment=contained),
+    )
 
 
 def succeeded(row: Row, result: Done | Superseded, now_ms: int) -> Change:
@@ -662,11 +689,8 @@ def unknown_outcome(row: Row, detail: str, now_ms: int) -> Change:
         now_ms,
         OUTCOME_UNKNOWN,
     )
-    return Change(
-        after,
-        row,
-        (audit_of(AuditType.REPROCESS_FAILED, Severity.ERROR, row, after, containment="waits for a person"),),
-    )
+    event = audit_of(AuditType.REPROCESS_FAILED, Severity.ERROR, row, after, containment="waits for a person")
+    return Change(after, row, (*_first_failure(row, after), event))
 
 
 def worker_died(row: Row, now_ms: int) -> Change:
@@ -686,7 +710,8 @@ def worker_died(row: Row, now_ms: int) -> Change:
         now_ms,
         WORKER_DIED,
     )
-    return Change(after, row, (audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay"),))
+    event = audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay")
+    return Change(after, row, (*_first_failure(row, after), event))
 
 
 def _to_dlq(row: Row) -> AuditType:
@@ -712,7 +737,8 @@ def poisoned(row: Row, detail: str, now_ms: int) -> Change:
         now_ms,
         POISONED,
     )
-    return Change(after, row, (audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay"),))
+    event = audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay")
+    return Change(after, row, (*_first_failure(row, after), event))
 
 
 def suppress(row: Row, reason: str, now_ms: int) -> Change:
@@ -958,7 +984,9 @@ def hopped(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row | None 
     seen = row if failed is None else _with_failure(row, failed)
     status = Status.REPLAYED if row.status is Status.REPLAYED else Status.PENDING
     after = _next(seen, now_ms, why, status=status, due_at_ms=now_ms, **_on(way, row, why))
-    return Change(after, row, (_hop_event(row, after, way),))
+    hop = _hop_event(row, after, way)
+    detected = [event for event in _first_failure(row, after) if event.event_type is AuditType.FAILURE_DETECTED]
+    return Change(after, row, (*detected, hop))
 
 
 def hopped_first(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row) -> Change:
@@ -975,7 +1003,8 @@ def by_hand(row: Row, rung: str, task: str, why: str, now_ms: int) -> Change:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, effect {row.effect}: it is not for a person yet")
     _must_not_be_leased(row, now_ms)
     after = _dead(_for_a_person(row, task, why), Status.FAILED, now_ms, why)
-    return Change(after, row, (_person_event(AuditType.REPROCESS_FAILED, row, after, rung, task),))
+    event = _person_event(AuditType.REPROCESS_FAILED, row, after, rung, task)
+    return Change(after, row, (*_first_failure(row, after), event))
 
 
 def by_hand_first(row: Row, rung: str, task: str, why: str) -> Change:

@@ -178,7 +178,8 @@ class _Duty:
     def _probe(self, until_ms: int, probe_ms: int) -> None:
         """The integration is down, and it is time to find out whether it still is: by a row that waits anyway."""
         woken = self._looked(self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ))
-        chosen = sweep.probe_rows(self.state, (row for row, _ in woken))
+        able = (row for row, _ in woken if row.action and fallback.may_probe(self.fallbacks, row.kind))
+        chosen = sweep.probe_rows(self.state, able)
         times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
         gap_ms = sweep.probe_gap_ms(self.scale)
         spaced = [(row, max(times[row.recovery_id], probe_ms + place * gap_ms)) for place, row in enumerate(chosen)]

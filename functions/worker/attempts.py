@@ -27,7 +27,7 @@ from functions.core.failure import (
     StorageUnavailable,
     failure_of_network,
 )
-from functions.core.fallback import is_held_while_down
+from functions.core.fallback import is_held_while_down, may_probe
 from functions.core.gate import (
     Expire,
     GateView,
@@ -177,7 +177,8 @@ class Attempts:
         if not self.probes.is_free(action.integration):
             return False
         state, now_ms = self._states[action.integration], self._ports.clock.now_ms()
-        return may_be_probe(self._integration(action), action.repeat, state, now_ms, self._scale)
+        is_able = may_be_probe(self._integration(action), action.repeat, state, now_ms, self._scale)
+        return is_able and may_probe(self._ports.fallbacks, action.kind)
 
     async def _read_again(self, integration: str) -> None:
         """Its control item as it is now: what the batch read may be a minute old, and by then it may be down."""

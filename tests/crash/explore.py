@@ -10,7 +10,20 @@ from tests.crash.loop import Runner
 from tests.crash.schedule import LLM_FAULTS, PROVIDER_FAULTS, STORAGE_FAULTS, Schedule, drawn
 from tests.crash.world import SCENARIOS, World, play
 
-EXHAUSTED = ("idempotent", "setting", "keyed", "lookup", "blind", "parent and child", "reply", "llm")
+EXHAUSTED = (
+    "idempotent",
+    "setting",
+    "keyed",
+    "lookup",
+    "blind",
+    "parent and child",
+    "reply",
+    "llm",
+    "mail",
+    "mail, refused",
+    "mail, degraded",
+    "mail, down, must arrive",
+)
 _SHRINKS = 400
 
 

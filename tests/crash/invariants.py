@@ -90,7 +90,9 @@ def _of_action(
     if not effects and not _explains_nothing(mark, row):
         yield f"{about} did not happen, and neither a person nor a rule says why"
     sends = world.side.sends.get((event.identity, action.name), 0)
-    allowed = world.integrations[action.integration].policy.max_attempts + (row.replay_no if row else 0) + world.deaths
+    ways = 1 + (len(row.hops) if row else int(item.actions[action.name].hop > 0))
+    most = world.integrations[action.integration].policy.max_attempts
+    allowed = most * ways + (row.replay_no if row else 0) + world.deaths
     if sends > allowed:
         yield f"{about} was sent {sends} times, and {allowed} are allowed"
 
@@ -124,8 +126,9 @@ def _of_row(world: World, row: Row) -> Iterator[str]:
     kinds = Counter(one.event_type for one in events)
     if not _BEGINNINGS & set(kinds):
         yield f"{about} began without a word in the audit"
-    if kinds[AuditType.FAILURE_DETECTED] != kinds[AuditType.FAILURE_CONTAINED]:
-        yield f"{about} was detected {kinds[AuditType.FAILURE_DETECTED]} times and contained otherwise"
+    detected, contained = kinds[AuditType.FAILURE_DETECTED], kinds[AuditType.FAILURE_CONTAINED]
+    if bool(detected) != bool(contained) or (row.failure_class and not detected):
+        yield f"{about} was detected {detected} times and contained {contained} times"
     if not row.is_open and _last(events).recovery_status != row.status.value:
         yield f"{about} ended, and the audit says {_last(events).recovery_status}"
     if row.failure_code == "SUPPRESSED" and row.is_open and row.replay_no == 0:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from functions.core.decision import Action, Repeat
 from functions.core.failure import Done, Failure, NetworkCause, failure_of_network, failure_of_status
 from functions.core.ports import Absent, Call, SettingState
+from tests.worker_world import DESK
 
 if TYPE_CHECKING:
     from tests.crash.world import Process, World
@@ -60,7 +61,8 @@ class SimProvider:
         world.began(process, action, call)
         fault = await process.boundary(f"send.{action.name}")
         world.thaw()
-        if side.is_down:
+        is_refusing = action.integration in world.scenario.refusing
+        if is_refusing or (side.is_down and action.integration == DESK):
             return failure_of_network(NetworkCause.CONNECT_REFUSED)
         if side.refuses_credential == process.credential:
             return failure_of_status(401)

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import Event
 from functions.core.failure import ClassifierUnavailable, StorageUnavailable, VersionConflict
+from functions.core.fallback import Matrix
 from functions.core.gate import Health, IntegrationState, Standing
 from functions.core.health import PROBE_GAP_MS, Thresholds
 from functions.core.integration import Integration, KindRules
@@ -55,6 +56,7 @@ from tests.fakes import (
     FakeTables,
     FakeVisibility,
 )
+from tests.fallback_matrix import INTEGRATIONS, MATRIX
 from tests.worker_world import DESK, FLOW, KINDS, SOURCE, TENANT, TIMEOUT_SECONDS, VISIBILITY_MS, Died, one_by_one
 
 _P = ParamSpec("_P")
@@ -65,6 +67,8 @@ SKEW_MS = 20_000  # how far a process's clock may be off, either way; with the l
 INDEX_LAG_MS = 80_000
 KEY_WINDOW_MS = 600_000  # short, so that attempts outlast it
 STALL_SECONDS = 400.0  # longer than a lease, and than a message stays hidden
+WELL_AFTER_SECONDS = 1_000.0
+MOST_BOUNDARIES = 5_000  # of a run that goes round in circles
 HOURS = 40.0  # until everything must be quiet
 RECIPIENT = "r1"
 
@@ -87,19 +91,28 @@ WORKER = WorkerSettings(
 SWEEPER = SweeperSettings("test", "r", "a", "c", "b", "q/events", "q/retries", "q/replays", "/s", 50, 1.0)
 REPLAY = ReplaySettings("test", "r", "a", "c", "q/replays", "/s", 1.0)
 SAID = Classification("all", 1.0, DecidedBy.LLM, "1")
+_CHANNELS = {name: INTEGRATIONS[name] for name in ("email", "sms")}
 _KINDS = {
     **KINDS,
     "desk.create": KindRules("desk.create", Repeat.KEYED, key_window_seconds=KEY_WINDOW_MS // 1000),
 }
+_DESK = Integration(DESK, _KINDS, deadline_seconds=5.0)
+_MATRIX = replace(MATRIX, integrations={DESK: _DESK, **_CHANNELS})
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What events call for, in this order, and whether an LLM is asked."""
+    """What events call for, in this order, and whether an LLM is asked.
+
+    `health` is how integrations are at the beginning, `refusing` those that nobody can connect to.
+    """
 
     name: str
     actions: tuple[str, ...]
     asks_llm: bool = False
+    event_name: str = "message.created"
+    health: tuple[tuple[str, Health], ...] = ()
+    refusing: tuple[str, ...] = ()
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -114,6 +127,15 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario("reply", ("tag", "reply", "instead")),
         Scenario("everything", ("tag", "assign", "create", "reply", "instead", "push", "after_push")),
         Scenario("llm", ("create", "reply", "instead"), asks_llm=True),
+        Scenario("mail", ("mail",)),
+        Scenario("mail, refused", ("mail", "by_hand"), refusing=("email",)),
+        Scenario("mail, degraded", ("mail",), health=(("email", Health.DEGRADED),)),
+        Scenario(
+            "mail, down, must arrive",
+            ("mail", "by_hand"),
+            event_name="packet.ready",
+            health=(("email", Health.HARD_DOWN),),
+        ),
     )
 }
 
@@ -143,6 +165,20 @@ def actions_of(names: tuple[str, ...], target: str, turn: int) -> tuple[Action, 
         ),
         "instead": Action(
             "instead", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, {"triage": turn}, instead_of="reply"
+        ),
+        "mail": Action(
+            "mail",
+            "email.send",
+            "email",
+            Repeat.LOOKUP,
+            target,
+            message=MessageRef("news", 1),
+            customer_visible=True,
+            recipient=RECIPIENT,
+            expires_seconds=7_200,
+        ),
+        "by_hand": Action(
+            "by_hand", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, {"call": turn}, instead_of="mail"
         ),
         "push": Action("push", "desk.push", DESK, Repeat.BLIND, target, said),
         "after_push": Action(
@@ -412,7 +448,15 @@ class World:
         self.ids = FakeIds()
         self.frozen: list[tuple[int, asyncio.Future[None]]] = []
         self.free = [Environment(self) for _ in range(schedule.workers)]
-        self.integrations = {DESK: Integration(DESK, _KINDS, deadline_seconds=5.0)}
+        self.integrations: dict[str, Integration] = {DESK: _DESK}
+        self.fallbacks = Matrix()
+        if "mail" in self.scenario.actions:
+            self.integrations |= _CHANNELS
+            self.fallbacks = _MATRIX
+        for name, health in self.scenario.health:
+            never = 9_999_999_999_999  # for a while it stays as it is: nobody asks whether it is back
+            self.tables.integrations[name] = IntegrationState(name, health, probe_at_ms=never)
+            loop.call_later(WELL_AFTER_SECONDS, self.tables.set_health, name, Health.HEALTHY)
         self.flow = Flow(self)
         self.wake = asyncio.Event()
         self.clock = SkewedClock(self)
@@ -491,7 +535,7 @@ class World:
         now = self.now_ms
         if process.has_returned:
             self.broken.append(f"{action.name} was sent after its handler had returned")
-        state = self.tables.integrations.get(action.integration)
+        state = self.tables.integrations.get(action.integration) if action.integration == DESK else None
         is_closed = state is not None and state.health is Health.HARD_DOWN
         if (
             is_closed and self.down_since_ms is not None and not self.schedule.is_jittery
@@ -578,7 +622,7 @@ class World:
             provider="generic",
             flow=FLOW,
             identity=f"t{number}",
-            event_name="message.created",
+            event_name=self.scenario.event_name,
             event_version="1",
             received_at_ms=self.now_ms,
             request_id=f"{number:032x}",
@@ -669,7 +713,7 @@ class World:
             recipients=self.recipients,
             switches=process.environment.switches,
             envelopes=self.envelopes,
-            providers={DESK: SimProvider(self, process)},
+            providers=dict.fromkeys(self.integrations, SimProvider(self, process)),
             classifier=Llm(process),
             visibility=visibility,
             clock=process.environment.clock,
@@ -680,6 +724,7 @@ class World:
             meter=QUIET,
             integrations=self.integrations,
             flows={FLOW: self.flow},
+            fallbacks=self.fallbacks,
         )
 
     # ------------------------------------------------------------------------------------- sweeper, triage, and people
@@ -691,6 +736,7 @@ class World:
         sweeper = build_sweeper(
             SWEEPER,
             integrations=list(self.integrations),
+            fallbacks=self.fallbacks,
             ledger=self.ledger,
             recovery=self.recovery,
             switches=switches,
@@ -799,7 +845,7 @@ class World:
         self.side.credential += 1
 
     def _act_replay(self) -> None:
-        self._replay({"status": ["dlq", "failed"], "integration": [DESK, "intake"]})
+        self._replay({"status": ["dlq", "failed"], "integration": [*self.integrations, "intake"]})
 
     def _act_replay_suppressed(self) -> None:
         self._replay({"failure_code": "SUPPRESSED"})
@@ -840,7 +886,7 @@ class World:
         watches_health = any(what.startswith("outage") for _, what in acts)
         next_tick = self.now_ms + 60_000
         end_ms = self.now_ms + int(HOURS * 3_600_000)
-        while self.now_ms < end_ms:
+        while self.now_ms < end_ms and self.boundaries < MOST_BOUNDARIES:
             while acts and acts[0][0] <= self.now_ms - NOON_MS:
                 self.act(acts.pop(0)[1])
             if self.now_ms >= next_tick:

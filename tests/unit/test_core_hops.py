@@ -61,7 +61,8 @@ def test_a_hop_begins_anew_on_the_other_way_and_keeps_the_row_its_action_and_its
 def test_a_hop_is_one_conditional_write_with_its_audit_event() -> None:
     row = claimed()
     change = hopped(row, SMS, "HTTP_422", NOON_MS + 5, failed=failed(row))
-    [event] = change.audit
+    detected, event = change.audit  # the row had only waited so far
+    assert detected.event_type is AuditType.FAILURE_DETECTED
     assert change.before == row
     assert (event.event_type, event.severity) == (AuditType.FAILURE_CONTAINED, Severity.WARNING)
     assert event.containment_action == "messages_fallback: sms.send takes over"

@@ -19,10 +19,13 @@ from functions.core.recovery import (
     ENDED,
     ROW,
     Change,
+    NextWay,
     Row,
     Status,
     absent,
     after_attempt,
+    by_hand,
+    by_hand_first,
     claim,
     dead_first,
     defer,
@@ -31,6 +34,8 @@ from functions.core.recovery import (
     failed_first,
     held_first,
     hinted,
+    hopped,
+    hopped_first,
     parked_first,
     poisoned,
     put_off,
@@ -61,6 +66,7 @@ from tests.unit.builders import (
 )
 
 RNG = Chance(1.0)
+SMS = NextWay("messages_fallback", 1, "sms.send", "sms", Repeat.LOOKUP)
 ONE, TWO = RetryPolicy(1, ()), RetryPolicy(2, (60,))
 
 
@@ -114,6 +120,10 @@ def failed(row: Row, failure: Any, policy: RetryPolicy = TWO) -> Change:
     return after_attempt(row, RULES[Repeat.LOOKUP], policy, failure, NOON_MS, RNG, 1.0, was_sent=True)
 
 
+def rejected() -> Row:
+    return failed_at_first(HTTP_422).after
+
+
 def failed_at_first(failure: Any, policy: RetryPolicy = TWO) -> Change:
     return failed_first(first(), RULES[Repeat.LOOKUP], policy, failure, NOON_MS, RNG, 1.0)
 
@@ -134,6 +144,8 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     (ABSENT, "parked_first", "pending"): lambda: parked_first(first(), WaitingFor.HEALTH, "down", NOON_MS),
     (ABSENT, "failed_first", "pending"): lambda: failed_at_first(HTTP_401),
     (ABSENT, "failed_first", "retrying"): lambda: failed_at_first(CONNECT_REFUSED),
+    (ABSENT, "hopped_first", "pending"): lambda: hopped_first(first(), SMS, "HTTP_422", NOON_MS, failed=rejected()),
+    (ABSENT, "by_hand_first", "failed"): lambda: by_hand_first(first(), "rung", "call them", "nothing is left"),
     (ABSENT, "failed_first", "failed"): lambda: failed_at_first(HTTP_422),
     (ABSENT, "failed_first", "dlq"): lambda: failed_at_first(CONNECT_REFUSED, ONE),
     (ABSENT, "suppressed_first|expired_first|held_first", "failed"): lambda: suppressed_first(first(), "off"),
@@ -160,6 +172,12 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
         claimed(pending()), WaitingFor.SWITCH, "x", NOON_MS, NOON_MS, uncount=True
     ),
     ("pending", "release", "pending"): lambda: release(replace(pending(), waits_for=("p",)), "p", NOON_MS),
+    ("pending", "hopped", "pending"): lambda: hopped(pending(), SMS, "down", NOON_MS),
+    ("retrying", "hopped", "pending"): lambda: hopped(waiting(), SMS, "down", NOON_MS),
+    ("replayed", "hopped", "replayed"): lambda: hopped(replayed(), SMS, "down", NOON_MS),
+    ("pending", "by_hand", "failed"): lambda: by_hand(pending(), "rung", "call them", "nothing is left", NOON_MS),
+    ("retrying", "by_hand", "failed"): lambda: by_hand(waiting(), "rung", "call them", "nothing is left", NOON_MS),
+    ("replayed", "by_hand", "failed"): lambda: by_hand(replayed(), "rung", "call them", "nothing is left", NOON_MS),
     ("retrying", "after_attempt", "retrying"): lambda: failed(claimed(pending()), CONNECT_REFUSED),
     ("retrying", "after_attempt", "pending"): lambda: failed(claimed(pending()), HTTP_401),
     ("replayed", "after_attempt", "replayed"): lambda: failed(claimed(replayed()), stated_429(SECOND)),

@@ -112,6 +112,9 @@ def replayed(row: Row, now_ms: int = NOON_MS) -> Row:
     return replay(row, now_ms, actor="kim", reason="fixed", request_id="op-1", job_id="", scale=1.0).after
 
 
+FIRST_FAILURE = (AuditType.FAILURE_DETECTED, AuditType.FAILURE_CONTAINED)  # of a row that had only waited so far
+
+
 def types(change: Change) -> list[AuditType]:
     """The audit events' names."""
     return [event.event_type for event in change.audit]
@@ -399,13 +402,13 @@ def test_a_5xx_is_retried_by_the_rules_of_the_kind_004_5(repeat: Repeat) -> None
     assert row.effect is (Effect.UNKNOWN if repeat in HARMFUL else Effect.NONE)
     delay = 180 * SECOND if repeat is Repeat.LOOKUP else MINUTE
     assert row.due_at_ms == NOON_MS + delay
-    assert types(change) == [AuditType.RETRY_SCHEDULED]
+    assert types(change) == [*FIRST_FAILURE, AuditType.RETRY_SCHEDULED]
 
 
 def test_a_blind_5xx_is_for_a_person_004_5() -> None:
     change = tried(claimed(parked(Repeat.BLIND)), HTTP_503)
     assert (change.after.status, change.after.failure_code) == (Status.FAILED, OUTCOME_UNKNOWN)
-    assert types(change) == [AuditType.REPROCESS_FAILED]
+    assert types(change) == [*FIRST_FAILURE, AuditType.REPROCESS_FAILED]
 
 
 def test_a_failed_lookup_leaves_what_is_known_as_it_was() -> None:
@@ -462,12 +465,12 @@ def probe(row: Row, result: Result, now_ms: int = NOON_MS) -> Change:
 def test_a_probe_that_fails_spends_no_attempt_however_often_000_15(repeat: Repeat) -> None:
     row = parked(repeat)
     now_ms = NOON_MS
-    for _ in range(12):
+    for number in range(12):
         change = probe(claimed(row, now_ms), HTTP_503, now_ms)
         row = change.after
         assert (row.status, row.waiting_for, row.attempt_count) == (Status.PENDING, WaitingFor.HEALTH, 0)
         assert row.due_at_ms == row.not_before_ms == now_ms + POLL_SECONDS * SECOND
-        assert types(change) == [AuditType.ACTION_PARKED]
+        assert types(change) == [*(() if number else FIRST_FAILURE), AuditType.ACTION_PARKED]
         now_ms = row.due_at_ms
     assert row.failure_code == "HTTP_503"
 
@@ -728,7 +731,7 @@ def test_a_row_that_keeps_killing_workers_dies_with_what_is_known_of_its_effect(
     assert (row.status, row.failure_code, row.root_cause) == (Status.DLQ, WORKER_DIED, RootCause.CODE_DEFECT.value)
     assert row.failure_detail == "3 workers died on it"
     assert row.effect is (Effect.UNKNOWN if repeat in HARMFUL else Effect.NONE)
-    assert types(change) == [AuditType.RETRY_EXHAUSTED]
+    assert types(change) == [*FIRST_FAILURE, AuditType.RETRY_EXHAUSTED]
 
 
 def test_nobody_died_on_a_row_without_an_ended_lease() -> None:
@@ -746,7 +749,7 @@ def test_a_row_whose_message_was_given_up_is_dead_with_what_is_known_of_its_effe
     assert (row.status, row.failure_code, row.failure_detail) == (Status.DLQ, POISONED, "10 receives")
     assert row.failure_class == FailureClass.DATA_ERROR.value
     assert row.effect is (Effect.UNKNOWN if repeat in HARMFUL else Effect.NONE)
-    assert types(change) == [AuditType.RETRY_EXHAUSTED]
+    assert types(change) == [*FIRST_FAILURE, AuditType.RETRY_EXHAUSTED]
     for alive in (claimed(), died(parked())):
         with pytest.raises(IllegalTransition, match="not poison"):
             poisoned(alive, "", NOON_MS)
