@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.hosts import AllowedHosts
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.llm import LlmClassifier
@@ -23,14 +24,15 @@ from functions.observability import logger, metrics
 from functions.worker.attempts import SWITCHES_MAX_AGE_MS
 from functions.worker.handler import build
 from functions.worker.ports import Ports
-from functions.worker.settings import WorkerSettings
+from functions.worker.settings import LOCAL, WorkerSettings
 
 _settings = WorkerSettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
 _metrics = metrics("worker", _settings.stage)
 _catalog = load()
 _dynamodb, _ssm, _sqs = aws.dynamodb_client(), aws.ssm_client(), aws.sqs_client()
-_secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock)
+_hosts = AllowedHosts.of(_catalog.integrations, is_loopback_allowed=_settings.stage == LOCAL)
+_secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock, _hosts)
 _switches = SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count)
 _prompt = _catalog.prompts["support"]
 _helpdesk = _catalog.integrations["helpdesk"]
