@@ -337,7 +337,7 @@ async def secret_of(
             if past_cache_of and secret.version == past_cache_of:
                 secret = await asyncio.to_thread(secrets.refresh, integration)
     except UnusableSecret as exc:
-        return _malformed_credential(str(exc))
+        return malformed_credential(str(exc))
     except (StorageUnavailable, TimeoutError) as exc:
         return Failure(
             FailureClass.TRANSIENT,
@@ -347,12 +347,14 @@ async def secret_of(
             may_have_happened=False,
         )
     if not is_base_url(secret.base_url) or not is_header_value(secret.credential):
-        return _malformed_credential("it holds no usable base URL and credential")
+        return malformed_credential("it holds no usable base URL and credential")
     return secret
 
 
-def _malformed_credential(detail: str) -> Failure:
-    """Nothing was sent, nor will be until the parameter changes: it stands like a credential that was refused."""
+def malformed_credential(detail: str) -> Failure:
+    """What an unusable parameter means. Nothing was sent, nor will be until the parameter changes: it stands like a
+    credential that was refused.
+    """
     return Failure(
         FailureClass.AUTH_ERROR,
         "CREDENTIAL_MALFORMED",
