@@ -74,7 +74,9 @@ def test_the_id_of_whole_events_belongs_to_no_integration() -> None:
 
 
 def test_thresholds_are_those_of_the_requirements() -> None:
-    assert {profile.success_threshold for profile in load().profiles.values()} == {0.90}
+    thresholds = {name: profile.success_threshold for name, profile in load().profiles.items()}
+    assert thresholds.pop("ocr") == 0.85
+    assert set(thresholds.values()) == {0.90}
     assert {profile.recovery_threshold for profile in load().profiles.values()} == {0.95}
 
 

@@ -12,6 +12,9 @@ from functions.adapters.http import is_base_url
 from functions.catalog.loader import load
 from functions.worker.settings import LOCAL as LOCAL_STAGE
 from infra.config import STAGES
+from infra.operations import SWITCHES
+from ops.local.parameters import INTEGRATIONS
+from ops.simulator import RunningSimulator, SimulatorControl
 
 CATALOG = {
     "payments": frozenset({"api.stripe.com"}),
@@ -131,6 +134,19 @@ def test_a_refusal_says_what_is_allowed_and_where_to_add_to_it() -> None:
 def test_every_integration_of_the_catalog_that_is_called_over_http_lists_its_hosts() -> None:
     """One without could not be called at all but on the local stage. The parser calls nobody."""
     assert {name for name, each in load().integrations.items() if not each.hosts} <= {"parser"}
+
+
+def test_the_local_stage_has_a_parameter_for_each_of_them_that_leads_to_the_simulator() -> None:
+    called = {name for name, each in load().integrations.items() if each.hosts}
+    assert {name for name, _, _ in INTEGRATIONS} == called
+    simulator = RunningSimulator("", SimulatorControl("http://127.0.0.1:9"))
+    for name, path, _ in INTEGRATIONS:
+        assert getattr(simulator, f"{name}_url") == path
+
+
+def test_every_integration_has_its_factor_among_the_switches() -> None:
+    factors = {switch.name.partition("/")[2] for switch in SWITCHES if switch.name.startswith("limits/")}
+    assert factors == set(load().integrations)
 
 
 @given(
