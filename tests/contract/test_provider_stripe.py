@@ -688,6 +688,16 @@ async def test_a_strange_answer_to_a_lookup_never_says_absent_and_to_a_send_neve
     assert isinstance(await _with(answer, what, is_lookup=True), Failure)
 
 
+async def test_an_answer_that_is_too_large_is_not_read_even_if_it_could_be() -> None:
+    body = json.dumps({"id": "re_1", "object": "list", "has_more": False, "data": [], "pad": "x" * 1024 * 1024})
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=body.encode())
+
+    assert await _with(handle, BACK) == Done()
+    assert "bytes" in failed(await _with(handle, BACK, is_lookup=True)).detail
+
+
 @pytest.mark.parametrize(
     "body",
     [

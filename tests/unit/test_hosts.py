@@ -19,6 +19,7 @@ from ops.simulator import RunningSimulator, SimulatorControl
 CATALOG = {
     "payments": frozenset({"api.stripe.com"}),
     "mail": frozenset({"*.mail.example", "smtp.example"}),
+    "desk": frozenset({"api.kiosk.example"}),
     "parser": frozenset[str](),
 }
 DEPLOYED = AllowedHosts(CATALOG)
@@ -77,6 +78,7 @@ def test_a_host_of_the_catalog_may_be_called(integration: str, base_url: str) ->
         ("payments", "https://api.ſtripe.com"),
         ("payments", "https://аpi.stripe.com"),
         ("payments", "https://api。stripe.com"),
+        ("desk", "https://api.\u212aiosk.example"),  # the Kelvin sign, which is lowered to our k
         ("payments", "https://xn--pi-7kc.stripe.com"),
         ("payments", "https://api.str\nipe.com"),
         ("payments", "https://api.stripe.com\t"),
