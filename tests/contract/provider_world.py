@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 import httpx
 
 from functions.adapters.http import HttpCaller
-from functions.core.clock import SystemClock
+from functions.core.clock import Clock, SystemClock
 from functions.core.failure import StorageUnavailable
 from functions.core.ports import Call
-from ops.simulator import Effect, Fault, FaultMode, RunningSimulator
+from ops.simulator import Effect, Fault, FaultMode, RequestRecord, RunningSimulator
 from ops.simulator.http import Reply, Request
 from ops.simulator.server import World, fault_reply
 
@@ -143,8 +143,8 @@ class OverMock:
         self.payments_url = "https://payments.test/stripe/v1"
         self.ocr_url = "https://ocr.test/mindee/v2"
 
-    def caller(self) -> HttpCaller:
-        return HttpCaller(CLOCK, lambda: httpx.MockTransport(self._handle))
+    def caller(self, clock: Clock = CLOCK) -> HttpCaller:
+        return HttpCaller(clock, lambda: httpx.MockTransport(self._handle))
 
     def add_faults(self, *faults: Fault) -> None:
         self._world.faults.add(list(faults))
@@ -176,6 +176,19 @@ class OverMock:
 
     def prune_keys(self) -> int:
         return self._world.payments.prune(0)
+
+    def calls(self) -> list[RequestRecord]:
+        return list(self._world.record.requests)
+
+    def mark_subscription(self, subscription_id: str, metadata: dict[str, str]) -> None:
+        self._world.payments.subscription(subscription_id).metadata.update(metadata)
+
+    def use_key(self, key: str) -> None:
+        """As a call with other parameters would have."""
+        headers = {"authorization": f"Bearer {KEY}", "stripe-version": "any", "idempotency-key": key}
+        request = Request("POST", "/stripe/v1/refunds", {}, headers, b"payment_intent=pi_missing")
+        call, _, _ = self._world.understand(request)
+        call.perform()
 
     async def _handle(self, outgoing: httpx.Request) -> httpx.Response:
         path, _, query = outgoing.url.raw_path.decode().partition("?")
