@@ -39,6 +39,9 @@ SWITCHES = (
     Switch("replay_blocked_integrations", "none", _LIST, "No replay on these"),
     Switch("limits/helpdesk", "1", _FACTOR, "Factor on the helpdesk's rate and concurrency"),
     Switch("limits/llm", "1", _FACTOR, "Factor on the LLM's rate and concurrency"),
+    Switch("limits/payments", "1", _FACTOR, "Factor on the payments' rate and concurrency"),
+    Switch("limits/ocr", "1", _FACTOR, "Factor on the OCR's rate and concurrency"),
+    Switch("limits/parser", "1", _FACTOR, "Factor on the parser's rate and concurrency"),
 )
 
 

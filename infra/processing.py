@@ -70,6 +70,16 @@ class Processing(Construct):
             [storage.bucket.arn_for_objects("claims/*")],
             why_wildcard="One claim check per large event, under this prefix",
         )
+        allow(
+            ["s3:GetObject"],
+            [storage.bucket.arn_for_objects("documents/*")],
+            why_wildcard="One object per document that people gave, under this prefix",
+        )
+        allow(
+            ["s3:PutObject"],
+            [storage.bucket.arn_for_objects("parsed/*")],
+            why_wildcard="What was read from each document, under this prefix",
+        )
         # Without it S3 answers 403 for an object that has expired: a missing envelope would look like a broken grant.
         allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
         allow(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functions.core.audit import AuditEvent
 from functions.core.clock import Clock
 from functions.core.decision import Decision
+from functions.core.document import MAX_DOCUMENT_BYTES, document_key, parsed_key
 from functions.core.event import SPILL, Event, digest
 from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
 from functions.core.gate import Health, IntegrationState, Standing
@@ -535,6 +536,29 @@ class FakeEnvelopes:
             except UnicodeDecodeError as exc:
                 raise MalformedEnvelope("the object is not UTF-8") from exc
             return Event.from_message(message)
+
+
+class FakeDocuments:
+    """`ports.Documents`. `objects` is the bucket: content by key."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.faults = Faults() if faults is None else faults
+
+    def read(self, tenant: str, name: str) -> bytes | None:
+        """See the port."""
+        with self.faults.around("documents.read"):
+            content = self.objects.get(document_key(tenant, name))
+            if content is not None and len(content) > MAX_DOCUMENT_BYTES:
+                raise StorageRefused(f"the document has {len(content)} bytes")
+            return content
+
+    def store_parsed(self, tenant: str, name: str, content: bytes) -> str:
+        """See the port."""
+        with self.faults.around("documents.store_parsed"):
+            key = parsed_key(tenant, name)
+            self.objects[key] = content
+        return key
 
 
 class FakeSpill:

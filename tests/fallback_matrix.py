@@ -35,7 +35,7 @@ INTEGRATIONS = {
     "sms": _integration("sms", {"send": Repeat.LOOKUP}, channel="sms", policy=THREE),
     "payments": _integration(
         "payments",
-        dict.fromkeys(("create_checkout", "upgrade", "downgrade", "cancel_subscription"), Repeat.KEYED),
+        dict.fromkeys(("create_checkout_session", "change_plan", "cancel_subscription"), Repeat.KEYED),
     ),
     "ocr": _integration("ocr", {"parse": Repeat.IDEMPOTENT}),
     "parser": _integration("parser", {"parse": Repeat.IDEMPOTENT}),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from functions.adapters import aws
+from functions.adapters.hosts import AllowedHosts
 from functions.core.clock import Clock
 from functions.core.failure import StorageUnavailable
 from functions.core.switches import Snapshot
@@ -137,12 +138,16 @@ def _is_usable(base_url: str) -> bool:
 
 
 class IntegrationSettings:
-    """The integrations' secrets, `{path}/{integration}` (SecureString), cached for five minutes."""
+    """The integrations' secrets, `{path}/{integration}` (SecureString), cached for five minutes.
 
-    def __init__(self, client: SSMClient, path: str, clock: Clock) -> None:
+    One whose `base_url` names no host of `hosts` is as unusable as one that is not JSON: nothing is ever sent there.
+    """
+
+    def __init__(self, client: SSMClient, path: str, clock: Clock, hosts: AllowedHosts) -> None:
         self._client = client
         self._path = path.rstrip("/")
         self._clock = clock
+        self._hosts = hosts
         self._known: dict[str, tuple[IntegrationSecret, int]] = {}
         self._one_reader = threading.Lock()
 
@@ -179,5 +184,8 @@ class IntegrationSettings:
         with aws.border(f"read the secret of {integration}"):
             parameter = self._client.get_parameter(Name=f"{self._path}/{integration}", WithDecryption=True)["Parameter"]
         secret = IntegrationSecret.parse(integration, parameter["Value"], str(parameter["Version"]))
+        refused = self._hosts.why_not(integration, secret.base_url)
+        if refused is not None:
+            raise UnusableSecret(refused)
         self._known[integration] = (secret, read_at_ms)
         return secret

@@ -20,6 +20,11 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Ratio = Annotated[float, Field(gt=0, le=1)]
+# A name of at least two labels; `*.` before it means every name below. Never a number: an address is no name.
+Host = Annotated[
+    str,
+    StringConstraints(max_length=253, pattern=r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,62}$"),
+]
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,31}\Z")
 # A repeated group that itself repeats can take for ever on text that a stranger chose.
 _NESTED_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*[+*}](?:[^()\\]|\\.)*\)[+*{]")
@@ -83,7 +88,7 @@ class IntegrationModel(_Model):
     kinds: dict[str, KindModel] = Field(default_factory=dict)
     definite_statuses: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=list)
     channel: Annotated[str, StringConstraints(pattern=r"^(email|sms|)$")] = ""
-    hosts: list[Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,253}$")]] = Field(default_factory=list)
+    hosts: list[Host] = Field(default_factory=list)
     rate: RateModel | None = None
     own_identities: list[Line] = Field(default_factory=list)
     status_url: str = Field(default="", pattern=r"^(https://\S+)?$")

@@ -45,7 +45,8 @@ class Integration:
     """One integration of the catalog. `deadline_seconds` bounds one call of it, on the wall clock.
 
     `channel` is the way to people that it serves (`email`, `sms`); empty where it needs no contact of theirs. `hosts`
-    are the only ones its base URL may name. Without a `rate` none is limited.
+    are the only ones its base URL may name: a name, or `*.` and a suffix for every name below it, for a suffix below
+    which the provider alone gives out names. Without a `rate` none is limited.
     """
 
     id: str

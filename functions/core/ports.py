@@ -201,6 +201,25 @@ class Envelopes(Protocol):
         ...
 
 
+class Documents(Protocol):
+    """Files that people gave, by tenant and name (`core.document`), and what was read from them; both for 120 days.
+
+    Neither method is asked for a name that is none.
+    """
+
+    def read(self, tenant: str, name: str) -> bytes | None:
+        """The file, or None if there is none (any more). Raises `StorageRefused` where it is too large, or
+        `StorageUnavailable`.
+        """
+        ...
+
+    def store_parsed(self, tenant: str, name: str, content: bytes) -> str:
+        """Store what was read, in place of what an earlier reading left; gives the reference. Raises
+        `StorageUnavailable`.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Spilled:
     """An object of the spill, as a list of them says."""

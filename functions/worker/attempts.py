@@ -387,7 +387,8 @@ class Attempts:
         seconds = min(self._integration(action).deadline_seconds, self._budget.left_ms() / 1000)
         if seconds <= 0:
             return failure_of_network(NetworkCause.NOT_STARTED, "no time was left to start the call")
-        about = Call(whose.request_id, whose.traceparent, self._ports.clock.now_ms() + int(seconds * 1000))
+        ends_at_ms = self._ports.clock.now_ms() + int(seconds * 1000)
+        about = Call(whose.request_id, whose.traceparent, ends_at_ms, tenant=whose.tenant)
         try:
             async with asyncio.timeout(seconds):
                 return await call(action, about)

@@ -7,16 +7,21 @@ from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.documents import S3Documents
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.hosts import AllowedHosts
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.llm import LlmClassifier
+from functions.adapters.mindee import MindeeProvider
+from functions.adapters.parser import ParserProvider
 from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.richpanel import RichpanelProvider
 from functions.adapters.s3 import S3Envelopes
 from functions.adapters.sqs_hints import SqsVisibility
 from functions.adapters.ssm import IntegrationSettings, SsmSwitches
+from functions.adapters.stripe import StripeProvider
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds, SystemRandom
 from functions.flows.registry import flows_of
@@ -24,17 +29,19 @@ from functions.observability import logger, metrics
 from functions.worker.attempts import SWITCHES_MAX_AGE_MS
 from functions.worker.handler import build
 from functions.worker.ports import Ports
-from functions.worker.settings import WorkerSettings
+from functions.worker.settings import LOCAL, WorkerSettings
 
 _settings = WorkerSettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
 _metrics = metrics("worker", _settings.stage)
 _catalog = load()
-_dynamodb, _ssm, _sqs = aws.dynamodb_client(), aws.ssm_client(), aws.sqs_client()
-_secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock)
+_dynamodb, _s3, _ssm, _sqs = aws.dynamodb_client(), aws.s3_client(), aws.ssm_client(), aws.sqs_client()
+_hosts = AllowedHosts.of(_catalog.integrations, is_loopback_allowed=_settings.stage == LOCAL)
+_secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock, _hosts)
 _switches = SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count)
 _prompt = _catalog.prompts["support"]
 _helpdesk = _catalog.integrations["helpdesk"]
+_documents = S3Documents(_s3, _settings.bucket)
 
 # One loop for the life of the environment: connections belong to the loop that opened them.
 _loop = asyncio.new_event_loop()
@@ -72,7 +79,7 @@ handler = build(
         ),
         recipients=DynamoRecipients(_dynamodb, _settings.recipients_table),
         switches=_switches,
-        envelopes=S3Envelopes(aws.s3_client(), _settings.bucket),
+        envelopes=S3Envelopes(_s3, _settings.bucket),
         providers={
             "helpdesk": RichpanelProvider(
                 HttpCaller(_clock),
@@ -80,7 +87,21 @@ handler = build(
                 _clock,
                 _catalog.text_of,
                 definite_statuses=_helpdesk.definite_statuses,
-            )
+            ),
+            "payments": StripeProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                definite_statuses=_catalog.integrations["payments"].definite_statuses,
+            ),
+            "ocr": MindeeProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                _documents,
+                definite_statuses=_catalog.integrations["ocr"].definite_statuses,
+            ),
+            "parser": ParserProvider(_documents),
         },
         classifier=LlmClassifier(
             HttpCaller(_clock),

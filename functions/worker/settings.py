@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from functions.env import EnvSettings
 
+LOCAL = "local"  # the stage whose providers are simulated on the loopback; no other may call there
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings(EnvSettings):

@@ -37,6 +37,15 @@ DEMO_SOURCES = (
 )
 
 
+# The integrations that are called, with their place at the simulator and what else their parameters say.
+INTEGRATIONS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("helpdesk", "/richpanel/v1", {}),
+    ("llm", "/v1", {}),
+    ("payments", "/stripe/v1", {}),
+    ("ocr", "/mindee/v2", {"model_id": "11111111-1111-4111-8111-111111111111"}),
+)
+
+
 def new_secret(provider: str) -> str:
     """A random secret of the shape that the provider issues."""
     match provider:
@@ -65,8 +74,8 @@ def webhook_url(stack: Stack, source: str) -> str:
 
 def _parameters(stack: Stack) -> Iterator[tuple[str, str]]:
     integrations = stack.output("IntegrationsPath")
-    for integration, path in (("helpdesk", "/richpanel/v1"), ("llm", "/v1")):
-        entry = {"base_url": stack.simulator_url + path, "api_key": secrets.token_hex(16)}
+    for integration, path, further in INTEGRATIONS:
+        entry = {"base_url": stack.simulator_url + path, "api_key": secrets.token_hex(16), **further}
         yield f"{integrations}/{integration}", json.dumps(entry)
     for demo in DEMO_SOURCES:
         # The emulator tells a function neither the host nor the path that the sender used; Twilio signs both.

@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         "base_url": base_url,
         "helpdesk_url": f"{base_url}/richpanel/v1",
         "llm_url": f"{base_url}/v1",
+        "payments_url": f"{base_url}/stripe/v1",
+        "ocr_url": f"{base_url}/mindee/v2",
     }
     print(json.dumps(line), flush=True)
     ended.wait()

@@ -87,12 +87,20 @@ class SimulatorControl:
         found: dict[str, Any] = self._call("PUT", f"/_sim/tickets/{quote(ticket_id, safe='')}", dict(change))["ticket"]
         return found
 
+    def subscription(self, subscription_id: str) -> dict[str, Any]:
+        """A subscription as the payments' API shows it."""
+        return self._call("GET", f"/_sim/subscriptions/{quote(subscription_id, safe='')}")
+
+    def person_subscribes(self, subscription_id: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a subscription as a person at the dashboard would: `price`, `status`, `cancel_at_period_end`."""
+        return self._call("PUT", f"/_sim/subscriptions/{quote(subscription_id, safe='')}", dict(change))
+
     def accept_keys(self, **keys: list[str] | None) -> None:
-        """Which API keys `helpdesk` and `llm` accept; None accepts any."""
+        """Which API keys `helpdesk`, `llm`, `payments` and `ocr` accept; None accepts any."""
         self._call("PUT", "/_sim/credentials", keys)
 
     def prune_keys(self, older_than_seconds: float = 0) -> int:
-        """Let the keyed endpoint forget keys of at least this age."""
+        """Let the payments and the keyed endpoint forget keys of at least this age."""
         return int(self._call("POST", "/_sim/keys/prune", {"older_than_seconds": older_than_seconds})["pruned"])
 
     def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -11,23 +11,14 @@ a key. Keys can be pruned; what was made stays.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 from ops.simulator.http import Call, Reply, Request, reply_json
+from ops.simulator.keys import Keys, Refused
 from ops.simulator.record import Record, now_text
 
-MAX_KEYS = 50_000
 MAX_OBJECTS = 100_000
-
-
-@dataclass(slots=True)
-class _Entry:
-    body_sha256: str
-    made_at: float
-    reply: Reply | None = None  # None while the first call is under way
 
 
 def _error(status: int, message: str, code: str) -> Reply:
@@ -39,7 +30,7 @@ class Endpoints:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._keys: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._keys = Keys()
         self._objects: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._made = 0
 
@@ -60,11 +51,7 @@ class Endpoints:
 
     def prune(self, older_than_seconds: float) -> int:
         """Forget keys of at least this age, as providers do after their window. Gives how many."""
-        limit = time.time() - older_than_seconds
-        old = [key for key, entry in self._keys.items() if entry.reply is not None and entry.made_at <= limit]
-        for key in old:
-            del self._keys[key]
-        return len(old)
+        return self._keys.prune(older_than_seconds)
 
     def _keyed(self, request: Request, resource: str) -> Call:
         key = request.headers.get("idempotency-key", "")
@@ -76,24 +63,20 @@ class Endpoints:
         if not key:
             return answer(_error(400, "Idempotency-Key is required", "IDEMPOTENCY_KEY_MISSING"))
         index = (resource, key)
-        entry = self._keys.get(index)
-        if entry is not None:
-            if entry.body_sha256 != digest:
-                return answer(_error(422, "the key was used with another body", "IDEMPOTENCY_KEY_REUSED"))
-            if entry.reply is None:
-                return answer(_error(409, "a call with this key is under way", "IDEMPOTENCY_KEY_IN_USE"))
-            stored = entry.reply
-            return answer(Reply(stored.status, stored.body, headers={**stored.headers, "Idempotent-Replayed": "true"}))
-        while len(self._keys) >= MAX_KEYS:
-            self._keys.popitem(last=False)
-        claimed = self._keys[index] = _Entry(digest, time.time())
+        claimed = self._keys.claim(index, digest)
+        if claimed is Refused.REUSED:
+            return answer(_error(422, "the key was used with another body", "IDEMPOTENCY_KEY_REUSED"))
+        if claimed is Refused.IN_USE:
+            return answer(_error(409, "a call with this key is under way", "IDEMPOTENCY_KEY_IN_USE"))
+        if isinstance(claimed, Reply):
+            return answer(claimed)
 
         def perform() -> Reply:
             claimed.reply = self._make(request, "keyed", resource, key)
             return claimed.reply
 
         def abandon() -> None:
-            self._keys.pop(index, None)
+            self._keys.forget(index)
 
         def settle_as(reply: Reply) -> None:
             claimed.reply = reply

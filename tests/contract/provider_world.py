@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 import httpx
 
 from functions.adapters.http import HttpCaller
-from functions.core.clock import SystemClock
+from functions.core.clock import Clock, SystemClock
 from functions.core.failure import StorageUnavailable
 from functions.core.ports import Call
-from ops.simulator import Effect, Fault, FaultMode, RunningSimulator
+from ops.simulator import Effect, Fault, FaultMode, RequestRecord, RunningSimulator
 from ops.simulator.http import Reply, Request
 from ops.simulator.server import World, fault_reply
 
@@ -61,6 +61,8 @@ class ProviderWorld(Protocol):
 
     helpdesk_url: str
     llm_url: str
+    payments_url: str
+    ocr_url: str
 
     def caller(self) -> HttpCaller: ...
     def add_faults(self, *faults: Fault) -> None: ...
@@ -70,6 +72,9 @@ class ProviderWorld(Protocol):
     def ticket(self, ticket_id: str) -> dict[str, Any]: ...
     def person_changes(self, ticket_id: str, change: dict[str, Any]) -> None: ...
     def accept_keys(self, keys: list[str]) -> None: ...
+    def subscription(self, subscription_id: str) -> dict[str, Any]: ...
+    def person_subscribes(self, subscription_id: str, change: dict[str, Any]) -> None: ...
+    def prune_keys(self) -> int: ...
 
 
 class OverSockets:
@@ -79,6 +84,8 @@ class OverSockets:
         self._control = simulator.control
         self.helpdesk_url = simulator.helpdesk_url
         self.llm_url = simulator.llm_url
+        self.payments_url = simulator.payments_url
+        self.ocr_url = simulator.ocr_url
         self._control.reset()
 
     def caller(self) -> HttpCaller:
@@ -103,7 +110,16 @@ class OverSockets:
         self._control.person_changes(ticket_id, change)
 
     def accept_keys(self, keys: list[str]) -> None:
-        self._control.accept_keys(helpdesk=keys, llm=keys)
+        self._control.accept_keys(helpdesk=keys, llm=keys, payments=keys, ocr=keys)
+
+    def subscription(self, subscription_id: str) -> dict[str, Any]:
+        return self._control.subscription(subscription_id)
+
+    def person_subscribes(self, subscription_id: str, change: dict[str, Any]) -> None:
+        self._control.person_subscribes(subscription_id, change)
+
+    def prune_keys(self) -> int:
+        return self._control.prune_keys()
 
 
 class _Broken(httpx.AsyncByteStream):
@@ -124,9 +140,11 @@ class OverMock:
         self._world = World()
         self.helpdesk_url = "https://helpdesk.test/richpanel/v1"
         self.llm_url = "https://llm.test/v1"
+        self.payments_url = "https://payments.test/stripe/v1"
+        self.ocr_url = "https://ocr.test/mindee/v2"
 
-    def caller(self) -> HttpCaller:
-        return HttpCaller(CLOCK, lambda: httpx.MockTransport(self._handle))
+    def caller(self, clock: Clock = CLOCK) -> HttpCaller:
+        return HttpCaller(clock, lambda: httpx.MockTransport(self._handle))
 
     def add_faults(self, *faults: Fault) -> None:
         self._world.faults.add(list(faults))
@@ -148,6 +166,29 @@ class OverMock:
 
     def accept_keys(self, keys: list[str]) -> None:
         self._world.helpdesk.accepted_keys = self._world.llm.accepted_keys = frozenset(keys)
+        self._world.payments.accepted_keys = self._world.ocr.accepted_keys = frozenset(keys)
+
+    def subscription(self, subscription_id: str) -> dict[str, Any]:
+        return self._world.payments.subscription(subscription_id).to_json()
+
+    def person_subscribes(self, subscription_id: str, change: dict[str, Any]) -> None:
+        self._world.payments.person(subscription_id, change)
+
+    def prune_keys(self) -> int:
+        return self._world.payments.prune(0)
+
+    def calls(self) -> list[RequestRecord]:
+        return list(self._world.record.requests)
+
+    def mark_subscription(self, subscription_id: str, metadata: dict[str, str]) -> None:
+        self._world.payments.subscription(subscription_id).metadata.update(metadata)
+
+    def use_key(self, key: str) -> None:
+        """As a call with other parameters would have."""
+        headers = {"authorization": f"Bearer {KEY}", "stripe-version": "any", "idempotency-key": key}
+        request = Request("POST", "/stripe/v1/refunds", {}, headers, b"payment_intent=pi_missing")
+        call, _, _ = self._world.understand(request)
+        call.perform()
 
     async def _handle(self, outgoing: httpx.Request) -> httpx.Response:
         path, _, query = outgoing.url.raw_path.decode().partition("?")
@@ -158,13 +199,24 @@ class OverMock:
         )
         match fault.mode if fault else None:
             case FaultMode.STATUS if fault:
+                call.abandon()
                 return _response(fault_reply(fault))
+            case FaultMode.STORE_STATUS if fault:
+                stored = fault_reply(fault)
+                (call.settle_as or (lambda _: call.abandon()))(stored)
+                return _response(stored)
             case FaultMode.RESET:
+                call.abandon()
                 raise httpx.ReadError("connection reset by peer")
             case FaultMode.HANG:
+                call.abandon()
                 await asyncio.sleep(60)
             case FaultMode.LATENCY if fault:
-                await asyncio.sleep(fault.seconds)
+                try:
+                    await asyncio.sleep(fault.seconds)
+                except asyncio.CancelledError:  # who has left does not stop what a provider has begun
+                    call.perform()
+                    raise
         reply = call.perform()
         match fault.mode if fault else None:
             case FaultMode.STATUS_AFTER_EFFECT if fault:

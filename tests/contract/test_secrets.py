@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from functions.adapters.hosts import AllowedHosts
 from functions.adapters.ssm import CACHED_MS, KNOWN_MS, IntegrationSecret, IntegrationSettings, UnusableSecret
 from functions.core.failure import StorageUnavailable
 from tests.aws_tables import REGION
@@ -26,7 +27,8 @@ class Store:
         self.client = boto3.client("ssm", region_name=REGION)
         self.flaky = Flaky(self.client)
         self.clock = FakeClock()
-        self.secrets = IntegrationSettings(self.flaky, "/holdfast/test/integrations/", self.clock)  # type: ignore[arg-type]
+        hosts = AllowedHosts({"helpdesk": frozenset({"desk.example"})})
+        self.secrets = IntegrationSettings(self.flaky, "/holdfast/test/integrations/", self.clock, hosts)  # type: ignore[arg-type]
 
     def write(self, value: Any) -> None:
         text = value if isinstance(value, str) else json.dumps(value)
@@ -121,3 +123,29 @@ def test_an_unusable_secret_is_refused_with_a_reason_that_quotes_nothing(value: 
         IntegrationSecret.parse("helpdesk", text, "1")
     assert "k-secret" not in str(caught.value)
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base_url", ["https://desk.example.evil.test", "http://desk.example", "http://127.0.0.1:9"])
+def test_a_secret_that_leads_elsewhere_is_unusable_and_says_what_to_add_where(store: Store, base_url: str) -> None:
+    """A parameter alone cannot send credentials and customers' data to another host; the last good one serves on."""
+    store.secrets.get("helpdesk")
+    store.write({"base_url": base_url, "api_key": "k-secret"})
+    with pytest.raises(UnusableSecret) as caught:
+        store.secrets.refresh("helpdesk")
+    assert "evil" not in str(caught.value)
+    assert "k-secret" not in str(caught.value)
+    store.clock.advance(CACHED_MS + 1)
+    assert store.secrets.get("helpdesk").base_url == "https://desk.example/api"
+    store.clock.advance(KNOWN_MS)
+    with pytest.raises(UnusableSecret):
+        store.secrets.get("helpdesk")
+
+
+def test_a_host_that_the_catalog_gains_makes_the_same_parameter_usable(store: Store) -> None:
+    """What waits for the credential goes on after the deploy: its version was never taken for one that was tried."""
+    store.write({"base_url": "https://other.example", "api_key": "k-2"})
+    with pytest.raises(UnusableSecret, match=r"add the host to hosts of \[integrations\.helpdesk\]"):
+        store.secrets.refresh("helpdesk")
+    hosts = AllowedHosts({"helpdesk": frozenset({"desk.example", "other.example"})})
+    deployed = IntegrationSettings(store.client, "/holdfast/test/integrations/", store.clock, hosts)
+    assert deployed.refresh("helpdesk").version == "2"

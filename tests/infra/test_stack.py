@@ -16,6 +16,7 @@ from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS
+from functions.core.document import DOCUMENTS, PARSED
 from functions.core.event import CLAIMS, SPILL
 from functions.core.recovery import TOO_OLD_TO_REPLAY_MS
 from functions.core.rows import EVENT_EXPIRES_SECONDS
@@ -384,6 +385,8 @@ def test_the_bucket_is_private_and_forgets_replay_material_but_never_a_spilled_e
     assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
     assert rules["envelopes"]["ExpirationInDays"] == rules["claims"]["ExpirationInDays"] == 120
+    assert rules["documents"]["ExpirationInDays"] == rules["parsed"]["ExpirationInDays"] == 120
+    assert (rules["documents"]["Prefix"], rules["parsed"]["Prefix"]) == (DOCUMENTS, PARSED)
     assert "ExpirationInDays" not in rules["spill"]
     assert (rules["spill"]["Prefix"], rules["claims"]["Prefix"]) == (SPILL, CLAIMS)
     # What is drained leaves a version and a marker: without an end to both, the list of what waits gets slow.
@@ -455,6 +458,9 @@ def test_every_switch_of_the_design_is_deployed_with_its_everyday_value(template
         "replay_blocked_integrations": "none",
         "limits/helpdesk": "1",
         "limits/llm": "1",
+        "limits/payments": "1",
+        "limits/ocr": "1",
+        "limits/parser": "1",
     }
 
 
@@ -494,6 +500,8 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Bucket": {"s3:ListBucket"},
         "Bucket/envelopes/*": {"s3:GetObject", "s3:PutObject"},
         "Bucket/claims/*": {"s3:GetObject"},
+        "Bucket/documents/*": {"s3:GetObject"},
+        "Bucket/parsed/*": {"s3:PutObject"},
         "integrations/*": {"ssm:GetParameter"},
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParametersByPath"},

@@ -576,7 +576,7 @@ def test_post_processing_that_fails_too_is_dead_and_publishes_nothing_again() ->
 
 # ------------------------------------------------------------------------------------------------------------- payments
 
-DESTRUCTIVE = ["payments.cancel_subscription", "payments.downgrade"]
+DESTRUCTIVE = ["payments.cancel_subscription", "payments.change_plan"]
 
 
 @pytest.mark.parametrize("kind", DESTRUCTIVE)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.hosts import AllowedHosts
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.llm import LlmClassifier
@@ -62,7 +63,8 @@ class Stack:
         self.clients = (dynamodb, ssm, s3, sqs)
         catalog = load()
         ids = SystemIds()
-        secrets = IntegrationSettings(ssm, "/i", self.clock)
+        hosts = AllowedHosts.of(catalog.integrations, is_loopback_allowed=True)
+        secrets = IntegrationSettings(ssm, "/i", self.clock, hosts)
         tables: dict[str, Any] = {"recovery_table": aws_tables.RECOVERY, "audit_table": aws_tables.AUDIT}
 
         def caller() -> HttpCaller:

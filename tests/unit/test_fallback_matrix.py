@@ -120,9 +120,9 @@ def test_payments_primary_retries_the_creation_of_the_checkout_session() -> None
     """000.11: five calls under one key, and nothing in its place."""
     row = MATRIX.rows["payments_primary"]
     assert row.attempts == INTEGRATIONS["payments"].policy.max_attempts == 5
-    assert after_failure(MATRIX, occasion("payments.create_checkout")) == Stay()
-    assert before_send(MATRIX, occasion("payments.create_checkout", health=down("payments"))) == Stay()
-    assert may_probe(MATRIX, "payments.create_checkout")
+    assert after_failure(MATRIX, occasion("payments.create_checkout_session")) == Stay()
+    assert before_send(MATRIX, occasion("payments.create_checkout_session", health=down("payments"))) == Stay()
+    assert may_probe(MATRIX, "payments.create_checkout_session")
 
 
 def test_payments_fallback_says_that_billing_is_unavailable_and_keeps_access() -> None:
@@ -133,7 +133,7 @@ def test_payments_fallback_says_that_billing_is_unavailable_and_keeps_access() -
     assert capabilities == {"access": True, "checkout": False, "plan_changes": True}
 
 
-@pytest.mark.parametrize("kind", ["payments.upgrade", "payments.downgrade"])
+@pytest.mark.parametrize("kind", ["payments.change_plan"])
 def test_payments_down_plans_pauses_upgrades_and_downgrades(kind: str) -> None:
     """000.14."""
     assert before_send(MATRIX, occasion(kind, health=down("payments"))) == Refuse("payments_down_plans")
@@ -145,7 +145,7 @@ def test_payments_down_plans_pauses_upgrades_and_downgrades(kind: str) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["payments.cancel_subscription", "payments.downgrade"])
+@pytest.mark.parametrize("kind", ["payments.cancel_subscription", "payments.change_plan"])
 def test_payments_down_subscriptions_leaves_active_subscriptions_as_they_are(kind: str) -> None:
     """000.15: nothing is cancelled or downgraded while payments is down, whatever the event; not even as a probe."""
     assert kind in MATRIX.rows["payments_down_subscriptions"].kinds
