@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from functions.core.decision import Action, Mode, stricter
+from functions.core.limiter import AT_ONCE, Slot
 from functions.core.switches import USABLE_FOR_MS, SwitchView
 
 
@@ -51,11 +52,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Not now. `until_ms` is when to look again, None where a change releases it."""
+    """Not now. `until_ms` is when to look again, None where a change releases it.
+
+    `slot_ms`: from then on it may be sent without asking the limiter again; 0 where nothing is reserved.
+    """
 
     waiting_for: WaitingFor
     reason: str
     until_ms: int | None = None
+    slot_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +82,21 @@ Verdict = Send | Park | Suppress | Expire
 
 @dataclass(frozen=True, slots=True)
 class IntegrationState:
-    """What the control item of an integration says. An absent item is a healthy integration without a pause."""
+    """What the control item of an integration says. An absent item is a healthy integration without a pause.
+
+    `tat_ms` is the limiter's number (`functions.core.limiter`).
+    """
 
     integration: str
     health: Health = Health.HEALTHY
     paused_until_ms: int = 0
+    tat_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GateView:
     """Everything the gate looks at. `call_ends_at_ms` is the latest moment the call can end; `lease_until_ms` ends our
-    right to it.
+    right to it. `slot` is the limiter's for this call.
     """
 
     now_ms: int
@@ -99,6 +108,7 @@ class GateView:
     call_ends_at_ms: int
     lease_until_ms: int
     is_replay: bool = False
+    slot: Slot = AT_ONCE
 
 
 def check(action: Action, seen: GateView) -> Verdict:
@@ -116,7 +126,7 @@ def check(action: Action, seen: GateView) -> Verdict:
         return held_back
     if seen.call_ends_at_ms > seen.lease_until_ms:
         return Park(WaitingFor.TIME, "the call might outlast the lease", seen.now_ms)
-    return Send()
+    return _limited(action, seen) or Send()
 
 
 def _customer_visible(seen: GateView) -> Verdict | None:
@@ -159,3 +169,12 @@ def _integration(action: Action, seen: GateView) -> Park | None:
             WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms
         )
     return None
+
+
+def _limited(action: Action, seen: GateView) -> Park | None:
+    """Last, so that nothing is reserved for what would not be sent anyway."""
+    slot = seen.slot
+    if slot.at_ms <= seen.now_ms:
+        return None
+    reason = f"{action.integration} is at its rate"
+    return Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)

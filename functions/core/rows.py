@@ -84,6 +84,7 @@ def stand_in_row(parent: Row, now_ms: int) -> Row | None:
         due_at_ms=0,
         credential_version="",
         response_snapshot="",
+        slot_ms=0,
         effect=Effect.NONE,
         failure_class="",
         failure_code="",

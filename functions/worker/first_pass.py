@@ -42,6 +42,7 @@ from functions.core.ledger import (
     is_past_window,
     ledger_key,
 )
+from functions.core.limiter import VISIBLE_WAIT_MS
 from functions.core.ports import Settlement
 from functions.core.recovery import (
     PAYLOAD_MISMATCH,
@@ -58,9 +59,10 @@ from functions.core.recovery import (
     unknown_first,
 )
 from functions.core.rows import action_row, event_row
-from functions.core.switches import Snapshot, SwitchView, view
+from functions.core.switches import LLM, Snapshot, SwitchView, view
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
+from functions.worker.leases import Demand, Lease
 from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
@@ -100,7 +102,8 @@ class Admitted:
     """An event that may be processed, with the mode in force for it.
 
     `claim` names the envelope in the bucket that ingress stored because it is large; empty for any other event.
-    Without `is_whole` the event has no body yet: most of what can become of it needs none.
+    Without `is_whole` the event has no body yet: most of what can become of it needs none. `may_wait`: its message may
+    wait in its queue for a slot of the limiter; else rows do.
     """
 
     event: Event
@@ -110,6 +113,7 @@ class Admitted:
     real_key: str
     claim: str = ""
     is_whole: bool = True
+    may_wait: bool = False
 
     @property
     def is_shadow(self) -> bool:
@@ -183,6 +187,9 @@ class FirstPass:
             case TakeOver(item):
                 if admitted.switches.mode is Mode.HOLD:
                     return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
+                slot_ms = max(item.slots.values(), default=0)
+                if admitted.may_wait and now_ms < slot_ms <= now_ms + VISIBLE_WAIT_MS:
+                    return Later(_seconds_until(slot_ms, now_ms), "its slot has not come")
                 return await self._claim(admitted, item.decision, None, old_lease_ms=item.lease_until_ms)
 
     # -------------------------------------------------------------------------------------------------------- deciding
@@ -207,7 +214,7 @@ class FirstPass:
         asks_llm = prepared.needs_llm and admitted.switches.may_ask() and admitted.switches.mode is not Mode.MANUAL
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
-        verdict = await self._classify(prepared) if asks_llm else None
+        verdict = await self._classify(prepared, admitted.switches.limit(LLM)) if asks_llm else None
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
         return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
@@ -219,8 +226,12 @@ class FirstPass:
         whole = await self.read(admitted.claim)
         return flow.prepare(ClaimCheck(admitted.event, admitted.claim).redeemed(whole))
 
-    async def _classify(self, prepared: Prepared) -> Classification | ClassifierUnavailable:
+    async def _classify(self, prepared: Prepared, factor: float) -> Classification | ClassifierUnavailable:
+        """What the LLM says. At its rate it counts as one that cannot answer in time: nothing waits for it."""
         meter, clock = self._ports.meter, self._ports.clock
+        if not await self._attempts.leases.may_call(LLM, factor):
+            meter.count("classifier_unavailable", reason="LIMITED")
+            return ClassifierUnavailable("LIMITED", "it is at its rate")
         started_ms = clock.now_ms()
         try:
             async with asyncio.timeout(LLM_DEADLINE_SECONDS):
@@ -232,6 +243,8 @@ class FirstPass:
             return ClassifierUnavailable("DEADLINE", f"no answer within {LLM_DEADLINE_SECONDS} s")
         except ClassifierUnavailable as unavailable:
             meter.count("classifier_unavailable", reason=unavailable.code)
+            if unavailable.retry_after_ms is not None:
+                await self._attempts.pause(LLM, unavailable.retry_after_ms)
             return unavailable
         except Exception:  # a defect of the adapter must not keep the event from being routed
             meter.count("classifier_unavailable", reason="ADAPTER_DEFECT")
@@ -281,7 +294,9 @@ class FirstPass:
             )
         if admitted.is_shadow:
             return await self._settle_shadow(admitted, item)
-        result = await self._act(admitted, item, old_lease_ms)
+        is_next = admitted.item is not None and item.generation == admitted.item.generation + 1
+        slots = admitted.item.slots if admitted.item is not None and is_next else {}
+        result = await self._act(admitted, item, old_lease_ms, slots)
         if isinstance(result, Settled) and (is_past_window(item.epoch_ms, event) or is_overtaken(item, event)):
             return Later(1, "another, equal event was finished first")
         return result
@@ -301,27 +316,35 @@ class FirstPass:
 
     # ---------------------------------------------------------------------------------------------------------- acting
 
-    async def _act(self, admitted: Admitted, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
+    async def _act(
+        self, admitted: Admitted, item: LedgerItem, old_lease_ms: int | None, slots: Mapping[str, int]
+    ) -> EventResult:
         event = admitted.event
         decision = decided(item, event)
         work = _Work(self._ports, self._attempts, self._scale, event, item, decision, old_lease_ms)
+        work.lease = await self._attempts.leases.take(admitted.real_key, await work.demands(), slots)
+        slot, now_ms = work.lease.ready(), self._ports.clock.now_ms()
+        if admitted.may_wait and now_ms < slot.at_ms <= now_ms + VISIBLE_WAIT_MS:
+            later = Later(_seconds_until(slot.at_ms, now_ms), "its calls have their turn then")
+            return await self._give_back(item, old_lease_ms, work.lease, later)
         for action in decision.actions:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
-                return await self._give_back(item, old_lease_ms)
+                later = Later(1, "no time was left to act on it")
+                return await self._give_back(item, old_lease_ms, work.lease, later)
             await work.carry_out(action)
         return await self._settle(admitted, item, work)
 
-    async def _give_back(self, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
-        """Claimed, untouched, and no time left: whoever comes next need not wait for our lease.
+    async def _give_back(self, item: LedgerItem, old_lease_ms: int | None, lease: Lease, later: Later) -> EventResult:
+        """Claimed and untouched: whoever comes next need not wait for our lease, and has our slots.
 
         After a takeover the end of the lease before ours stays on record: until then its owner may have sent.
         """
-        ended_ms = old_lease_ms or 0
+        release, ended_ms = self._ports.ledger.release, old_lease_ms or 0
         try:
-            await self._ports.io(self._ports.ledger.release, item.key, item.owner, item.generation, ended_ms)
+            await self._ports.io(release, item.key, item.owner, item.generation, ended_ms, lease.kept())
         except Fenced:
             return Later(1, "another worker took it over")
-        return Later(1, "no time was left to act on it")
+        return later
 
     async def _settle(self, admitted: Admitted, item: LedgerItem, work: _Work) -> EventResult:
         ports, event = self._ports, admitted.event
@@ -479,6 +502,7 @@ class _Work:
         self._decision = decision
         self._old_lease_ms = old_lease_ms
         self._rows: dict[str, Change] = {}
+        self.lease = Lease()
         self.marks: dict[str, ActionMark] = dict(item.actions)
         self.is_started = False
 
@@ -492,6 +516,17 @@ class _Work:
             replace(change, after=replace(change.after, children=tuple(children.get(change.after.recovery_id, ()))))
             for change in self._rows.values()
         ]
+
+    async def demands(self) -> list[Demand]:
+        """The calls that its actions would make now, by integration."""
+        demands: dict[str, Demand] = {}
+        for action in self._decision.actions:
+            if not action.instead_of:
+                history, until_ms = self._history(action), self._item_lease_ms()
+                one = await self._attempts.demand(action, self._whose(action), history, until_ms)
+                known = demands.get(one.integration)
+                demands[one.integration] = replace(one, calls=one.calls + (known.calls if known else 0))
+        return list(demands.values())
 
     def needs_call(self, action: Action) -> bool:
         """Whether anything of it would be sent now."""
@@ -508,7 +543,7 @@ class _Work:
         )
         parents = self._unfinished_parents(action)
         if parents:
-            blocked = replace(blank, waits_for=tuple(parents))
+            blocked = replace(blank, waits_for=tuple(parents), slot_ms=self._set_aside(action, history))
             self._row(
                 action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms)
             )
@@ -526,7 +561,14 @@ class _Work:
             self._item_lease_ms(),
             before_blind=lambda: self._mark_trying(action),
         )
+        if isinstance(attempt, Held) and isinstance(attempt.verdict, Park):
+            blank = replace(blank, slot_ms=self._set_aside(action, history))
         self._conclude(action, attempt, blank)
+
+    def _set_aside(self, action: Action, history: History) -> int:
+        """The slot that the action's row keeps, if it has one that is still to come."""
+        calls = self._attempts.calls(action, history)
+        return self.lease.set_aside(action.integration, calls, self._ports.clock.now_ms())
 
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
         match attempt:
@@ -542,7 +584,7 @@ class _Work:
             case Unknown(detail):
                 self._row(action, unknown_first(blank, detail))
             case Held(Park(waiting_for, reason, until_ms)):
-                due_ms = max(until_ms or 0, blank.created_at_ms)
+                due_ms = max(until_ms or 0, blank.created_at_ms, blank.slot_ms)
                 self._row(action, parked_first(blank, waiting_for, reason, due_ms))
             case Held(Suppress(reason)):
                 self._ports.meter.count("actions_suppressed", integration=action.integration)
@@ -587,7 +629,7 @@ class _Work:
 
     def _history(self, action: Action) -> History:
         """After a takeover everything may have been sent but what the old owner would have marked first."""
-        if self._old_lease_ms is None:
+        if not self._old_lease_ms:  # nobody had it, or whoever did gave it back untouched
             return History()
         was_marked = self._item.actions.get(action.name, ActionMark(ActionStatus.TODO)).status is ActionStatus.TRYING
         return History(
@@ -613,6 +655,7 @@ class _Work:
             expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
             request_id=event.request_id,
             traceparent=event.traceparent,
+            lease=self.lease,
         )
 
     def _item_lease_ms(self) -> int:
