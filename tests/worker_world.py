@@ -303,6 +303,7 @@ class World:
         return build_sweeper(
             settings,
             integrations=[DESK],
+            rates={name: one.rate for name, one in self.integrations.items() if one.rate is not None},
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables),
             switches=self.switches,

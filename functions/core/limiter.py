@@ -92,39 +92,35 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A rate as the limiter reckons with it. `cost_us` is the time from one call to the next, `credit_us` how far ahead
-    of its turn a call may be made; microseconds.
+    """A rate as the limiter reckons with it. `cost_ms` is the time from one call to the next, `credit_ms` how far ahead
+    of its turn a call may be made. Both are whole, so that no sum of them has to be rounded: never above the rate, and
+    at some hundred calls a second a little below.
     """
 
-    cost_us: int
-    credit_us: int
+    cost_ms: int
+    credit_ms: int
 
     @staticmethod
     def of(rate: Rate, factor: float = 1.0, scale: float = 1.0) -> Limit:
         """The limit at a factor over 0. Where waits are shortened, what is allowed in a minute is allowed in less."""
         if not factor > 0:
             raise ValueError("at a factor of 0 nothing is called: the gate parks it")
-        interval_us = 1_000_000 * scale / rate.per_second
-        credit_us = max(0.0, rate.burst / scale - 1) * interval_us
-        return Limit(max(1, math.ceil(interval_us / factor)), int(credit_us))
-
-    def cost_ms(self, calls: int) -> int:
-        """By how much so many calls move `tat` on. Rounded up, once: never above the rate."""
-        return -(-calls * self.cost_us // 1000)
+        interval_ms = 1000 * scale / rate.per_second
+        credit_ms = max(0.0, rate.burst / scale - 1) * interval_ms
+        return Limit(max(1, math.ceil(interval_ms / factor)), int(credit_ms))
 
     def slots(self, base_ms: int, calls: int) -> tuple[int, ...]:
         """When each of the calls that were taken from there on may be made, earliest first."""
-        start_us = base_ms * 1000 - self.credit_us
-        return tuple(-(-(start_us + call * self.cost_us) // 1000) for call in range(calls))
+        return tuple(base_ms - self.credit_ms + call * self.cost_ms for call in range(calls))
 
     def fitting(self, tat_ms: int, now_ms: int) -> int:
         """How many calls may be made right now."""
-        left_us = self.credit_us - max(tat_ms - now_ms, 0) * 1000
-        return left_us // self.cost_us + 1 if left_us >= 0 else 0
+        left_ms = self.credit_ms - max(tat_ms - now_ms, 0)
+        return left_ms // self.cost_ms + 1 if left_ms >= 0 else 0
 
     def latest_for(self, calls: int, now_ms: int) -> int:
         """Where `tat` may be at most so that all of the calls may be made right now."""
-        return now_ms + (self.credit_us - (calls - 1) * self.cost_us) // 1000
+        return now_ms + self.credit_ms - (calls - 1) * self.cost_ms
 
 
 def take(tat_ms: int, cost_ms: int, now_ms: int, until_ms: int) -> tuple[int, Taken | Full]:
@@ -142,7 +138,7 @@ def after_pause(rate: Rate | None, until_ms: int, scale: float = 1.0) -> int:
     """Where a provider's pause puts `tat`, unless it is later: it has just said that it was too much, so that what
     waits follows the pause's end at the rate, without a burst.
     """
-    return until_ms if rate is None else until_ms + Limit.of(rate, scale=scale).credit_us // 1000
+    return until_ms if rate is None else until_ms + Limit.of(rate, scale=scale).credit_ms
 
 
 def holds(slot_ms: int, state: IntegrationState, limit: Limit, now_ms: int, scale: float, *, is_paced: bool) -> bool:
@@ -173,6 +169,6 @@ def paced(times: list[int], limit: Limit) -> list[int]:
     """The times, in order, none sooner after the one before it than the rate allows."""
     result: list[int] = []
     for at_ms in times:
-        soonest_ms = result[-1] + limit.cost_ms(1) if result else at_ms
+        soonest_ms = result[-1] + limit.cost_ms if result else at_ms
         result.append(max(at_ms, soonest_ms))
     return result

@@ -18,6 +18,7 @@ from functions.core.decision import Mode
 from functions.core.event import SPILL
 from functions.core.gate import Health, IntegrationState
 from functions.core.integration import INTAKE
+from functions.core.limiter import Limit
 from functions.core.recovery import POLL_SECONDS, REHINT_SECONDS, Row, Status
 from functions.core.switches import SwitchView
 
@@ -72,6 +73,14 @@ def why_parked(state: IntegrationState, switches: SwitchView, now_ms: int, horiz
     if switches.limit(state.integration) == 0:
         return "limit_0"
     return "paused" if state.paused_until_ms > now_ms + horizon else None
+
+
+def most_woken(limit: Limit | None, woken: int, scale: float) -> int:
+    """How many of an integration's rows a tick wakes at most, after `woken` of others: of a limited one no more than
+    may be called until the next tick. So what comes late, after an outage, comes at the rate too.
+    """
+    most = min(PER_INTEGRATION, PER_TICK - woken)
+    return most if limit is None else min(most, max(1, horizon_ms(scale) // limit.cost_ms))
 
 
 @dataclass(frozen=True, slots=True)

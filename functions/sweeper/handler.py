@@ -4,7 +4,7 @@ integration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ from functions.core import sweep
 from functions.core.clock import Clock, Ids
 from functions.core.failure import VersionConflict
 from functions.core.gate import IntegrationState
-from functions.core.integration import INTAKE
+from functions.core.integration import INTAKE, Rate
+from functions.core.limiter import Limit, paced
 from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Recovery, Spill, Switches
 from functions.core.recovery import Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
@@ -61,8 +62,10 @@ def build(
     log: Logger,
     metrics: Metrics,
     at_once: AtOnce = in_threads,
+    rates: Mapping[str, Rate] | None = None,
 ) -> Handler:
-    """The handler of one tick. `integrations` are those of the catalog; `intake` is added.
+    """The handler of one tick. `integrations` are those of the catalog; `intake` is added; `rates` are those of the
+    limited ones.
 
     The spill comes first and has a share of the time, so that neither it nor the rows can take it all. Answers how many
     messages of it were sent, how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what
@@ -96,6 +99,7 @@ def build(
                     log=log,
                     metrics=metrics,
                     tally=tally,
+                    rate=(rates or {}).get(integration),
                 )
                 try:
                     duty.run()
@@ -127,12 +131,12 @@ class _Duty:
     log: Logger
     metrics: Metrics
     tally: _Tally
+    rate: Rate | None
 
     def run(self) -> None:
         now_ms = self.clock.now_ms()
         name, horizon = self.state.integration, sweep.horizon_ms(self.scale)
-        cap = min(sweep.PER_INTEGRATION, sweep.PER_TICK - self.tally.woken)
-        if cap <= 0 or now_ms >= self.deadline_ms:
+        if self.tally.woken >= sweep.PER_TICK or now_ms >= self.deadline_ms:
             self._count("integrations_not_reached")
             return
         general = view(self.snapshot, flow="", source="", tenant="", now_ms=now_ms)
@@ -159,15 +163,20 @@ class _Duty:
                     self.tally.add("rows_left")
             if self.clock.now_ms() >= self.deadline_ms:
                 break
-        self._wake(woken, cap)
+        limit = None if self.rate is None else Limit.of(self.rate, general.limit(name), self.scale)
+        self._wake(woken, sweep.most_woken(limit, self.tally.woken, self.scale), limit)
 
     def _switches(self, row: Row, now_ms: int) -> SwitchView:
         return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
 
-    def _wake(self, woken: list[tuple[Row, int]], cap: int) -> None:
+    def _wake(self, woken: list[tuple[Row, int]], cap: int, limit: Limit | None) -> None:
         """Commit, then send: a hint that is lost in between is made up for when the row is due again."""
         times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
         chosen = sweep.order_fairly((row for row, _ in woken), cap)
+        if limit is not None:
+            chosen.sort(key=lambda row: times[row.recovery_id])
+            at_the_rate = paced([times[row.recovery_id] for row in chosen], limit)
+            times |= {row.recovery_id: at_ms for row, at_ms in zip(chosen, at_the_rate, strict=True)}
         if len(woken) > len(chosen):
             self._count("rows_over_cap", len(woken) - len(chosen))
         for batch in _batches(chosen):

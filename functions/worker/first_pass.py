@@ -322,9 +322,11 @@ class FirstPass:
         event = admitted.event
         decision = decided(item, event)
         work = _Work(self._ports, self._attempts, self._scale, event, item, decision, old_lease_ms)
-        work.lease = await self._attempts.leases.take(admitted.real_key, await work.demands(), slots)
+        patience_ms = VISIBLE_WAIT_MS if admitted.may_wait else 0
+        demands = await work.demands(patience_ms)
+        work.lease = await self._attempts.leases.take(admitted.real_key, demands, slots)
         slot, now_ms = work.lease.ready(), self._ports.clock.now_ms()
-        if admitted.may_wait and now_ms < slot.at_ms <= now_ms + VISIBLE_WAIT_MS:
+        if now_ms < slot.at_ms <= now_ms + patience_ms:
             later = Later(_seconds_until(slot.at_ms, now_ms), "its calls have their turn then")
             return await self._give_back(item, old_lease_ms, work.lease, later)
         for action in decision.actions:
@@ -517,12 +519,13 @@ class _Work:
             for change in self._rows.values()
         ]
 
-    async def demands(self) -> list[Demand]:
-        """The calls that its actions would make now, by integration."""
+    async def demands(self, patience_ms: int) -> list[Demand]:
+        """The calls that its actions would make, by integration: now, or as rows where they will wait for longer."""
         demands: dict[str, Demand] = {}
         for action in self._decision.actions:
             if not action.instead_of:
-                history, until_ms = self._history(action), self._item_lease_ms()
+                is_row = self._attempts.leases.wait_ms(action.integration) > patience_ms
+                history, until_ms = self._history(action, is_row=is_row), self._item_lease_ms()
                 one = await self._attempts.demand(action, self._whose(action), history, until_ms)
                 known = demands.get(one.integration)
                 demands[one.integration] = replace(one, calls=one.calls + (known.calls if known else 0))
@@ -543,7 +546,7 @@ class _Work:
         )
         parents = self._unfinished_parents(action)
         if parents:
-            blocked = replace(blank, waits_for=tuple(parents), slot_ms=self._set_aside(action, history))
+            blocked = replace(blank, waits_for=tuple(parents), slot_ms=self._set_aside(action))
             self._row(
                 action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms)
             )
@@ -562,12 +565,12 @@ class _Work:
             before_blind=lambda: self._mark_trying(action),
         )
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Park):
-            blank = replace(blank, slot_ms=self._set_aside(action, history))
+            blank = replace(blank, slot_ms=self._set_aside(action))
         self._conclude(action, attempt, blank)
 
-    def _set_aside(self, action: Action, history: History) -> int:
-        """The slot that the action's row keeps, if it has one that is still to come."""
-        calls = self._attempts.calls(action, history)
+    def _set_aside(self, action: Action) -> int:
+        """The slot that the action's row keeps, if it has one for all that the row will call."""
+        calls = self._attempts.calls(action, self._history(action, is_row=True))
         return self.lease.set_aside(action.integration, calls, self._ports.clock.now_ms())
 
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
@@ -627,10 +630,12 @@ class _Work:
             if self._status(name) not in (ActionStatus.DONE, ActionStatus.SUPERSEDED)
         ]
 
-    def _history(self, action: Action) -> History:
-        """After a takeover everything may have been sent but what the old owner would have marked first."""
+    def _history(self, action: Action, *, is_row: bool = False) -> History:
+        """After a takeover everything may have been sent but what the old owner would have marked first. `is_row`: as
+        whoever tries its row will see it.
+        """
         if not self._old_lease_ms:  # nobody had it, or whoever did gave it back untouched
-            return History()
+            return History(had_lease=is_row)
         was_marked = self._item.actions.get(action.name, ActionMark(ActionStatus.TODO)).status is ActionStatus.TRYING
         return History(
             had_lease=True,

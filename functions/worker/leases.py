@@ -20,7 +20,7 @@ from typing import Any, Final
 from functions.core.failure import StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.integration import Integration, Rate
-from functions.core.limiter import AT_ONCE, HORIZON_MS, Full, Limit, Slot, Taken, holds, take
+from functions.core.limiter import AT_ONCE, HORIZON_MS, Full, Limit, Slot, Taken, holds, resumes_at_ms, take
 from functions.worker.ports import Ports
 
 WINDOW_SECONDS: Final = 0.1
@@ -54,13 +54,13 @@ class Lease:
             held.popleft()
 
     def set_aside(self, integration: str, calls: int, now_ms: int) -> int:
-        """Take the slots of so many calls out, for a row to keep; gives the last one's time, 0 if it is worth nothing.
-
-        What could be used now would be late by the time anything becomes of the row.
+        """Take the slots of so many calls out, for a row to keep; gives the last one's time, 0 if they are worth
+        nothing: too few, or such as would be late by the time anything becomes of the row.
         """
         held = self.slots.get(integration, deque())
         taken = [held.popleft() for _ in range(min(calls, len(held)))]
-        return taken[-1].at_ms if taken and taken[-1].is_owned and taken[-1].at_ms > now_ms else 0
+        is_whole = bool(taken) and len(taken) == calls and taken[-1].is_owned
+        return taken[-1].at_ms if is_whole and taken[-1].at_ms > now_ms else 0
 
     def next(self, integration: str) -> Slot | None:
         """The one that the next call takes; None if there is none."""
@@ -114,6 +114,11 @@ class Leases:
         """The integration's limit at that factor; None if it has none."""
         rate = self._rate(integration)
         return None if rate is None else Limit.of(rate, factor, self._scale)
+
+    def wait_ms(self, integration: str) -> int:
+        """How long whoever asks now will most likely wait, by what was seen last."""
+        now_ms = self._ports.clock.now_ms()
+        return resumes_at_ms(self._state(integration), self._rate(integration), now_ms, self._scale) - now_ms
 
     def expect(self, keys: Iterable[str]) -> None:
         """These will ask soon, or leave."""
@@ -228,7 +233,7 @@ class Leases:
             given = [slots.popleft() for _ in range(calls)]
             lease.add(integration, given)
             waiting += sum(slot.at_ms > now_ms for slot in given)
-        self._spare.setdefault((integration, limit.cost_us), deque()).extend(slots)
+        self._spare.setdefault((integration, limit.cost_ms), deque()).extend(slots)
         if waiting:
             self._ports.meter.count("calls_limited", waiting, integration=integration)
 
@@ -242,7 +247,7 @@ class Leases:
 
     def _from_spare(self, demand: Demand, lease: Lease) -> bool:
         limit = self.limit(demand.integration, demand.factor)
-        spare = self._spare.get((demand.integration, limit.cost_us)) if limit else None
+        spare = self._spare.get((demand.integration, limit.cost_ms)) if limit else None
         if spare is None or len(spare) < demand.calls:
             return False
         lease.add(demand.integration, [spare.popleft() for _ in range(demand.calls)])
@@ -253,7 +258,7 @@ class Leases:
     async def _slots(self, integration: str, limit: Limit, calls: int) -> list[Slot]:
         now_ms = self._ports.clock.now_ms()
         try:
-            answer = await self._take(integration, limit.cost_ms(calls), now_ms, now_ms + HORIZON_MS)
+            answer = await self._take(integration, calls * limit.cost_ms, now_ms, now_ms + HORIZON_MS)
         except StorageUnavailable:
             granted = self._share(integration, limit, calls, now_ms)
             return [AT_ONCE] * granted + [Slot(now_ms + ASK_AGAIN_MS, is_owned=False)] * (calls - granted)
@@ -275,7 +280,7 @@ class Leases:
             if not calls:
                 return 0
             try:
-                answer = await self._take(integration, limit.cost_ms(calls), now_ms, limit.latest_for(calls, now_ms))
+                answer = await self._take(integration, calls * limit.cost_ms, now_ms, limit.latest_for(calls, now_ms))
             except StorageUnavailable:
                 return self._share(integration, limit, calls, now_ms)
             if isinstance(answer, Taken):
@@ -302,11 +307,11 @@ class Leases:
 
     def _share(self, integration: str, limit: Limit, calls: int, now_ms: int) -> int:
         """How many of the calls this environment makes by itself, of its part of the rate."""
-        own = Limit(limit.cost_us * ENVIRONMENTS, limit.credit_us)
+        own = Limit(limit.cost_ms * ENVIRONMENTS, limit.credit_ms)
         tat_ms = self._shares.get(integration, 0)
         granted = min(calls, own.fitting(tat_ms, now_ms))
         if granted:
-            self._shares[integration], _ = take(tat_ms, own.cost_ms(granted), now_ms, own.latest_for(granted, now_ms))
+            self._shares[integration], _ = take(tat_ms, granted * own.cost_ms, now_ms, own.latest_for(granted, now_ms))
         return granted
 
     def _state(self, integration: str) -> IntegrationState:
