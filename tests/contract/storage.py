@@ -300,6 +300,7 @@ def full_row() -> Row:
         job_id="job-1",
         incident_id="inc-1",
         response_snapshot="{}",
+        slot_ms=NOON_MS + 7,
         history=(
             {"at": 1, "from": "", "to": "pending", "why": "x"},
             {"at": 2, "from": "pending", "to": "dlq", "why": "y"},
