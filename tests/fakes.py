@@ -252,7 +252,8 @@ class FakeLedger:
             seen = self.tables.integrations.get(integration, IntegrationState(integration))
             tat_ms, answer = take(seen.tat_ms, cost_ms, now_ms, until_ms)
             if isinstance(answer, Taken):
-                self.tables.integrations[integration] = replace(seen, tat_ms=tat_ms)
+                busy_from_ms = now_ms if seen.tat_ms <= now_ms else seen.busy_from_ms
+                self.tables.integrations[integration] = replace(seen, tat_ms=tat_ms, busy_from_ms=busy_from_ms)
         return answer
 
     def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:

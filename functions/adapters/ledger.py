@@ -3,7 +3,7 @@
 A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash` (bytes),
 `decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id}`), `slots` of a
 released one (integration to milliseconds), `ttl` (seconds). Times are epoch milliseconds. A control item: `pk` =
-`I#{integration}`, `health`, `paused_until` and `tat` (milliseconds).
+`I#{integration}`, `health`, `paused_until`, `tat` and `busy_from` (milliseconds).
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ class DynamoLedger:
                 update, given = "ADD tat :cost", {"cost": cost_ms, "now": now_ms, "until": until_ms}
                 condition = "tat > :now AND tat <= :until"
             else:
-                update, given = "SET tat = :next", {"next": now_ms + cost_ms, "now": now_ms}
+                update, given = "SET tat = :next, busy_from = :now", {"next": now_ms + cost_ms, "now": now_ms}
                 condition = "attribute_not_exists(tat) OR tat <= :now"
             stored_ms, is_refused = self._moved(integration, update, condition, given)
             if not is_refused:
@@ -430,5 +430,5 @@ def integration_state(integration: str, stored: Mapping[str, Any]) -> Integratio
             extra={"integration": integration},
         )
         health = Health.HARD_DOWN
-    paused_until_ms, tat_ms = (int(stored.get(name, {}).get("N", "0")) for name in ("paused_until", "tat"))
-    return IntegrationState(integration, health, paused_until_ms, tat_ms)
+    numbers = (int(stored.get(name, {}).get("N", "0")) for name in ("paused_until", "tat", "busy_from"))
+    return IntegrationState(integration, health, *numbers)

@@ -84,13 +84,14 @@ Verdict = Send | Park | Suppress | Expire
 class IntegrationState:
     """What the control item of an integration says. An absent item is a healthy integration without a pause.
 
-    `tat_ms` is the limiter's number (`functions.core.limiter`).
+    `tat_ms` is the limiter's number (`functions.core.limiter`), `busy_from_ms` when it was over the last time.
     """
 
     integration: str
     health: Health = Health.HEALTHY
     paused_until_ms: int = 0
     tat_ms: int = 0
+    busy_from_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HORIZON_MS = 3600 * 1000  # how far ahead slots are given
 GRACE_MS = 60 * 1000  # how late a slot may be used; less than a lease, so that none is used by two owners
+PACED_GRACE_MS = 180 * 1000  # likewise of a row, which the sweeper wakes: it comes once a minute
 SHORTEST_GRACE_MS = 10 * 1000  # a queue needs some seconds to deliver, however much the waits are shortened
 VISIBLE_WAIT_MS = 120 * 1000  # an event whose slot is that near waits in its queue, without a row
 PATIENT_RECEIVES = 2  # received more often, an event waits as a row: waiting must never bring it into the DLQ
@@ -145,14 +146,16 @@ def holds(slot_ms: int, state: IntegrationState, limit: Limit, now_ms: int, scal
     """Whether a slot that was given earlier may still be used, or waited for, without another question.
 
     Not if the provider has asked for a pause since. Not if it comes late: after an outage all that waited would come at
-    once. What is woken at the rate anyway (`is_paced`) comes in no herd; it keeps its slot while others are served that
-    asked after it, for whom it would have to wait again.
+    once. What is woken at the rate anyway (`is_paced`) comes in no herd, and may be later. It keeps its slot however
+    late it is while so many wait that they are all woken like that, provided that there was never nothing to do since:
+    its own calls have not been made up for by others then, and put behind all the others it would come late again.
     """
     if slot_ms < state.paused_until_ms:
         return False
-    if now_ms - slot_ms <= max(SHORTEST_GRACE_MS, GRACE_MS * scale):
+    grace_ms = PACED_GRACE_MS if is_paced else GRACE_MS
+    if now_ms - slot_ms <= max(SHORTEST_GRACE_MS, grace_ms * scale):
         return True
-    return is_paced and limit.fitting(state.tat_ms, now_ms) == 0
+    return is_paced and slot_ms >= state.busy_from_ms and state.tat_ms - limit.credit_ms > now_ms + VISIBLE_WAIT_MS
 
 
 def resumes_at_ms(state: IntegrationState, rate: Rate | None, now_ms: int, scale: float = 1.0) -> int:

@@ -15,7 +15,7 @@ from functions.core.clock import Clock, Ids
 from functions.core.failure import VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.integration import INTAKE, Rate
-from functions.core.limiter import Limit, paced
+from functions.core.limiter import Limit
 from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Recovery, Spill, Switches
 from functions.core.recovery import Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
@@ -145,7 +145,9 @@ class _Duty:
             self._count("integrations_parked")
             self.log.info("parked", extra={"integration": name, "reason": parked})
             return
-        rows = self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD)
+        limit = None if self.rate is None else Limit.of(self.rate, general.limit(name), self.scale)
+        cap = sweep.most_woken(limit, self.tally.woken, self.scale)
+        rows = self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD * cap)
         woken: list[tuple[Row, int]] = []
         for row in rows:
             match sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale):
@@ -163,20 +165,19 @@ class _Duty:
                     self.tally.add("rows_left")
             if self.clock.now_ms() >= self.deadline_ms:
                 break
-        limit = None if self.rate is None else Limit.of(self.rate, general.limit(name), self.scale)
-        self._wake(woken, sweep.most_woken(limit, self.tally.woken, self.scale), limit)
+        if limit is not None:
+            holding, asking = sweep.at_the_rate(woken, self.state, limit, now_ms, self.scale)
+            self._wake(holding, cap)
+            woken, cap = list(asking), max(0, cap - len(holding))
+        self._wake(woken, cap)
 
     def _switches(self, row: Row, now_ms: int) -> SwitchView:
         return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
 
-    def _wake(self, woken: list[tuple[Row, int]], cap: int, limit: Limit | None) -> None:
+    def _wake(self, woken: sweep.Woken, cap: int) -> None:
         """Commit, then send: a hint that is lost in between is made up for when the row is due again."""
         times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
         chosen = sweep.order_fairly((row for row, _ in woken), cap)
-        if limit is not None:
-            chosen.sort(key=lambda row: times[row.recovery_id])
-            at_the_rate = paced([times[row.recovery_id] for row in chosen], limit)
-            times |= {row.recovery_id: at_ms for row, at_ms in zip(chosen, at_the_rate, strict=True)}
         if len(woken) > len(chosen):
             self._count("rows_over_cap", len(woken) - len(chosen))
         for batch in _batches(chosen):

@@ -324,6 +324,9 @@ class FirstPass:
         work = _Work(self._ports, self._attempts, self._scale, event, item, decision, old_lease_ms)
         patience_ms = VISIBLE_WAIT_MS if admitted.may_wait else 0
         demands = await work.demands(patience_ms)
+        if not self._attempts.leases.is_burst(demands):
+            patience_ms = 0  # its calls cannot be made together: each waits for itself
+            demands = await work.demands(patience_ms)
         work.lease = await self._attempts.leases.take(admitted.real_key, demands, slots)
         slot, now_ms = work.lease.ready(), self._ports.clock.now_ms()
         if now_ms < slot.at_ms <= now_ms + patience_ms:

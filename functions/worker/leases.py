@@ -115,6 +115,13 @@ class Leases:
         rate = self._rate(integration)
         return None if rate is None else Limit.of(rate, factor, self._scale)
 
+    def is_burst(self, demands: Sequence[Demand]) -> bool:
+        """Whether calls that wait together may be made together, when they have all their slots: no more than a burst
+        for any integration.
+        """
+        limits = [(demand.calls, self.limit(demand.integration, demand.factor)) for demand in demands if demand.calls]
+        return all(limit is None or calls <= limit.fitting(0, 0) for calls, limit in limits)
+
     def wait_ms(self, integration: str) -> int:
         """How long whoever asks now will most likely wait, by what was seen last."""
         now_ms = self._ports.clock.now_ms()
@@ -302,7 +309,8 @@ class Leases:
             raise
         tat_ms = answer.base_ms + cost_ms if isinstance(answer, Taken) else answer.tat_ms
         seen = self._state(integration)
-        self._states[integration] = replace(seen, tat_ms=max(seen.tat_ms, tat_ms))
+        busy_from_ms = now_ms if answer == Taken(now_ms) else seen.busy_from_ms
+        self._states[integration] = replace(seen, tat_ms=max(seen.tat_ms, tat_ms), busy_from_ms=busy_from_ms)
         return answer
 
     def _share(self, integration: str, limit: Limit, calls: int, now_ms: int) -> int:

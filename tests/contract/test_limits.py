@@ -37,6 +37,12 @@ def test_what_nobody_asked_for_begins_now(world: World) -> None:
     assert tat(world) == NOON_MS + 3 * COST
 
 
+def test_it_is_known_since_when_there_has_always_been_something_to_do(world: World) -> None:
+    for now_ms, busy_from_ms in ((NOON_MS, NOON_MS), (NOON_MS + 1, NOON_MS), (NOON_MS + 2 * COST, NOON_MS + 2 * COST)):
+        take(world, now_ms=now_ms)
+        assert world.ledger.read([], ["helpdesk"]).integrations["helpdesk"].busy_from_ms == busy_from_ms
+
+
 @pytest.mark.parametrize("seen_tat_ms", [0, NOON_MS - 5, NOON_MS + 3 * COST, NOON_MS + 10**9])
 def test_whoever_comes_next_begins_where_the_last_one_ended_whatever_it_saw_before(
     world: World, seen_tat_ms: int

@@ -19,8 +19,10 @@ from functions.core.integration import Rate
 from functions.core.limiter import (
     GRACE_MS,
     HORIZON_MS,
+    PACED_GRACE_MS,
     SHORTEST_GRACE_MS,
     TRANSITIONS,
+    VISIBLE_WAIT_MS,
     Full,
     Limit,
     Load,
@@ -32,6 +34,7 @@ from functions.core.limiter import (
     resumes_at_ms,
     take,
 )
+from tests.rates import most_over
 from tests.unit.builders import NOON_MS, SECOND
 
 SCHEDULES = 100_000
@@ -60,18 +63,8 @@ class Fleet:
         return slots
 
     def most_over(self) -> Fraction:
-        """By how many calls the fullest window exceeds burst and rate: every window that begins and ends with a call.
-
-        A window with the calls i to j holds j - i + 1; it is the fullest for its j where calls before it came slowest.
-        """
-        per_ms = Fraction(self.rate.per_second) / 1000
-        up, down = per_ms.numerator, per_ms.denominator
-        worst = lowest = 10**18
-        for place, at_ms in enumerate(sorted(self.calls)):
-            debt = place * down - at_ms * up
-            lowest = min(lowest, debt)
-            worst = debt - lowest if place == 0 else max(worst, debt - lowest)
-        return Fraction(worst, down) + 1 - self.rate.burst
+        """By how many calls the fullest window exceeds burst and rate."""
+        return most_over(self.calls, self.rate)
 
 
 def schedule(seed: int) -> Fleet:
@@ -286,11 +279,13 @@ def test_a_slot_from_before_the_providers_pause_is_void_even_when_the_pause_is_o
     assert kept(NOON_MS - 1, paused_until_ms=NOON_MS - 1)
 
 
-def test_what_is_woken_at_the_rate_keeps_its_slot_while_those_behind_it_are_served() -> None:
-    late_ms = NOON_MS - GRACE_MS - 1
-    assert kept(late_ms, is_paced=True, tat_ms=NOON_MS + 401)
-    assert not kept(late_ms, is_paced=True, tat_ms=NOON_MS + 400)
-    assert not kept(late_ms, tat_ms=NOON_MS + 401)
+def test_what_is_woken_at_the_rate_keeps_its_slot_while_many_wait_behind_it_and_nobody_made_up_for_it() -> None:
+    assert kept(NOON_MS - PACED_GRACE_MS, is_paced=True)
+    late_ms, long_ms = NOON_MS - PACED_GRACE_MS - 1, NOON_MS + LIMIT.credit_ms + VISIBLE_WAIT_MS + 1
+    assert kept(late_ms, is_paced=True, tat_ms=long_ms, busy_from_ms=late_ms)
+    assert not kept(late_ms, is_paced=True, tat_ms=long_ms, busy_from_ms=late_ms + 1)
+    assert not kept(late_ms, is_paced=True, tat_ms=long_ms - 1, busy_from_ms=late_ms)
+    assert not kept(late_ms, tat_ms=long_ms, busy_from_ms=late_ms)
 
 
 def test_slots_that_are_used_late_add_no_more_than_their_lateness() -> None:
