@@ -222,9 +222,13 @@ class Leases:
         for demands, lease in asked:
             for demand in demands:
                 parts.setdefault((demand.integration, demand.factor), []).append((demand.calls, lease))
-        await asyncio.gather(
-            *(self._part(name, factor, part, absent, len(asked)) for (name, factor), part in parts.items())
+        outcomes = await asyncio.gather(
+            *(self._part(name, factor, part, absent, len(asked)) for (name, factor), part in parts.items()),
+            return_exceptions=True,  # all have ended before any of them is told: nothing goes on by itself
         )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _part(
         self, integration: str, factor: float, part: Sequence[tuple[int, Lease]], absent: int, present: int

@@ -41,6 +41,7 @@ class Stack:
 
     def __init__(self, dynamodb: Any) -> None:
         self.requests: Counter[str] = Counter()
+        self.limiter_writes = 0  # of those, to the control table
         self.is_counting = False
         self.status = 200
         self.clock = SystemClock()
@@ -110,14 +111,19 @@ class Stack:
         )
         for client in self.clients:
             client.meta.events.register("before-send.*", self._count)
+        dynamodb.meta.events.register("provide-client-params.dynamodb.UpdateItem", self._count_limiter)
 
     def close(self) -> None:
         for client in self.clients:
             client.meta.events.unregister("before-send.*", self._count)
+        self.dynamodb.meta.events.unregister("provide-client-params.dynamodb.UpdateItem", self._count_limiter)
         self.loop.close()
 
     def _count(self, event_name: str, **_: object) -> None:
         self.requests[event_name.removeprefix("before-send.")] += self.is_counting
+
+    def _count_limiter(self, params: dict[str, Any], **_: object) -> None:
+        self.limiter_writes += self.is_counting and params["TableName"] == aws_tables.CONTROL
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/chat/completions"):
@@ -156,6 +162,7 @@ class Stack:
             for number, event in enumerate(events)
         ]
         self.requests.clear()
+        self.limiter_writes = 0
         self.is_counting = True
         try:
             return self.handler({"Records": records}, None)
@@ -164,6 +171,10 @@ class Stack:
 
     def total(self, operations: tuple[str, ...]) -> int:
         return sum(self.requests[name] for name in operations)
+
+    def own_writes(self) -> int:
+        """The events' own: all but the limiter's, which a batch shares."""
+        return self.total(WRITES) - self.limiter_writes
 
     def item(self, event: Event) -> dict[str, Any]:
         key = {"pk": {"S": f"E#acme#{event.event_id}"}}
@@ -190,15 +201,33 @@ def test_an_event_with_two_actions_costs_two_writes_and_its_share_of_one_read(
     assert all(len(stack.item(event)["actions"]["M"]) == 2 for event in events)
     assert stack.requests["dynamodb.BatchGetItem"] == 1
     assert stack.total(READS) == 1
-    assert stack.requests["dynamodb.UpdateItem"] == 2 * len(events)
-    assert stack.total(WRITES) == 2 * len(events)
+    assert stack.requests["dynamodb.UpdateItem"] == 2 * len(events) + stack.limiter_writes
+    assert stack.own_writes() == 2 * len(events)
     assert stack.requests["s3.PutObject"] == 0
     assert stack.requests["ssm.GetParameter"] <= 2  # one a secret, however many actions ask for it at once
     proved(
-        f"worker, per event with two actions: {stack.total(WRITES) / len(events):.1f} DynamoDB writes, "
+        f"worker, per event with two actions: {stack.own_writes() / len(events):.1f} DynamoDB writes, "
         f"1 batched read per {len(events)} events; ingress: 1 SendMessage (tests/integration/test_ingress.py); "
         f"per environment: {stack.requests['ssm.GetParametersByPath']} page(s) of switches and "
         f"{stack.requests['ssm.GetParameter']} secrets"
+    )
+
+
+@pytest.mark.parametrize(("text", "actions"), [("I want a refund", 2), ("Where is my order?", 3)])
+def test_the_limiter_costs_a_batch_of_ten_a_write_for_each_integration_it_calls(
+    stack: Stack, proved: Callable[[str], None], text: str, actions: int
+) -> None:
+    """002.25: two calls an event, or three, of the helpdesk, and one of the LLM where the rules leave it open."""
+    events = [stack.event(str(number), text) for number in range(10)]
+    answer = stack.process(*events)
+
+    returned = len(answer["batchItemFailures"])
+    assert (returned > 0) == (actions * len(events) > 20)  # beyond a burst they wait in their queue
+    assert stack.limiter_writes / len(events) <= 0.2
+    assert stack.own_writes() == 2 * len(events)  # claim and settle, or claim and release
+    proved(
+        f"limiter: {stack.limiter_writes / len(events):.1f} writes an event at batch 10 with {actions} calls each "
+        f"({len(events) - returned} sent, {returned} put off); the events' own stay at {stack.own_writes() / 10:.1f}"
     )
 
 
@@ -217,14 +246,14 @@ def test_an_automatic_reply_adds_the_check_of_its_recipient(stack: Stack) -> Non
 
     assert {name: one["M"]["s"]["S"] for name, one in stack.item(event)["actions"]["M"].items()}["reply"] == "done"
     assert stack.total(READS) == 2
-    assert stack.total(WRITES) == 2
+    assert stack.own_writes() == 2
 
 
 def test_a_failed_action_costs_one_transaction_and_one_envelope_instead_of_the_settling_write(stack: Stack) -> None:
     stack.status = 503
     stack.process(stack.event("1", "I want a refund"))
 
-    assert stack.requests["dynamodb.UpdateItem"] == 1
+    assert stack.requests["dynamodb.UpdateItem"] == 1 + stack.limiter_writes
     assert stack.requests["dynamodb.TransactWriteItems"] == 1
     assert stack.requests["s3.PutObject"] == 1
 
