@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.cli import environment, events, queue, rejections, replaying, sending, sources, switches, verifying
+from ops.cli import environment, events, limits, queue, rejections, replaying, sending, sources, switches, verifying
 from ops.cli.console import ExitCode, Refused, say
 from ops.stack import StackNotFound, StackUnreachable, Wanted
 from ops.traffic import UnknownSource
@@ -51,6 +51,7 @@ app.command("env")(environment.show)
 app.command("send")(sending.send)
 app.command("events")(events.show)
 app.command("queue")(queue.show)
+app.command("limits")(limits.show)
 app.command("replay")(replaying.replay)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
