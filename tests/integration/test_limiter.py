@@ -12,14 +12,15 @@ from dataclasses import replace
 
 import pytest
 
-from functions.core.failure import StorageUnavailable, failure_of_status
+from functions.core.decision import Classification
+from functions.core.failure import ClassifierUnavailable, StorageUnavailable, failure_of_status
 from functions.core.gate import WaitingFor
 from functions.core.integration import Integration, Rate
 from functions.core.limiter import GRACE_MS, PATIENT_RECEIVES, VISIBLE_WAIT_MS
 from functions.core.recovery import Row, Status
 from tests.fakes import LIVE_SWITCHES
 from tests.rates import most_over
-from tests.worker_world import DESK, Died, World
+from tests.worker_world import DESK, Died, NoClassifier, World
 
 LATE_MS = 1_000  # visibility and delays are whole seconds, and the virtual time goes by seconds
 AT_ITS_RATE = f"{DESK} is at its rate"
@@ -472,3 +473,20 @@ def test_without_the_control_table_the_llm_is_asked_within_the_environments_shar
     world.deliver()
     assert world.classifier.asked == 1
     assert len(world.provider.effects) == 10
+
+
+def test_a_wait_that_the_llm_asks_for_holds_the_whole_fleet_and_the_rules_decide_meanwhile_002_24() -> None:
+    class Busy(NoClassifier):
+        async def classify(self, text: str, labels: Mapping[str, str], deadline_ms: int) -> Classification:
+            self.asked += 1
+            raise ClassifierUnavailable("LLM_RATE_LIMITED", "HTTP_429", 20_000)
+
+    world = with_llm(Rate(1.0, 1))
+    world.classifier = Busy()
+    for number in range(30):
+        world.accept(world.event(str(number)))
+        world.deliver()
+        world.clock.advance(1_000)
+    assert world.classifier.asked == 2
+    assert world.tables.integrations["llm"].paused_until_ms > world.clock.now
+    assert len(world.provider.effects) == 30
