@@ -14,7 +14,7 @@ from typing import Any
 
 from boto3.dynamodb.types import Binary, TypeDeserializer
 
-from functions.adapters.recovery import SHARDS, WORK_INDEX, row_of
+from functions.adapters.recovery import OPEN, SHARDS, WORK_INDEX, row_of
 from functions.core.decision import Decision
 from functions.core.recovery import Row, Status, action_recovery_id, event_recovery_id
 from ops.stack import Stack
@@ -165,6 +165,31 @@ def _count_of(stack: Stack, integration: str, status: str, shard: int) -> int:
         )
     )
     return sum(page["Count"] for page in pages)
+
+
+def waiting(stack: Stack, integration: str, waiting_for: str) -> int:
+    """How many open rows of the integration wait for that. Reads all that are open."""
+    found = 0
+    for status in OPEN:
+        for shard in range(SHARDS):
+            pages = (
+                stack.client("dynamodb")
+                .get_paginator("query")
+                .paginate(
+                    TableName=stack.output("RecoveryTable"),
+                    IndexName=WORK_INDEX,
+                    KeyConditionExpression="gpk = :shard AND begins_with(gsk, :status)",
+                    FilterExpression="waiting_for = :waiting_for",
+                    ExpressionAttributeValues={
+                        ":shard": {"S": f"{integration}#{shard}"},
+                        ":status": {"S": f"{status.value}#"},
+                        ":waiting_for": {"S": waiting_for},
+                    },
+                    Select="COUNT",
+                )
+            )
+            found += sum(int(page["Count"]) for page in pages)
+    return found
 
 
 def all_rows(stack: Stack) -> list[Item]:

@@ -23,6 +23,7 @@ from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, St
 from functions.core.gate import Health, IntegrationState, Standing
 from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
+from functions.core.limiter import Full, Taken, take
 from functions.core.ports import BatchView, Hint, Settlement, Spilled
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
@@ -226,10 +227,14 @@ class FakeLedger:
             item = self._own(key, owner, generation)
             self.tables.ledger[key] = replace(item, actions={**item.actions, name: mark})
 
-    def release(self, key: str, owner: str, generation: int, ended_ms: int = 0) -> None:
+    def release(
+        self, key: str, owner: str, generation: int, ended_ms: int = 0, slots: Mapping[str, int] | None = None
+    ) -> None:
         """See the port."""
         with self.faults.around("ledger.release"), self.tables.lock:
-            self.tables.ledger[key] = replace(self._own(key, owner, generation), lease_until_ms=ended_ms)
+            item = self._own(key, owner, generation)
+            kept = dict(slots) if slots else item.slots
+            self.tables.ledger[key] = replace(item, lease_until_ms=ended_ms, slots=kept)
 
     def settle(self, settlement: Settlement) -> None:
         """See the port."""
@@ -248,11 +253,25 @@ class FakeLedger:
                     self.tables.rows[change.after.recovery_id] = change.after
                     self.tables.put_audit(change.audit)
 
-    def pause(self, integration: str, until_ms: int) -> None:
+    def take(self, integration: str, cost_ms: int, now_ms: int, until_ms: int, seen_tat_ms: int = 0) -> Taken | Full:
+        """See the port."""
+        with self.faults.around("ledger.take"), self.tables.lock:
+            seen = self.tables.integrations.get(integration, IntegrationState(integration))
+            tat_ms, answer = take(seen.tat_ms, cost_ms, now_ms, until_ms)
+            if isinstance(answer, Taken):
+                busy_from_ms = now_ms if seen.tat_ms <= now_ms else seen.busy_from_ms
+                self.tables.integrations[integration] = replace(seen, tat_ms=tat_ms, busy_from_ms=busy_from_ms)
+        return answer
+
+    def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
         """See the port."""
         with self.faults.around("ledger.pause"), self.tables.lock:
             seen = self.tables.integrations.get(integration, IntegrationState(integration))
-            self.tables.integrations[integration] = replace(seen, paused_until_ms=max(seen.paused_until_ms, until_ms))
+            self.tables.integrations[integration] = replace(
+                seen,
+                paused_until_ms=max(seen.paused_until_ms, until_ms),
+                tat_ms=max(seen.tat_ms, until_ms, tat_ms),
+            )
 
     def _own(self, key: str, owner: str, generation: int) -> LedgerItem:
         item = self.tables.ledger.get(key)

@@ -97,7 +97,8 @@ ACTIONS: Mapping[str, Action] = {
 class Provider:
     """Keeps what it is told as the kinds promise, and can be told to answer otherwise.
 
-    `effects` counts what a person would notice, by action id; `settings` is what targets are set to.
+    `effects` counts what a person would notice, by action id; `settings` is what targets are set to; `calls` are the
+    moments of all calls, reads and lookups included.
     """
 
     def __init__(self, faults: Faults, clock: FakeClock) -> None:
@@ -106,12 +107,14 @@ class Provider:
         self.effects: dict[str, int] = {}
         self.settings: dict[str, tuple[str, int]] = {}
         self.sent: list[tuple[int, str]] = []
+        self.calls: list[int] = []
         self.answers: list[Callable[[Action], Failure | None]] = []
         self.credential = "1"
         self.refused_credential = ""  # by reads and lookups
         self.acts_on_failure = True  # whether an answer that leaves it open comes after the effect
 
     async def send(self, action: Action, call: Call) -> Done | Failure:
+        self.calls.append(self.clock.now)
         self.faults.before(f"provider.send.{action.name}")
         failure = next((found for found in (answer(action) for answer in self.answers) if found is not None), None)
         if failure is None or (failure.may_have_happened and self.acts_on_failure):
@@ -132,6 +135,7 @@ class Provider:
             self.effects[action.action_id] = known + 1
 
     async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
+        self.calls.append(self.clock.now)
         self.faults.before(f"provider.look_up.{action.name}")
         self.faults.after(f"provider.look_up.{action.name}")
         if self.credential == self.refused_credential:
@@ -139,6 +143,7 @@ class Provider:
         return Done(f"id-{action.name}") if self.effects.get(action.action_id) else Absent()
 
     async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:
+        self.calls.append(self.clock.now)
         self.faults.before(f"provider.read_setting.{action.name}")
         self.faults.after(f"provider.read_setting.{action.name}")
         value, changed_at_ms = self.settings.get(action.target, ("", 0))
@@ -319,6 +324,7 @@ class World:
         return build_sweeper(
             settings,
             integrations=list(dict.fromkeys([*integrations, *self.integrations])),
+            rates={name: one.rate for name, one in self.integrations.items() if one.rate is not None},
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables) if recovery is None else recovery,
             switches=self.switches,

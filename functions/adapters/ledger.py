@@ -1,9 +1,10 @@
 """The ledger table, and the control items that its readers need in the same request (architecture §6).
 
 A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash` (bytes),
-`decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id, h: hop}`), `ttl`
-(seconds). Times are epoch milliseconds. A control item: `pk` = `I#{integration}`, `paused_until` (milliseconds), and
-what `functions.adapters.health` keeps there.
+`decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id, h: hop}`), `slots` of a
+released one (integration to milliseconds), `ttl` (seconds). Times are epoch milliseconds. A control item: `pk` =
+`I#{integration}`, `paused_until`, `tat` and `busy_from` (milliseconds), and what `functions.adapters.health` keeps
+there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from functions.core.ledger import (
     LedgerStatus,
     Refused,
 )
+from functions.core.limiter import Full, Taken
 from functions.core.ports import BatchView, Settlement
 from functions.core.recovery import Change
 
@@ -160,7 +162,7 @@ class DynamoLedger:
                     UpdateExpression=(
                         "SET #status = :processing, #owner = :owner, lease_until = :lease_until, "
                         f"payload_hash = :payload_hash, #ttl = :ttl, {_REPLACE if is_afresh else _KEEP_FIRST} "
-                        "ADD #generation :one"
+                        "REMOVE slots ADD #generation :one"
                     ),
                     ConditionExpression=f"attribute_not_exists(pk) OR ({free} AND payload_hash = :payload_hash)",
                     ExpressionAttributeNames=items.names(("status", "owner", "ttl", "actions", "generation")),
@@ -194,9 +196,13 @@ class DynamoLedger:
             {"mark": _mark_value(mark)},
         )
 
-    def release(self, key: str, owner: str, generation: int, ended_ms: int = 0) -> None:
+    def release(
+        self, key: str, owner: str, generation: int, ended_ms: int = 0, slots: Mapping[str, int] | None = None
+    ) -> None:
         """Give up a claim under which nothing was tried: the lease ended at `ended_ms`. Raises `Fenced` like `mark`."""
-        self._update_own(key, owner, generation, "SET lease_until = :ended", {}, {"ended": ended_ms})
+        update, given = "SET lease_until = :ended", {"ended": ended_ms}
+        kept = {"slots": dict(slots)} if slots else {}
+        self._update_own(key, owner, generation, update + (", slots = :slots" if kept else ""), {}, given | kept)
 
     def _update_own(
         self, key: str, owner: str, generation: int, update: str, names: Mapping[str, str], given: Mapping[str, Any]
@@ -286,22 +292,63 @@ class DynamoLedger:
         if seen != ours:
             raise _fenced(settlement.key, settlement.owner, settlement.generation)
 
-    # --------------------------------------------------------------------------------------------------------- pausing
+    # -------------------------------------------------------------------------------------------- limiting and pausing
 
-    def pause(self, integration: str, until_ms: int) -> None:
-        """Hold the whole fleet's calls until then; an earlier, longer pause stays. Raises `StorageUnavailable`."""
-        with aws.border("pause an integration"):
+    def take(self, integration: str, cost_ms: int, now_ms: int, until_ms: int, seen_tat_ms: int = 0) -> Taken | Full:
+        """Move `tat` on by `cost_ms`: one conditional UpdateItem, a second one where `seen_tat_ms` misled.
+
+        `tat` only grows, and `now_ms` stays what it was given: once it was seen to be later, only one branch is left.
+        The SDK's own second try after a lost answer moves it twice, which leaves time unused and is safe. Raises
+        `StorageUnavailable`.
+        """
+        is_busy = seen_tat_ms > now_ms
+        for _ in range(3):
+            if is_busy:
+                update, given = "ADD tat :cost", {"cost": cost_ms, "now": now_ms, "until": until_ms}
+                condition = "tat > :now AND tat <= :until"
+            else:
+                update, given = "SET tat = :next, busy_from = :now", {"next": now_ms + cost_ms, "now": now_ms}
+                condition = "attribute_not_exists(tat) OR tat <= :now"
+            stored_ms, is_refused = self._moved(integration, update, condition, given)
+            if not is_refused:
+                return Taken(stored_ms - cost_ms)
+            if stored_ms > max(now_ms, until_ms):
+                return Full(stored_ms)
+            is_busy = stored_ms > now_ms
+        raise StorageUnavailable("take calls of an integration's limit: its item moved back and forth")
+
+    def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
+        """Hold the whole fleet's calls until then; an earlier, longer pause stays. Raises `StorageUnavailable`.
+
+        One UpdateItem; two more where only one of the two numbers has to move, which each does under its own condition.
+        """
+        numbers = {"paused_until": until_ms, "tat": max(tat_ms, until_ms)}
+        together = " AND ".join(f"(attribute_not_exists({name}) OR {name} < :{name})" for name in numbers)
+        update = "SET " + ", ".join(f"{name} = :{name}" for name in numbers)
+        _, is_refused = self._moved(integration, update, together, numbers)
+        if is_refused:
+            for name, at_ms in numbers.items():
+                later = f"attribute_not_exists({name}) OR {name} < :{name}"
+                self._moved(integration, f"SET {name} = :{name}", later, {name: at_ms})
+
+    def _moved(self, integration: str, update: str, condition: str, given: Mapping[str, int]) -> tuple[int, bool]:
+        """Where `tat` is after one write to the control item (0: nowhere), and whether the write was refused."""
+        with aws.border("move an integration's limit or pause"):
             try:
-                self._client.update_item(
+                stored: Mapping[str, Any] = self._client.update_item(
                     TableName=self._control_table,
                     Key=_pk(f"I#{integration}"),
-                    UpdateExpression="SET paused_until = :until",
-                    ConditionExpression="attribute_not_exists(paused_until) OR paused_until < :until",
-                    ExpressionAttributeValues=items.values({"until": until_ms}),
-                )
+                    UpdateExpression=update,
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=items.values(given),
+                    ReturnValues="UPDATED_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )["Attributes"]
             except ClientError as exc:
                 if not aws.is_refused(exc):
                     raise
+                return int(_stored(exc).get("tat", {}).get("N", "0")), True
+        return int(stored.get("tat", {}).get("N", "0")), False
 
 
 def _pk(key: str) -> items.Item:
@@ -372,6 +419,7 @@ def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
                 name: ActionMark(ActionStatus(mark["s"]), mark.get("p", ""), _of(int, mark.get("h", 0)))
                 for name, mark in seen["actions"].items()
             },
+            slots={name: _of(int, at_ms) for name, at_ms in seen.get("slots", {}).items()},
         )
     except MalformedDecision as exc:
         raise MalformedDecision(f"ledger item {key}: {exc}") from exc
@@ -390,6 +438,14 @@ def integration_state(integration: str, stored: Mapping[str, Any]) -> Integratio
             extra={"integration": integration},
         )
         health = Health.HARD_DOWN
+    paused_until_ms, tat_ms, busy_from_ms = (
+        int(stored.get(name, {}).get("N", "0")) for name in ("paused_until", "tat", "busy_from")
+    )
     return IntegrationState(
-        integration, health, int(stored.get("paused_until", {}).get("N", "0")), **state_fields(integration, stored)
+        integration,
+        health,
+        paused_until_ms,
+        tat_ms=tat_ms,
+        busy_from_ms=busy_from_ms,
+        **state_fields(integration, stored),
     )

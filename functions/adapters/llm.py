@@ -201,4 +201,5 @@ def _unavailable_after(failure: Failure) -> NoReturn:
             reason = Reason.SERVER_ERROR
         case _:
             reason = Reason.REFUSED_REQUEST
-    raise ClassifierUnavailable(reason, failure.code)
+    stated_ms = failure.retry_after_ms if reason is Reason.RATE_LIMITED else None
+    raise ClassifierUnavailable(reason, failure.code, stated_ms)

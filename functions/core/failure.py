@@ -64,11 +64,14 @@ class StorageRefused(StorageUnavailable):
 
 
 class ClassifierUnavailable(HoldfastError):
-    """The LLM gave no usable answer in time. `code` is stable and bounded, for metrics."""
+    """The LLM gave no usable answer in time. `code` is stable and bounded, for metrics. `retry_after_ms` is a wait that
+    it asked for, already clamped.
+    """
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", retry_after_ms: int | None = None) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
         self.code = code
+        self.retry_after_ms = retry_after_ms
 
 
 class FailureClass(StrEnum):

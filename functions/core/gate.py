@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from functions.core.decision import Action, Mode, stricter
+from functions.core.limiter import AT_ONCE, Slot
 from functions.core.switches import USABLE_FOR_MS, SwitchView
 
 
@@ -51,11 +52,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Not now. `until_ms` is when to look again, None where a change releases it."""
+    """Not now. `until_ms` is when to look again, None where a change releases it.
+
+    `slot_ms`: from then on it may be sent without asking the limiter again; 0 where nothing is reserved.
+    """
 
     waiting_for: WaitingFor
     reason: str
     until_ms: int | None = None
+    slot_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class IntegrationState:
     `health` is the machine's word since `since_ms`. An operator's `override` lies over it until `override_until_ms`.
     While it is `hard_down` one call at a time, from `probe_at_ms` on, may find out whether the integration is back;
     `probe_ok` of them in a row have succeeded. What waited is released little by little from `ramp_from_ms` on.
+    `tat_ms` is the limiter's number (`functions.core.limiter`), `busy_from_ms` when it was over the last time.
     """
 
     integration: str
@@ -94,6 +100,8 @@ class IntegrationState:
     probe_at_ms: int = 0
     probe_ok: int = 0
     ramp_from_ms: int = 0
+    tat_ms: int = 0
+    busy_from_ms: int = 0
 
     def is_forced_at(self, now_ms: int) -> bool:
         """Whether an operator's word holds then. It ends by the clock, whether or not anybody has tidied it up."""
@@ -121,6 +129,7 @@ class GateView:
     right to it. `is_probe`: the call is to find out whether the integration is back; it passes every other check.
     `is_held_while_down`: the fallback matrix keeps actions of that kind from running while their integration is down,
     whatever else would let them through.
+    `slot` is the limiter's for this call.
     """
 
     now_ms: int
@@ -134,6 +143,7 @@ class GateView:
     is_replay: bool = False
     is_probe: bool = False
     is_held_while_down: bool = False
+    slot: Slot = AT_ONCE
 
 
 def check(action: Action, seen: GateView) -> Verdict:
@@ -151,7 +161,7 @@ def check(action: Action, seen: GateView) -> Verdict:
         return held_back
     if seen.call_ends_at_ms > seen.lease_until_ms:
         return Park(WaitingFor.TIME, "the call might outlast the lease", seen.now_ms)
-    return Send()
+    return _limited(action, seen) or Send()
 
 
 def _customer_visible(seen: GateView) -> Verdict | None:
@@ -205,3 +215,12 @@ def _integration(action: Action, seen: GateView) -> Park | None:
             WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms
         )
     return None
+
+
+def _limited(action: Action, seen: GateView) -> Park | None:
+    """Last, so that nothing is reserved for what would not be sent anyway."""
+    slot = seen.slot
+    if slot.at_ms <= seen.now_ms:
+        return None
+    reason = f"{action.integration} is at its rate"
+    return Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)

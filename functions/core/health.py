@@ -126,6 +126,7 @@ _OF_CLASSIFIER: Mapping[str, CallOutcome] = {
     "LLM_DECLINED": CallOutcome.OURS,
     "LLM_CUT_SHORT": CallOutcome.OURS,
     "LLM_NOT_CONFIGURED": CallOutcome.NOT_MADE,
+    "LIMITED": CallOutcome.NOT_MADE,
 }
 
 

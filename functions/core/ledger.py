@@ -94,7 +94,11 @@ class ActionMark:
 
 @dataclass(frozen=True, slots=True)
 class LedgerItem:
-    """One event's item. `actions` is keyed by the action's name within its decision."""
+    """One event's item. `actions` is keyed by the action's name within its decision.
+
+    `slots`: by integration, from when on its calls may be made without asking the limiter again; of a released event
+    only, which a claim takes with it.
+    """
 
     key: str
     status: LedgerStatus
@@ -106,6 +110,7 @@ class LedgerItem:
     payload_hash: str
     decision: Decision
     actions: Mapping[str, ActionMark] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 def ledger_key(event: Event, *, is_shadow: bool = False) -> str:

@@ -19,6 +19,7 @@ from functions.core.failure import Done, Failure
 from functions.core.gate import IntegrationState, Standing
 from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, Refused
+from functions.core.limiter import Full, Taken
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
 
@@ -60,7 +61,8 @@ class Ledger(Protocol):
         `seen_epoch_ms`.
 
         Keeps what an earlier claim stored (decision, marks, received_at, epoch) except after the repeat window; adds 1
-        to the generation. A claim that meets its own owner was answered before: `Claimed`.
+        to the generation; takes the slots of a released event off. A claim that meets its own owner was answered
+        before: `Claimed`.
         """
         ...
 
@@ -68,9 +70,12 @@ class Ledger(Protocol):
         """Store one action's mark. Raises `Fenced` unless still the owner of that generation."""
         ...
 
-    def release(self, key: str, owner: str, generation: int, ended_ms: int = 0) -> None:
+    def release(
+        self, key: str, owner: str, generation: int, ended_ms: int = 0, slots: Mapping[str, int] | None = None
+    ) -> None:
         """Give up a claim under which nothing was tried, as if its lease had ended at `ended_ms`: 0, or the end of the
-        lease that it took over, which whoever comes next must still reckon with. Raises `Fenced` like `mark`.
+        lease that it took over, which whoever comes next must still reckon with. `slots` of the limiter, by
+        integration, are kept for the next owner. Raises `Fenced` like `mark`.
         """
         ...
 
@@ -81,8 +86,18 @@ class Ledger(Protocol):
         """
         ...
 
-    def pause(self, integration: str, until_ms: int) -> None:
-        """Hold the whole fleet's calls to an integration until then; an earlier, longer pause stays."""
+    def take(self, integration: str, cost_ms: int, now_ms: int, until_ms: int, seen_tat_ms: int = 0) -> Taken | Full:
+        """Move the limiter's `tat` on by `cost_ms`, from now if it is over; `Full`, and nothing moved, if it is later
+        than both `now_ms` and `until_ms`. `seen_tat_ms`, where it was when it was read, saves a request.
+
+        An answer that was lost leaves `tat` moved: calls that nobody makes. Raises `StorageUnavailable`.
+        """
+        ...
+
+    def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
+        """Hold the whole fleet's calls to an integration until then, and move the limiter's `tat` to `tat_ms`, or to
+        the pause's end; an earlier pause or `tat` that is later stays.
+        """
         ...
 
 

@@ -88,7 +88,8 @@ class Row:
     """An unfinished action, or a dead or waiting event, and its history. Times are epoch milliseconds; 0 means never
     or none.
 
-    `not_before_ms` is the earliest send, `due_at_ms` when the sweeper looks next (0: never by itself).
+    `not_before_ms` is the earliest send, `due_at_ms` when the sweeper looks next (0: never by itself). `slot_ms` is the
+    limiter's slot for it, good for one claim.
     `action` is the one that was decided. At `hop` 1 and 2 another goes in its place (`functions.core.fallback`), of
     kind `hop_kind` and to be repeated as `hop_repeat`; `integration_id`, attempts and effect are those of the present
     way, `hops` says which were left and why.
@@ -149,6 +150,7 @@ class Row:
     hops: tuple[str, ...] = ()
     hop_kind: str = ""
     hop_repeat: str = ""
+    slot_ms: int = 0
     history: tuple[dict[str, Any], ...] = field(default=())
 
     @property
@@ -498,6 +500,7 @@ def claim(row: Row, now_ms: int, lease_until_ms: int, request_id: str) -> Change
         lease_until_ms=lease_until_ms,
         due_at_ms=lease_until_ms,
         waiting_for=WaitingFor.NOTHING,
+        slot_ms=0,  # whoever takes it over cannot know whether it was used
         # A replay is the operator's operation: what comes of it is found under the request id that was answered.
         request_id=row.request_id if row.status is Status.REPLAYED else request_id,
     )
@@ -782,7 +785,9 @@ def release(child: Row, parent_id: str, now_ms: int) -> Change:
     if not child.is_open or parent_id not in child.waits_for:
         raise IllegalTransition(f"{child.recovery_id} is {child.status} and does not wait for {parent_id}")
     left = tuple(waited for waited in child.waits_for if waited != parent_id)
-    due = {} if left else {"not_before_ms": now_ms, "due_at_ms": now_ms, "waiting_for": WaitingFor.NOTHING}
+    at_ms = max(now_ms, child.slot_ms)
+    waiting_for = WaitingFor.LIMITER if at_ms > now_ms else WaitingFor.NOTHING
+    due = {} if left else {"not_before_ms": at_ms, "due_at_ms": at_ms, "waiting_for": waiting_for}
     return Change(_next(child, now_ms, "a required action is done", waits_for=left, **due), child)
 
 
@@ -833,6 +838,7 @@ def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, j
         due_at_ms=now_ms + int(REHINT_SECONDS * 1000 * scale),
         expires_at_ms=max(row.expires_at_ms, replay_expires_at(row)),
         waiting_for=WaitingFor.NOTHING,
+        slot_ms=0,  # no sweeper paces it
     )
     return Change(after, row, (audit_of(AuditType.REPLAYED, Severity.WARNING, row, after, actor=actor, reason=reason),))
 

@@ -7,7 +7,7 @@ asked for.
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -17,8 +17,9 @@ from functions.core.failure import Failure
 
 SHORTEST_STATED_WAIT_MS = 1_000
 LONGEST_STATED_WAIT_MS = 6 * 3600 * 1000
-_EPOCH_SECONDS_FROM = 1_000_000_000  # a reset header above this is a point in time, not a number of seconds
+_EPOCH_SECONDS_FROM = 1_000_000_000  # a number above this is a point in time, not one of seconds: that were 31 years
 _EPOCH_MILLISECONDS_FROM = 1_000_000_000_000
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?\Z")  # float() would read other scripts' digits, underscores, "nan", "1e9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,9 @@ def is_exhausted(policy: RetryPolicy, attempts_made: int, first_attempt_at_ms: i
 def parse_retry_after(value: str, now_ms: int) -> int | None:
     """The wait a `Retry-After` header asks for, in ms, clamped to 1 s … 6 h; None if it says nothing usable.
 
-    Seconds (whole or with a fraction) or an HTTP date (RFC 9110 §10.2.3).
+    Seconds or an HTTP date (RFC 9110 §10.2.3), and what else is met: fractions, times since the epoch.
     """
-    text = value.strip()[:64]
-    number = _number(text)
-    if number is not None:
-        return _clamped(number * 1000)
-    at_ms = _date_ms(text)
-    return None if at_ms is None else _clamped(at_ms - now_ms)
+    return parse_rate_limit_reset(value, now_ms)
 
 
 def parse_rate_limit_reset(value: str, now_ms: int) -> int | None:
@@ -78,11 +74,7 @@ def parse_rate_limit_reset(value: str, now_ms: int) -> int | None:
 
 
 def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return float(text) if _NUMBER.match(text) else None
 
 
 def _date_ms(text: str) -> float | None:

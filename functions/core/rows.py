@@ -88,6 +88,7 @@ def stand_in_row(parent: Row, now_ms: int) -> Row | None:
         hops=(),
         hop_kind="",
         hop_repeat="",
+        slot_ms=0,
         effect=Effect.NONE,
         failure_class="",
         failure_code="",

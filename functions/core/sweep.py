@@ -19,6 +19,7 @@ from functions.core.event import SPILL
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import PROBE_GAP_MS, PROBES_NEEDED, release_share
 from functions.core.integration import INTAKE
+from functions.core.limiter import Limit, holds, paced
 from functions.core.recovery import POLL_SECONDS, REHINT_SECONDS, Row, Status
 from functions.core.switches import SwitchView
 
@@ -30,8 +31,9 @@ SHORTEST_REHINT_SECONDS = 10  # a queue needs that long to deliver, however much
 OVERDUE_AFTER_REHINTS = 10  # woken that often without a trace: no worker gets anywhere with it
 PER_TICK = 500
 PER_INTEGRATION = 100  # what two slow workers get through before the first of them would be woken again
-READ_AHEAD = 3 * PER_INTEGRATION  # rows read to choose from, so that priority and tenants' turns mean something
 PROBE_READ = 50  # rows read to find one that may be a probe; those that are too late end on the way
+PER_LIMITED = PER_TICK // 2  # of an integration whose rows have slots of the limiter: they are not woken for nothing
+READ_AHEAD = 3  # times as many rows are read to choose from, so that priority and tenants' turns mean something
 DRAIN_SHARE = 0.5  # of a tick's time, for the spill at most: due rows come after it and have the rest
 DRAIN_PAGE = 1_000  # as many names as S3 lists at once
 DRAIN_CHUNK = 32  # objects sent on before looking how it goes, the oldest first
@@ -100,11 +102,45 @@ def probe_gap_ms(scale: float) -> int:
     return max(1_000, int(2 * PROBE_GAP_MS * scale))
 
 
-def release_cap(state: IntegrationState, now_ms: int, scale: float) -> int:
-    """How many rows of the integration a tick may wake: fewer for a while after an outage, so that what waited does not
-    become the next one.
+def release_cap(state: IntegrationState, now_ms: int, scale: float, most: int = PER_INTEGRATION) -> int:
+    """How many rows of the integration a tick may wake, of `most` otherwise: fewer for a while after an outage, so that
+    what waited does not become the next one.
     """
-    return max(1, int(PER_INTEGRATION * release_share(state, now_ms, scale)))
+    return max(1, int(most * release_share(state, now_ms, scale)))
+
+
+def most_woken(limit: Limit | None, woken: int, scale: float) -> int:
+    """How many of an integration's rows a tick wakes at most, after `woken` of others: of a limited one as many as have
+    slots until the next tick, if that is more.
+    """
+    most = (
+        PER_INTEGRATION if limit is None else max(PER_INTEGRATION, min(PER_LIMITED, horizon_ms(scale) // limit.cost_ms))
+    )
+    return min(most, PER_TICK - woken)
+
+
+Woken = Sequence[tuple[Row, int]]
+"""Rows, each with when it is to be woken."""
+
+
+def at_the_rate(woken: Woken, state: IntegrationState, limit: Limit, now_ms: int, scale: float) -> tuple[Woken, Woken]:
+    """Those of a limited integration that hold slots, and those that will ask for one.
+
+    Who holds one is woken one after the other, as many as that is until the next tick: a slot may have come and gone
+    between two ticks, or in an outage, and what is late must not come as a herd.
+    """
+    holding = [pair for pair in woken if _holds_slot(pair[0], state, limit, now_ms, scale)]
+    holding.sort(key=lambda pair: (pair[1], pair[0].slot_ms))
+    names = {row.recovery_id for row, _ in holding}
+    times = paced([at_ms for _, at_ms in holding], limit)
+    last_ms = now_ms + horizon_ms(scale) - limit.cost_ms  # the next tick begins with its own
+    fitting = [at_ms for at_ms in times if at_ms <= last_ms] or times[:1]
+    in_turn = [(row, at_ms) for (row, _), at_ms in zip(holding, fitting, strict=False)]
+    return in_turn, [pair for pair in woken if pair[0].recovery_id not in names]
+
+
+def _holds_slot(row: Row, state: IntegrationState, limit: Limit, now_ms: int, scale: float) -> bool:
+    return row.slot_ms > 0 and holds(row.slot_ms, state, limit, now_ms, scale, is_paced=True)
 
 
 @dataclass(frozen=True, slots=True)

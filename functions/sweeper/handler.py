@@ -4,7 +4,7 @@ integration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,9 @@ from functions.core import fallback, sweep
 from functions.core.clock import Clock, Ids
 from functions.core.failure import VersionConflict
 from functions.core.gate import IntegrationState
-from functions.core.integration import INTAKE
+from functions.core.health import rate_factor
+from functions.core.integration import INTAKE, Rate
+from functions.core.limiter import Limit
 from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Recovery, Spill, Switches
 from functions.core.recovery import POLL_SECONDS, Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
@@ -24,6 +26,7 @@ from functions.sweeper.drain import AtOnce, Drain, in_threads
 from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
+_LEAVING_READ = sweep.READ_AHEAD * sweep.PER_INTEGRATION
 HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
 
 Handler = Callable[[dict[str, Any], object], dict[str, int]]
@@ -62,8 +65,10 @@ def build(
     metrics: Metrics,
     at_once: AtOnce = in_threads,
     fallbacks: fallback.Matrix | None = None,
+    rates: Mapping[str, Rate] | None = None,
 ) -> Handler:
-    """The handler of one tick. `integrations` are those of the catalog; `intake` is added.
+    """The handler of one tick. `integrations` are those of the catalog; `intake` is added; `rates` are those of the
+    limited ones.
 
     The spill comes first and has a share of the time, so that neither it nor the rows can take it all. Answers how many
     messages of it were sent, how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what
@@ -98,6 +103,7 @@ def build(
                     metrics=metrics,
                     tally=tally,
                     fallbacks=fallback.Matrix() if fallbacks is None else fallbacks,
+                    rate=(rates or {}).get(integration),
                 )
                 try:
                     duty.run()
@@ -130,13 +136,12 @@ class _Duty:
     metrics: Metrics
     tally: _Tally
     fallbacks: fallback.Matrix
+    rate: Rate | None
 
     def run(self) -> None:
         now_ms = self.clock.now_ms()
         name, horizon = self.state.integration, sweep.horizon_ms(self.scale)
-        released = sweep.release_cap(self.state, now_ms, self.scale)
-        cap = min(released, sweep.PER_TICK - self.tally.woken)
-        if cap <= 0 or now_ms >= self.deadline_ms:
+        if self.tally.woken >= sweep.PER_TICK or now_ms >= self.deadline_ms:
             self._count("integrations_not_reached")
             return
         general = view(self.snapshot, flow="", source="", tenant="", now_ms=now_ms)
@@ -148,10 +153,22 @@ class _Duty:
             if probe_ms is not None:
                 self._probe(now_ms + horizon, probe_ms)
             if parked == "hard_down" and fallback.lets_leave(self.fallbacks, name):
-                self._let_leave(now_ms, horizon, cap)
+                self._let_leave(now_ms, horizon, min(sweep.PER_INTEGRATION, sweep.PER_TICK - self.tally.woken))
             return
-        over = "rows_over_ramp" if released < sweep.PER_INTEGRATION else "rows_over_cap"
-        self._wake(self._looked(self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD)), cap, over)
+        limit = (
+            None
+            if self.rate is None
+            else Limit.of(self.rate, general.limit(name) * rate_factor(self.state, now_ms), self.scale)
+        )
+        most = sweep.most_woken(limit, self.tally.woken, self.scale)
+        cap = sweep.release_cap(self.state, now_ms, self.scale, most)
+        over = "rows_over_ramp" if cap < most else "rows_over_cap"
+        woken: sweep.Woken = self._looked(self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD * most))
+        if limit is not None:
+            holding, asking = sweep.at_the_rate(woken, self.state, limit, now_ms, self.scale)
+            self._wake(holding, cap, over)
+            woken, cap = asking, max(0, cap - len(holding))
+        self._wake(woken, cap, over)
 
     def _looked(self, rows: list[Row]) -> list[tuple[Row, int]]:
         """Those that are to be woken, each with when; what the others need is done here."""
@@ -192,13 +209,13 @@ class _Duty:
         The others wait. Where there are more of them than a tick reads, they make room for what is due after them.
         """
         leaving: list[tuple[Row, int]] = []
-        rows = self.recovery.due(self.state.integration, now_ms + horizon, sweep.READ_AHEAD)
+        rows = self.recovery.due(self.state.integration, now_ms + horizon, _LEAVING_READ)
         for row in rows:
             look = sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale)
             kind = "" if row.action is None else row.action.kind
             if isinstance(look, sweep.Wake) and fallback.may_leave(self.fallbacks, kind, row.event_name, row.effect):
                 leaving.append((row, max(now_ms, row.not_before_ms)))
-            elif isinstance(look, sweep.Wake) and len(rows) >= sweep.READ_AHEAD:
+            elif isinstance(look, sweep.Wake) and len(rows) >= _LEAVING_READ:
                 later_ms = now_ms + int(POLL_SECONDS * 1000 * self.scale)
                 self._commit(put_off(row, max(later_ms, row.due_at_ms)), "rows_put_off")
             if self.clock.now_ms() >= self.deadline_ms:
@@ -208,7 +225,7 @@ class _Duty:
     def _switches(self, row: Row, now_ms: int) -> SwitchView:
         return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
 
-    def _wake(self, woken: list[tuple[Row, int]], cap: int, over: str = "rows_over_cap") -> None:
+    def _wake(self, woken: sweep.Woken, cap: int, over: str = "rows_over_cap") -> None:
         """Commit, then send: a hint that is lost in between is made up for when the row is due again."""
         times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
         chosen = sweep.order_fairly((row for row, _ in woken), cap)

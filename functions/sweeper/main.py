@@ -21,11 +21,13 @@ _clock, _ids = SystemClock(), SystemIds()
 _dynamodb, _sqs = aws.dynamodb_client(), aws.sqs_client()
 _s3 = aws.s3_client(read_seconds=2.0)  # a tick waits for it, and what it fetches is seldom over a megabyte
 _metrics = metrics("sweeper", _settings.stage)
+_integrations = load().integrations
 
 handler = build(
     _settings,
     # What no action is sent to has no rows.
-    integrations=[name for name, integration in load().integrations.items() if integration.kinds],
+    integrations=[name for name, integration in _integrations.items() if integration.kinds],
+    rates={name: integration.rate for name, integration in _integrations.items() if integration.rate is not None},
     fallbacks=load().fallbacks,
     ledger=DynamoLedger(_dynamodb, _ids, control_table=_settings.control_table),
     recovery=DynamoRecovery(

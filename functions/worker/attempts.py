@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from functions.core.attempt import (
@@ -41,10 +41,12 @@ from functions.core.gate import (
     WaitingFor,
     check,
 )
-from functions.core.health import CallOutcome, may_be_probe, outcome_of
+from functions.core.health import CallOutcome, may_be_probe, outcome_of, rate_factor
 from functions.core.integration import Integration, KindRules
+from functions.core.limiter import AT_ONCE, Slot, after_pause
 from functions.core.ports import Absent, Call, Provider, SettingState
 from functions.core.switches import FRESH_FOR_MS, Snapshot, view
+from functions.worker.leases import Demand, Lease, Leases
 from functions.worker.ports import Budget, Ports
 from functions.worker.probes import Probe, Probes
 from functions.worker.tally import Tally
@@ -56,7 +58,9 @@ SWITCHES_MAX_AGE_MS = 30_000  # for everything that no customer sees
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """Whose action it is and what was in force when it was decided."""
+    """Whose action it is and what was in force when it was decided. `lease`: what it may call of limited integrations;
+    what is missing is asked for when it is needed.
+    """
 
     tenant: str
     source: str
@@ -67,6 +71,7 @@ class Whose:
     request_id: str
     traceparent: str
     is_replay: bool = False
+    lease: Lease = field(default_factory=Lease, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,12 @@ class Attempts:
     """
 
     def __init__(
-        self, ports: Ports, time_scale: float, budget: Budget, states: MutableMapping[str, IntegrationState]
+        self,
+        ports: Ports,
+        time_scale: float,
+        budget: Budget,
+        states: MutableMapping[str, IntegrationState],
+        leases: Leases,
     ) -> None:
         self._ports = ports
         self._scale = time_scale
@@ -129,6 +139,7 @@ class Attempts:
         self.tally = Tally(ports, time_scale)
         self.probes = Probes(ports, time_scale, states)
         self._probing: dict[str, Probe] = {}  # by action id
+        self.leases = leases
 
     def fits(self, action: Action) -> bool:
         """Whether an attempt, with a read or lookup before the send, can still end in this invocation."""
@@ -140,8 +151,50 @@ class Attempts:
         """The control items as this invocation knows them, by integration."""
         return self._states
 
-    async def gate(self, action: Action, whose: Whose, lease_until_ms: int) -> Verdict:
-        """Ask the one gate, with everything read that has to be fresh."""
+    def calls(self, action: Action, history: History, *, verify_only: bool = False) -> int:
+        """How many calls an attempt makes, reads and lookups before the send included: a provider counts those too."""
+        now_ms = self._ports.clock.now_ms()
+        match LookUp(only=True) if verify_only else next_step(self._rules(action), history, now_ms, self._scale):
+            case WaitUntil() | AskPerson():
+                return 0
+            case LookUp(only=False) | ReadFirst():
+                return 2
+            case _:
+                return 1
+
+    async def demand(
+        self, action: Action, whose: Whose, history: History, lease_until_ms: int, *, verify_only: bool = False
+    ) -> Demand:
+        """The calls to ask the limiter for: none where the gate will most likely hold the action back; one for a
+        suppressed action, which what stands in for it will need.
+        """
+        seen = self._seen(action, whose, lease_until_ms, await self.switches(), Standing.ALLOWED, AT_ONCE)
+        likely = check(action, replace(seen, switches=replace(seen.switches, age_ms=0)))
+        calls = self.calls(action, history, verify_only=verify_only)
+        if isinstance(likely, Park | Expire):
+            calls = 0
+        elif isinstance(likely, Suppress):
+            calls = 1
+        return Demand(action.integration, calls, self._factor(seen, action.integration))
+
+    async def gate(self, action: Action, whose: Whose, lease_until_ms: int, *, is_limited: bool = False) -> Verdict:
+        """Ask the one gate, with everything read that has to be fresh; `is_limited`: with the slot of the next call."""
+        lease, name = whose.lease, action.integration
+        slot = lease.next(name) if is_limited else None
+        verdict = await self._verdict(action, whose, lease_until_ms, slot or AT_ONCE)
+        if isinstance(verdict, Send) and is_limited and slot is None and self._integration(action).rate is not None:
+            seen = self._seen(action, whose, lease_until_ms, await self.switches(), Standing.ALLOWED, AT_ONCE)
+            factor = self._factor(seen, name)
+            if factor > 0:  # else it was switched off in between, and parks
+                await self.leases.another(lease, Demand(name, 1, factor))
+            verdict = await self._verdict(action, whose, lease_until_ms, lease.next(name) or AT_ONCE)
+        return verdict
+
+    def _factor(self, seen: GateView, integration: str) -> float:
+        """Of the integration's rate: what the operator's switch leaves of it, and what its health does."""
+        return seen.switches.limit(integration) * rate_factor(seen.integration, seen.now_ms)
+
+    async def _verdict(self, action: Action, whose: Whose, lease_until_ms: int, slot: Slot) -> Verdict:
         ports = self._ports
         is_held = is_held_while_down(ports.fallbacks, action.kind)
         if is_held:
@@ -152,22 +205,31 @@ class Attempts:
             standing = await self._standing(whose.tenant, action.recipient)
         else:
             snapshot = await self.switches()
-        now_ms = ports.clock.now_ms()
-        return check(
-            action,
-            GateView(
-                now_ms=now_ms,
-                decision_mode=whose.decision_mode,
-                switches=view(snapshot, flow=whose.flow, source=whose.source, tenant=whose.tenant, now_ms=now_ms),
-                integration=self._states.get(action.integration, IntegrationState(action.integration)),
-                standing=standing,
-                expires_at_ms=whose.expires_at_ms,
-                call_ends_at_ms=now_ms + int(self._integration(action).deadline_seconds * 1000),
-                lease_until_ms=lease_until_ms,
-                is_replay=whose.is_replay,
-                is_probe=self._may_probe(action),
-                is_held_while_down=is_held,
-            ),
+        return check(action, self._seen(action, whose, lease_until_ms, snapshot, standing, slot))
+
+    def _seen(
+        self,
+        action: Action,
+        whose: Whose,
+        lease_until_ms: int,
+        snapshot: Snapshot | None,
+        standing: Standing,
+        slot: Slot,
+    ) -> GateView:
+        now_ms = self._ports.clock.now_ms()
+        return GateView(
+            now_ms=now_ms,
+            decision_mode=whose.decision_mode,
+            switches=view(snapshot, flow=whose.flow, source=whose.source, tenant=whose.tenant, now_ms=now_ms),
+            integration=self._states.get(action.integration, IntegrationState(action.integration)),
+            standing=standing,
+            expires_at_ms=whose.expires_at_ms,
+            call_ends_at_ms=now_ms + int(self._integration(action).deadline_seconds * 1000),
+            lease_until_ms=lease_until_ms,
+            is_replay=whose.is_replay,
+            slot=slot,
+            is_probe=self._may_probe(action),
+            is_held_while_down=is_held_while_down(self._ports.fallbacks, action.kind),
         )
 
     def _may_probe(self, action: Action) -> bool:
@@ -287,7 +349,7 @@ class Attempts:
         return await self._send(action, whose, provider, lease_until_ms, was_absent=was_absent)
 
     async def _held(self, action: Action, whose: Whose, lease_until_ms: int) -> Held | None:
-        verdict = await self.gate(action, whose, lease_until_ms)
+        verdict = await self.gate(action, whose, lease_until_ms, is_limited=True)
         return None if isinstance(verdict, Send) else Held(verdict)
 
     async def _send(
@@ -387,6 +449,7 @@ class Attempts:
         seconds = min(self._integration(action).deadline_seconds, self._budget.left_ms() / 1000)
         if seconds <= 0:
             return failure_of_network(NetworkCause.NOT_STARTED, "no time was left to start the call")
+        whose.lease.use(action.integration)
         ends_at_ms = self._ports.clock.now_ms() + int(seconds * 1000)
         about = Call(whose.request_id, whose.traceparent, ends_at_ms, tenant=whose.tenant)
         try:
@@ -419,17 +482,25 @@ class Attempts:
         if result.failure_class is not FailureClass.RATE_LIMITED:
             return
         ports.meter.count("rate_limited", integration=action.integration)
-        if result.retry_after_ms is None:
-            return
-        until_ms = ports.clock.now_ms() + result.retry_after_ms
-        known = self._states.get(action.integration, IntegrationState(action.integration))
-        self._states[action.integration] = replace(known, paused_until_ms=until_ms)
+        if result.retry_after_ms is not None:
+            await self.pause(action.integration, result.retry_after_ms)
+
+    async def pause(self, integration: str, wait_ms: int) -> None:
+        """Hold the whole fleet's calls to an integration for so long, and let them follow at the rate then."""
+        ports = self._ports
+        until_ms = ports.clock.now_ms() + wait_ms
+        known = ports.integrations.get(integration)
+        tat_ms = after_pause(known.rate if known else None, until_ms, self._scale)
+        seen = self._states.get(integration, IntegrationState(integration))
+        self._states[integration] = replace(
+            seen, paused_until_ms=max(seen.paused_until_ms, until_ms), tat_ms=max(seen.tat_ms, tat_ms)
+        )
         try:
-            await ports.io(ports.ledger.pause, action.integration, until_ms)
+            await ports.io(ports.ledger.pause, integration, until_ms, tat_ms)
         except StorageUnavailable:
             ports.log.exception(
                 "the provider's pause holds this batch only: it could not be stored",
-                extra={"integration": action.integration},
+                extra={"integration": integration},
             )
 
     async def _standing(self, tenant: str, recipient: str) -> Standing:

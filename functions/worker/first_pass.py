@@ -46,6 +46,7 @@ from functions.core.ledger import (
     is_past_window,
     ledger_key,
 )
+from functions.core.limiter import VISIBLE_WAIT_MS
 from functions.core.ports import Settlement
 from functions.core.recovery import (
     PAYLOAD_MISMATCH,
@@ -71,6 +72,7 @@ from functions.core.switches import LLM, Snapshot, SwitchView, view
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
 from functions.worker.hops import Hops
+from functions.worker.leases import Demand, Lease
 from functions.worker.ports import Budget, Ports
 
 LLM_DEADLINE_SECONDS = 2.5
@@ -110,7 +112,8 @@ class Admitted:
     """An event that may be processed, with the mode in force for it.
 
     `claim` names the envelope in the bucket that ingress stored because it is large; empty for any other event.
-    Without `is_whole` the event has no body yet: most of what can become of it needs none.
+    Without `is_whole` the event has no body yet: most of what can become of it needs none. `may_wait`: its message may
+    wait in its queue for a slot of the limiter; else rows do.
     """
 
     event: Event
@@ -120,6 +123,7 @@ class Admitted:
     real_key: str
     claim: str = ""
     is_whole: bool = True
+    may_wait: bool = False
 
     @property
     def is_shadow(self) -> bool:
@@ -194,6 +198,9 @@ class FirstPass:
             case TakeOver(item):
                 if admitted.switches.mode is Mode.HOLD:
                     return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
+                slot_ms = max(item.slots.values(), default=0)
+                if admitted.may_wait and now_ms < slot_ms <= now_ms + VISIBLE_WAIT_MS:
+                    return Later(_seconds_until(slot_ms, now_ms), "its slot has not come")
                 # A claim that was released untouched ended at 0: nothing of it can have been sent.
                 return await self._claim(admitted, item.decision, None, old_lease_ms=item.lease_until_ms or None)
 
@@ -223,7 +230,7 @@ class FirstPass:
         asks_llm = may_ask and (asking.asks or self._attempts.probes.is_free(LLM))
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
-        verdict = await self._classify(prepared, event.tenant) if asks_llm else None
+        verdict = await self._classify(prepared, event.tenant, admitted.switches.limit(LLM)) if asks_llm else None
         if not asking.decides:  # whatever it said: while it is not well no decision replies (002.28)
             verdict = ClassifierUnavailable(health.name, f"the LLM is {health.value}")
             self._ports.meter.count("fallback_taken", integration=LLM, reason=asking.row)
@@ -238,7 +245,7 @@ class FirstPass:
         whole = await self.read(admitted.claim)
         return flow.prepare(ClaimCheck(admitted.event, admitted.claim).redeemed(whole))
 
-    async def _classify(self, prepared: Prepared, tenant: str) -> Classification | ClassifierUnavailable:
+    async def _classify(self, prepared: Prepared, tenant: str, factor: float) -> Classification | ClassifierUnavailable:
         """What the LLM says. While it is down, one event at a time finds out whether it still is; the others go on."""
         probes, probe = self._attempts.probes, None
         if probes.is_needed(LLM):
@@ -246,7 +253,7 @@ class FirstPass:
             if probe is None:
                 self._ports.meter.count("classifier_unavailable", reason="HARD_DOWN")
                 return ClassifierUnavailable("HARD_DOWN", "the LLM is down")
-        verdict = await self._asked(prepared)
+        verdict = await self._asked(prepared, factor)
         outcome = CallOutcome.OK
         if isinstance(verdict, ClassifierUnavailable):
             outcome = outcome_of_classifier(verdict.code)
@@ -256,8 +263,12 @@ class FirstPass:
             await probes.record(probe)
         return verdict
 
-    async def _asked(self, prepared: Prepared) -> Classification | ClassifierUnavailable:
+    async def _asked(self, prepared: Prepared, factor: float) -> Classification | ClassifierUnavailable:
+        """What it says in time. At its rate it counts as one that cannot answer in time: nothing waits for it."""
         meter, clock = self._ports.meter, self._ports.clock
+        if not await self._attempts.leases.may_call(LLM, factor):
+            meter.count("classifier_unavailable", reason="LIMITED")
+            return ClassifierUnavailable("LIMITED", "it is at its rate")
         started_ms = clock.now_ms()
         try:
             async with asyncio.timeout(LLM_DEADLINE_SECONDS):
@@ -269,6 +280,8 @@ class FirstPass:
             return ClassifierUnavailable("DEADLINE", f"no answer within {LLM_DEADLINE_SECONDS} s")
         except ClassifierUnavailable as unavailable:
             meter.count("classifier_unavailable", reason=unavailable.code)
+            if unavailable.retry_after_ms is not None:
+                await self._attempts.pause(LLM, unavailable.retry_after_ms)
             return unavailable
         except Exception:  # a defect of the adapter must not keep the event from being routed
             meter.count("classifier_unavailable", reason="ADAPTER_DEFECT")
@@ -318,7 +331,9 @@ class FirstPass:
             )
         if admitted.is_shadow:
             return await self._settle_shadow(admitted, item)
-        result = await self._act(admitted, item, old_lease_ms)
+        is_next = admitted.item is not None and item.generation == admitted.item.generation + 1
+        slots = admitted.item.slots if admitted.item is not None and is_next else {}
+        result = await self._act(admitted, item, old_lease_ms, slots)
         if isinstance(result, Settled) and (is_past_window(item.epoch_ms, event) or is_overtaken(item, event)):
             return Later(1, "another, equal event was finished first")
         return result
@@ -338,27 +353,40 @@ class FirstPass:
 
     # ---------------------------------------------------------------------------------------------------------- acting
 
-    async def _act(self, admitted: Admitted, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
+    async def _act(
+        self, admitted: Admitted, item: LedgerItem, old_lease_ms: int | None, slots: Mapping[str, int]
+    ) -> EventResult:
         event = admitted.event
         decision = decided(item, event)
         work = _Work(self._ports, self._attempts, self._hops, self._scale, event, item, decision, old_lease_ms)
+        patience_ms = VISIBLE_WAIT_MS if admitted.may_wait else 0
+        demands = await work.demands(patience_ms)
+        if not self._attempts.leases.is_burst(demands):
+            patience_ms = 0  # its calls cannot be made together: each waits for itself
+            demands = await work.demands(patience_ms)
+        work.lease = await self._attempts.leases.take(admitted.real_key, demands, slots)
+        slot, now_ms = work.lease.ready(), self._ports.clock.now_ms()
+        if now_ms < slot.at_ms <= now_ms + patience_ms:
+            later = Later(_seconds_until(slot.at_ms, now_ms), "its calls have their turn then")
+            return await self._give_back(item, old_lease_ms, work.lease, later)
         for action in decision.actions:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
-                return await self._give_back(item, old_lease_ms)
+                later = Later(1, "no time was left to act on it")
+                return await self._give_back(item, old_lease_ms, work.lease, later)
             await work.carry_out(action)
         return await self._settle(admitted, item, work)
 
-    async def _give_back(self, item: LedgerItem, old_lease_ms: int | None) -> EventResult:
-        """Claimed, untouched, and no time left: whoever comes next need not wait for our lease.
+    async def _give_back(self, item: LedgerItem, old_lease_ms: int | None, lease: Lease, later: Later) -> EventResult:
+        """Claimed and untouched: whoever comes next need not wait for our lease, and has our slots.
 
         After a takeover the end of the lease before ours stays on record: until then its owner may have sent.
         """
-        ended_ms = old_lease_ms or 0
+        release, ended_ms = self._ports.ledger.release, old_lease_ms or 0
         try:
-            await self._ports.io(self._ports.ledger.release, item.key, item.owner, item.generation, ended_ms)
+            await self._ports.io(release, item.key, item.owner, item.generation, ended_ms, lease.kept())
         except Fenced:
             return Later(1, "another worker took it over")
-        return Later(1, "no time was left to act on it")
+        return later
 
     async def _settle(self, admitted: Admitted, item: LedgerItem, work: _Work) -> EventResult:
         ports, event = self._ports, admitted.event
@@ -519,6 +547,7 @@ class _Work:
         self._decision = decision
         self._old_lease_ms = old_lease_ms
         self._rows: dict[str, Change] = {}
+        self.lease = Lease()
         self.marks: dict[str, ActionMark] = dict(item.actions)
         self.audit: list[AuditEvent] = []  # beside that of the rows
         self.is_started = False
@@ -533,6 +562,19 @@ class _Work:
             replace(change, after=replace(change.after, children=tuple(children.get(change.after.recovery_id, ()))))
             for change in self._rows.values()
         ]
+
+    async def demands(self, patience_ms: int) -> list[Demand]:
+        """The calls that its actions would make, by integration: now, or as rows where they will wait for longer."""
+        demands: dict[str, Demand] = {}
+        for action in self._decision.actions:
+            if not action.instead_of:
+                current = self._hops.action_at(action, self._hop(action.name))
+                is_row = self._attempts.leases.wait_ms(current.integration) > patience_ms
+                history, until_ms = self._history(current, is_row=is_row), self._item_lease_ms()
+                one = await self._attempts.demand(current, self._whose(action), history, until_ms)
+                known = demands.get(one.integration)
+                demands[one.integration] = replace(one, calls=one.calls + (known.calls if known else 0))
+        return list(demands.values())
 
     def needs_call(self, action: Action) -> bool:
         """Whether anything of it would be sent now."""
@@ -551,7 +593,7 @@ class _Work:
             return
         parents = self._unfinished_parents(action)
         if parents:
-            blocked = replace(blank, waits_for=tuple(parents))
+            blocked = replace(blank, waits_for=tuple(parents), slot_ms=self._set_aside(current))
             self._row(
                 action, parked_first(blocked, WaitingFor.PARENT, "a required action is not done", blank.expires_at_ms)
             )
@@ -573,6 +615,8 @@ class _Work:
             self._item_lease_ms(),
             before_blind=lambda: self._mark_trying(action),
         )
+        if isinstance(attempt, Held) and isinstance(attempt.verdict, Park):
+            blank = replace(blank, slot_ms=self._set_aside(current))
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Suppress) and blank.stand_in is not None:
             # Before anything stands in for it: whoever takes over must not weigh it again.
             await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
@@ -699,6 +743,11 @@ class _Work:
             blank, WaitingFor.HEALTH, "it is done once its integration is well", due_ms
         )
 
+    def _set_aside(self, action: Action) -> int:
+        """The slot that the action's row keeps, if it has one for all that the row will call."""
+        calls = self._attempts.calls(action, self._history(action, is_row=True))
+        return self.lease.set_aside(action.integration, calls, self._ports.clock.now_ms())
+
     def _conclude(self, action: Action, attempt: object, blank: Row) -> None:
         match attempt:
             case Tried(Failure() as failure, was_sent, was_absent, credential_version, is_probe):
@@ -713,7 +762,7 @@ class _Work:
             case Unknown(detail):
                 self._row(action, unknown_first(blank, detail))
             case Held(Park(waiting_for, reason, until_ms)):
-                due_ms = max(until_ms or 0, blank.created_at_ms)
+                due_ms = max(until_ms or 0, blank.created_at_ms, blank.slot_ms)
                 self._row(action, parked_first(blank, waiting_for, reason, due_ms))
             case Held(Suppress(reason)):
                 self._ports.meter.count("actions_suppressed", integration=action.integration)
@@ -769,10 +818,12 @@ class _Work:
             if self._status(name) not in (ActionStatus.DONE, ActionStatus.SUPERSEDED)
         ]
 
-    def _history(self, action: Action) -> History:
-        """After a takeover everything may have been sent but what the old owner would have marked first."""
-        if self._old_lease_ms is None:
-            return History()
+    def _history(self, action: Action, *, is_row: bool = False) -> History:
+        """After a takeover everything may have been sent but what the old owner would have marked first. `is_row`: as
+        whoever tries its row will see it.
+        """
+        if not self._old_lease_ms:  # nobody had it, or whoever did gave it back untouched
+            return History(had_lease=is_row)
         was_marked = self._item.actions.get(action.name, ActionMark(ActionStatus.TODO)).status is ActionStatus.TRYING
         return History(
             had_lease=True,
@@ -800,6 +851,7 @@ class _Work:
             expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
             request_id=event.request_id,
             traceparent=event.traceparent,
+            lease=self.lease,
         )
 
     def _item_lease_ms(self) -> int:

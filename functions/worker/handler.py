@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from functions.core.event import ClaimCheck, Event, read_message
 from functions.core.failure import Fenced, MalformedDecision, MalformedEnvelope, StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.ledger import LedgerItem
+from functions.core.limiter import PATIENT_RECEIVES
 from functions.core.ports import BatchView, Hint
 from functions.worker.attempts import SWITCHES_MAX_AGE_MS, Attempts
 from functions.worker.first_pass import Admitted, EventResult, FirstPass, Later, lease_until
+from functions.worker.leases import Leases
 from functions.worker.ports import Budget, Ports
 from functions.worker.recovery_pass import HintResult, RecoveryPass
 from functions.worker.settings import WorkerSettings
@@ -48,6 +50,7 @@ def build(
     flush: Callable[[], None] = lambda: None,
 ) -> Handler:
     """The Lambda handler. `run` drives an invocation's coroutine to its end; `flush` writes its counts."""
+    shares: dict[str, int] = {}  # the limiter's numbers of this environment, for when nobody else's can be asked
 
     def handle(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         started_ms = ports.clock.now_ms()
@@ -57,7 +60,7 @@ def build(
             lease_until_ms=lease_until(started_ms, settings.timeout_seconds),
         )
         try:
-            return run(_Batch(settings, ports, budget).process(_records(event)))
+            return run(_Batch(settings, ports, budget, shares).process(_records(event)))
         finally:
             flush()
 
@@ -80,11 +83,13 @@ def _records(event: dict[str, Any]) -> list[Record]:
 class _Batch:
     """One invocation's records."""
 
-    def __init__(self, settings: WorkerSettings, ports: Ports, budget: Budget) -> None:
+    def __init__(self, settings: WorkerSettings, ports: Ports, budget: Budget, shares: dict[str, int]) -> None:
         self._settings = settings
         self._ports = ports
         self._budget = budget
         self._failed: list[str] = []
+        self._states: dict[str, IntegrationState] = {}
+        self._leases = Leases(ports, settings.time_scale, self._states, shares)
 
     async def process(self, records: Sequence[Record]) -> dict[str, Any]:
         """Events and hints never share a batch, because they never share a queue."""
@@ -105,8 +110,7 @@ class _Batch:
     async def _events(self, records: Sequence[Record]) -> None:
         readable = await self._readable(records)
         snapshot = await self._ports.io(self._ports.switches.snapshot, SWITCHES_MAX_AGE_MS)
-        states: dict[str, IntegrationState] = {}
-        attempts = Attempts(self._ports, self._settings.time_scale, self._budget, states)
+        attempts = Attempts(self._ports, self._settings.time_scale, self._budget, self._states, self._leases)
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
         groups: dict[str, list[tuple[Record, Admitted]]] = {}
         for record, message in readable:
@@ -117,9 +121,10 @@ class _Batch:
         view = await self._read_groups(groups)
         if view is None:
             return
-        states.update(view.integrations)
+        self._states.update(view.integrations)
         ordered = sorted(groups.values(), key=lambda group: max(record.receive_count for record, _ in group))
         trusted = [group for group in ordered if all(record.receive_count < SUSPECT_RECEIVES for record, _ in group)]
+        self._leases.expect(group[0][1].real_key for group in trusted)
         await _all([self._group(first_pass, group, view) for group in trusted])
         for group in ordered[len(trusted) :]:
             await self._group(first_pass, group, view)
@@ -186,7 +191,9 @@ class _Batch:
         """
         group = sorted(group, key=lambda copy: copy[1].event.received_at_ms)
         leader, admitted = group[0]
-        result = await self._guarded(leader, first_pass.process(admitted.seen(view.items)))
+        seen = replace(admitted.seen(view.items), may_wait=leader.receive_count <= PATIENT_RECEIVES)
+        result = await self._guarded(leader, first_pass.process(seen))
+        self._leases.leave(admitted.real_key)
         await self._answer(leader, result)
         for record, copy in group[1:]:
             if _is_copy(copy.event, admitted.event):
@@ -219,15 +226,18 @@ class _Batch:
         view = await self._read([], flat)
         if view is None:
             return
+        self._states.update(view.integrations)
         snapshot = await self._ports.io(self._ports.switches.snapshot, SWITCHES_MAX_AGE_MS)
-        attempts = Attempts(self._ports, self._settings.time_scale, self._budget, dict(view.integrations))
+        attempts = Attempts(self._ports, self._settings.time_scale, self._budget, self._states, self._leases)
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
         recovery_pass = RecoveryPass(self._ports, attempts, self._budget, first_pass, self._settings.time_scale)
+        self._leases.expect(hints)
         await _all([self._one_hint(recovery_pass, hint, copies) for hint, copies in hints.values()])
         await attempts.tally.flush()
 
     async def _one_hint(self, recovery_pass: RecoveryPass, hint: Hint, copies: Sequence[Record]) -> None:
         result = await self._guarded(copies[0], recovery_pass.handle(hint))
+        self._leases.leave(hint.recovery_id)
         for record in copies:
             await self._answer(record, result)
 

@@ -145,7 +145,8 @@ class RecoveryPass:
         turned = await self._turned_aside(row)
         if turned is not None:
             return turned
-        verdict = await self._attempts.gate(action, _whose(row), self._budget.lease_until_ms)
+        whose, lease_until_ms = _whose(row), self._budget.lease_until_ms
+        verdict = await self._attempts.gate(action, whose, lease_until_ms)
         if isinstance(verdict, Park):
             return await self._commit(row, self._parked(row, verdict, uncount=False), "parked")
         if row.waiting_for is WaitingFor.CREDENTIAL and not await self._has_new_credential(row, action):
@@ -153,6 +154,14 @@ class RecoveryPass:
             return await self._commit(
                 row, self._parked(row, Park(WaitingFor.CREDENTIAL, reason), uncount=False), "parked"
             )
+        demand = await self._attempts.demand(action, whose, _history(row), lease_until_ms, verify_only=row.verify_only)
+        kept = {row.integration_id: row.slot_ms}
+        lease = await self._attempts.leases.take(row.recovery_id, [demand], kept, is_paced=True)
+        slot = lease.ready()
+        if slot.at_ms > self._ports.clock.now_ms():
+            reason = f"{row.integration_id} is at its rate"
+            wait = Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)
+            return await self._commit(row, self._parked(row, wait, uncount=False), "parked")
         claimed = await self._claim(row)
         if claimed is None:
             return Handled("moved")
@@ -160,7 +169,7 @@ class RecoveryPass:
             return await self._not_sent(claimed, verdict)
         attempt = await self._attempts.make(
             action,
-            _whose(claimed),
+            replace(_whose(claimed), lease=lease),
             _history(claimed),
             claimed.lease_until_ms,
             verify_only=claimed.verify_only,
@@ -330,7 +339,8 @@ class RecoveryPass:
         now_ms = self._ports.clock.now_ms()
         poll_ms = now_ms + int(POLL_SECONDS * 1000 * self._scale)
         until_ms = poll_ms if verdict.until_ms is None else max(verdict.until_ms, now_ms)
-        return defer(row, verdict.waiting_for, verdict.reason, until_ms, now_ms, uncount=uncount)
+        slot = {"slot_ms": verdict.slot_ms} if verdict.waiting_for is WaitingFor.LIMITER else {}
+        return defer(row, verdict.waiting_for, verdict.reason, until_ms, now_ms, uncount=uncount, **slot)
 
     def _stand_in(self, row: Row, now_ms: int) -> tuple[Change, ...]:
         blank = stand_in_row(row, now_ms)
@@ -349,6 +359,7 @@ class RecoveryPass:
     # ---------------------------------------------------------------------------------------------------------- events
 
     async def _event(self, row: Row) -> HintResult:
+        self._attempts.leases.leave(row.recovery_id)  # it asks as an event, when it comes to that
         if not self._budget.fits(self._event_seconds()):
             return Later(1, "no time was left in this invocation")
         claimed = await self._claim(row)

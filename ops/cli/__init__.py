@@ -19,6 +19,7 @@ from ops.cli import (
     events,
     health,
     integrations,
+    limits,
     queue,
     rejections,
     replaying,
@@ -64,6 +65,7 @@ app.command("env")(environment.show)
 app.command("send")(sending.send)
 app.command("events")(events.show)
 app.command("queue")(queue.show)
+app.command("limits")(limits.show)
 app.command("replay")(replaying.replay)
 app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)

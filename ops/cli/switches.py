@@ -70,7 +70,11 @@ def change(
     else:
         say(f"{name}: {'not set' if before is None else before} → {value} (version {version})")
     if _without_scope(name)[0] == "limits" and 0 < float(value) < 1:
-        say("it is kept, and slows nothing down yet: in this version only 0 has an effect, which parks")
+        integration = _without_scope(name)[1]
+        if load().integrations[integration].rate is None:
+            say(f"it is kept, and slows nothing down: {integration} has no rate in the catalog, so only 0 parks it")
+        else:
+            say("new calls go by it within half a minute; what has its turn already keeps it: holdfast limits")
 
 
 def read(stack: Stack) -> dict[str, dict[str, Any]]:

@@ -308,6 +308,7 @@ def full_row() -> Row:
         hops=("email:HTTP_422",),
         hop_kind="sms.send",
         hop_repeat="blind",
+        slot_ms=NOON_MS + 7,
         history=(
             {"at": 1, "from": "", "to": "pending", "why": "x"},
             {"at": 2, "from": "pending", "to": "dlq", "why": "y"},

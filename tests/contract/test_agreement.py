@@ -116,10 +116,10 @@ class Agreement(RuleBasedStateMachine):
         owner, generation = self.holder(key, data, owner, generation)
         self.both(lambda world: world.ledger.mark(key, owner, generation, name, ActionMark(status)))
 
-    @rule(key=keys, data=st.data(), owner=owners, generation=generations)
-    def release(self, key: str, data: st.DataObject, owner: str, generation: int) -> None:
+    @rule(key=keys, data=st.data(), owner=owners, generation=generations, slots=st.sampled_from([{}, {"helpdesk": 9}]))
+    def release(self, key: str, data: st.DataObject, owner: str, generation: int, slots: dict[str, int]) -> None:
         owner, generation = self.holder(key, data, owner, generation)
-        self.both(lambda world: world.ledger.release(key, owner, generation))
+        self.both(lambda world: world.ledger.release(key, owner, generation, slots=slots))
 
     @rule(key=keys, data=st.data(), owner=owners, generation=generations, rows=changes)
     def settle(self, key: str, data: st.DataObject, owner: str, generation: int, rows: list[Change]) -> None:
@@ -197,7 +197,12 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(until=st.integers(0, 5))
     def pause(self, until: int) -> None:
-        self.both(lambda world: world.ledger.pause("helpdesk", NOON_MS + until))
+        self.both(lambda world: world.ledger.pause("helpdesk", NOON_MS + until, NOON_MS + 2 * until))
+
+    @rule(cost=st.integers(1, 900), ahead=st.integers(-500, 2_000), seen=st.sampled_from([0, NOON_MS, NOON_MS + 10**6]))
+    def take(self, cost: int, ahead: int, seen: int) -> None:
+        until_ms = self.now_ms + ahead
+        self.both(lambda world: world.ledger.take("helpdesk", cost, self.now_ms, until_ms, seen))
 
 
 TestAgreement = Agreement.TestCase

@@ -212,6 +212,7 @@ def test_every_operation_turns_the_services_errors_into_unavailable_storage(shak
         lambda: ledger.release(KEY, "one", 1),
         lambda: ledger.settle(settlement()),
         lambda: ledger.pause("helpdesk", 1),
+        lambda: ledger.take("helpdesk", 1, 1, 1),
     ]
     for write in writes:
         shaky.plan("update_item", client_error(code))

@@ -161,10 +161,10 @@ def test_those_who_send_see_the_state_and_what_else_lies_in_the_item_stays(world
     world.records.store("desk", HealthChange(FULL, 0))
     world.ledger.pause("desk", NOON_MS + 99)
     state = world.ledger.read([], ["desk"]).integrations["desk"]
-    assert state == replace(FULL.state("desk"), paused_until_ms=NOON_MS + 99)
+    assert state == replace(FULL.state("desk"), paused_until_ms=NOON_MS + 99, tat_ms=NOON_MS + 99)
     world.put(Record())
     state = world.ledger.read([], ["desk"]).integrations["desk"]
-    assert state == IntegrationState("desk", paused_until_ms=NOON_MS + 99)
+    assert state == IntegrationState("desk", paused_until_ms=NOON_MS + 99, tat_ms=NOON_MS + 99)
 
 
 @pytest.mark.parametrize("seen", [0, 2])

@@ -221,6 +221,17 @@ def test_a_released_event_can_be_claimed_at_once(world: World) -> None:
     assert granted(world, "two", NOON_MS + 1).item.generation == 2
 
 
+def test_slots_of_a_released_event_are_there_for_the_next_owner_who_takes_them_off(world: World) -> None:
+    """002.25: a slot is used by one owner: whoever takes that one over does not know whether it was."""
+    granted(world)
+    world.ledger.release(KEY, "one", 1, slots={"helpdesk": LATER, "sms": LATER + 1})
+    assert world.stored().slots == {"helpdesk": LATER, "sms": LATER + 1}
+    assert granted(world, "two", NOON_MS + 1).item.slots == {}
+    assert world.stored().slots == {}
+    world.ledger.release(KEY, "two", 2)
+    assert world.stored().slots == {}
+
+
 def test_a_released_takeover_keeps_the_end_of_the_lease_that_it_took_over(world: World) -> None:
     granted(world)
     granted(world, "two", LATER)
@@ -338,7 +349,7 @@ def test_one_read_shows_events_by_key_and_a_state_for_every_integration(world: W
     view = world.ledger.read([KEY, "E#acme#none", KEY], ["helpdesk", "sms", "email", "sms"])
     assert view.items == {KEY: held}
     assert view.integrations == {
-        "helpdesk": IntegrationState("helpdesk", Health.HEALTHY, NOON_MS + 5),
+        "helpdesk": IntegrationState("helpdesk", Health.HEALTHY, NOON_MS + 5, tat_ms=NOON_MS + 5),
         "sms": IntegrationState("sms", Health.HARD_DOWN),
         "email": IntegrationState("email"),
     }
@@ -364,7 +375,7 @@ def test_a_longer_pause_stays_and_health_is_left_alone(world: World) -> None:
     for until_ms in (NOON_MS + 10, NOON_MS + 5):
         world.ledger.pause("helpdesk", until_ms)
     state = world.ledger.read([], ["helpdesk"]).integrations["helpdesk"]
-    assert state == IntegrationState("helpdesk", Health.DEGRADED, NOON_MS + 10)
+    assert state == IntegrationState("helpdesk", Health.DEGRADED, NOON_MS + 10, tat_ms=NOON_MS + 10)
     world.ledger.pause("helpdesk", NOON_MS + 20)
     assert world.ledger.read([], ["helpdesk"]).integrations["helpdesk"].paused_until_ms == NOON_MS + 20
 

@@ -127,6 +127,23 @@ async def test_any_trouble_is_one_stable_code_after_one_call(
     assert world.fired() == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "waits_ms"),
+    [
+        ({"mode": FaultMode.STATUS, "status": 429, "retry_after": "20"}, 20_000),
+        ({"mode": FaultMode.STATUS, "status": 429, "retry_after": "soon"}, None),
+        ({"mode": FaultMode.STATUS, "status": 503, "retry_after": "20"}, None),  # no limit: the next call may work
+    ],
+)
+async def test_a_wait_that_a_429_states_is_passed_on_002_24(
+    world: ProviderWorld, llm: LlmClassifier, fault: dict[str, Any], waits_ms: int | None
+) -> None:
+    world.add_faults(Fault("llm", **fault))
+    with pytest.raises(ClassifierUnavailable) as raised:
+        await llm.classify("invoice", LABELS, soon())
+    assert raised.value.retry_after_ms == waits_ms
+
+
 async def test_the_llms_own_deadline_holds_whatever_the_caller_allows(world: ProviderWorld, llm: LlmClassifier) -> None:
     """002.29"""
     world.add_faults(Fault("llm", FaultMode.LATENCY, seconds=DEADLINE_SECONDS + 20))

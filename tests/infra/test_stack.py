@@ -15,6 +15,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
+from functions.catalog.loader import load
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS
 from functions.core.document import DOCUMENTS, PARSED
 from functions.core.event import CLAIMS, SPILL
@@ -28,6 +29,7 @@ from functions.observability import metrics
 from functions.replay.settings import ReplaySettings
 from functions.sweeper.settings import SweeperSettings
 from functions.triage.settings import TriageSettings
+from functions.worker.leases import ENVIRONMENTS
 from functions.worker.settings import WorkerSettings
 from infra.config import STAGES
 from infra.operations import SWITCHES
@@ -260,6 +262,13 @@ def test_mappings_report_failures_one_by_one_and_bound_their_concurrency(templat
         "retries-dlq": 2,
         "replays-dlq": 2,
     }
+    workers = sum(concurrency[queue] for queue in ("events", "retries", "replays"))
+    assert workers <= ENVIRONMENTS  # each goes by its share of a rate when the limiter cannot be asked
+
+
+def test_every_integration_of_the_catalog_has_a_switch_for_its_rate_002_21() -> None:
+    limits = {switch.name.removeprefix("limits/") for switch in SWITCHES if switch.name.startswith("limits/")}
+    assert limits == set(load().integrations)
 
 
 # ----------------------------------------------------------------------------------------------------------- functions

@@ -28,9 +28,11 @@ from functions.sweeper.handler import build as build_sweeper
 from tests import aws_tables
 from tests.fakes import FakeClock, FakeSpill
 from tests.integration.test_replay import SETTINGS as REPLAY
-from tests.integration.test_requests_per_event import Stack
+from tests.integration.test_requests_per_event import Stack, patient
 from tests.integration.test_sweeper import SETTINGS as SWEEPER
 from tests.write_units import Billing
+
+__all__ = ["patient"]  # a fixture that is used here too
 
 BATCH = 10
 HELPDESK = "helpdesk"
@@ -130,7 +132,7 @@ class Life:
 
 
 @pytest.fixture
-def life() -> Iterator[Life]:
+def life(patient: None) -> Iterator[Life]:
     with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
         life = Life(dynamodb)
         life.stack.process(life.event("warm"))  # switches and secrets are read once an environment
@@ -144,8 +146,8 @@ def test_the_happy_path_is_a_claim_and_a_settlement_and_its_share_of_the_batch(
 ) -> None:
     life.work(*(life.event(str(number)) for number in range(BATCH)))
     proved(f"cost, happy path, per event of a batch of {BATCH}: {life.bill.said(BATCH)}")
-    shared = 2  # what became of the calls, once a batch: those of the helpdesk and those of the LLM
-    assert life.bill.requests["dynamodb.UpdateItem"] == 2 * BATCH + shared
+    counts, limits = 2, 2  # once a batch: what became of the calls, and their turns; of the helpdesk and of the LLM
+    assert life.bill.requests["dynamodb.UpdateItem"] == 2 * BATCH + counts + limits
     assert life.bill.requests["dynamodb.BatchGetItem"] == 1
     assert set(life.bill.requests) == {"dynamodb.UpdateItem", "dynamodb.BatchGetItem"}
     assert not life.rows()

@@ -38,11 +38,18 @@ READS = ("dynamodb.BatchGetItem", "dynamodb.GetItem")
 WRITES = ("dynamodb.UpdateItem", "dynamodb.PutItem", "dynamodb.TransactWriteItems", "dynamodb.DeleteItem")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch's events ask the limiter together, however slowly this machine brings them there."""
+    monkeypatch.setattr("functions.worker.leases.WINDOW_SECONDS", 30.0)
+
+
 class Stack:
     """The worker over moto, with a helpdesk that says yes, or what it is told."""
 
     def __init__(self, dynamodb: Any, clock: Clock | None = None) -> None:
         self.requests: Counter[str] = Counter()
+        self.limiter_writes = 0  # of those, to the control table
         self.is_counting = False
         self.health_writes = 0
         self.status = 200
@@ -119,10 +126,12 @@ class Stack:
         )
         for client in self.clients:
             client.meta.events.register("before-send.*", self._count)
+        dynamodb.meta.events.register("provide-client-params.dynamodb.UpdateItem", self._count_limiter)
 
     def close(self) -> None:
         for client in self.clients:
             client.meta.events.unregister("before-send.*", self._count)
+        self.dynamodb.meta.events.unregister("provide-client-params.dynamodb.UpdateItem", self._count_limiter)
         self.loop.close()
 
     def _count(self, event_name: str, request: Any, **_: object) -> None:
@@ -132,6 +141,10 @@ class Stack:
         self.health_writes += (
             self.is_counting and name == "dynamodb.UpdateItem" and b'"H#' in bytes(request.body or b"")
         )
+
+    def _count_limiter(self, params: dict[str, Any], **_: object) -> None:
+        is_state = params["TableName"] == aws_tables.CONTROL and params["Key"]["pk"]["S"].startswith("I#")
+        self.limiter_writes += self.is_counting and is_state
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/chat/completions"):
@@ -171,6 +184,7 @@ class Stack:
         ]
         self.requests.clear()
         self.health_writes = 0
+        self.limiter_writes = 0
         self.is_counting = True
         try:
             return self.handler({"Records": records}, None)
@@ -182,8 +196,8 @@ class Stack:
 
     @property
     def own_writes(self) -> int:
-        """The writes of the events themselves, without those that count the batch's calls."""
-        return self.total(WRITES) - self.health_writes
+        """The writes of the events themselves. A batch shares those of the limiter and of the counts of calls."""
+        return self.total(WRITES) - self.health_writes - self.limiter_writes
 
     def item(self, event: Event) -> dict[str, Any]:
         key = {"pk": {"S": f"E#acme#{event.event_id}"}}
@@ -192,7 +206,7 @@ class Stack:
 
 
 @pytest.fixture
-def stack() -> Iterator[Stack]:
+def stack(patient: None) -> Iterator[Stack]:
     with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
         stack = Stack(dynamodb)
         yield stack
@@ -221,6 +235,24 @@ def test_an_event_with_two_actions_costs_two_writes_and_its_share_of_one_read(
         f"1 batched read per {len(events)} events; ingress: 1 SendMessage (tests/integration/test_ingress.py); "
         f"per environment: {stack.requests['ssm.GetParametersByPath']} page(s) of switches and "
         f"{stack.requests['ssm.GetParameter']} secrets"
+    )
+
+
+@pytest.mark.parametrize(("text", "actions"), [("I want a refund", 2), ("Where is my order?", 3)])
+def test_the_limiter_costs_a_batch_of_ten_a_write_for_each_integration_it_calls(
+    stack: Stack, proved: Callable[[str], None], text: str, actions: int
+) -> None:
+    """002.25: two calls an event, or three, of the helpdesk, and one of the LLM where the rules leave it open."""
+    events = [stack.event(str(number), text) for number in range(10)]
+    answer = stack.process(*events)
+
+    returned = len(answer["batchItemFailures"])
+    assert (returned > 0) == (actions * len(events) > 20)  # beyond a burst they wait in their queue
+    assert stack.limiter_writes / len(events) <= 0.2
+    assert stack.own_writes == 2 * len(events)  # claim and settle, or claim and release
+    proved(
+        f"limiter: {stack.limiter_writes / len(events):.1f} writes an event at batch 10 with {actions} calls each "
+        f"({len(events) - returned} sent, {returned} put off); the events' own stay at {stack.own_writes / 10:.1f}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from functions import observability
 from functions.core import sweep
 from functions.core.audit import AuditType
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.gate import Health
+from functions.core.gate import Health, WaitingFor
+from functions.core.integration import Rate
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status, claim
 from functions.sweeper.handler import Handler, build
@@ -52,7 +53,10 @@ SETTINGS = SweeperSettings(
 class Stage:
     """Everything one sweeper sees."""
 
-    def __init__(self, *rows: Row, scale: float = 1.0, **switches: str) -> None:
+    def __init__(
+        self, *rows: Row, scale: float = 1.0, rates: Mapping[str, Rate] | None = None, **switches: str
+    ) -> None:
+        self.rates = rates
         self.tables = FakeTables()
         self.clock = FakeClock()
         self.recovery = FakeRecovery(self.tables)
@@ -83,6 +87,7 @@ class Stage:
             ids=FakeIds(),
             log=observability.logger("sweeper-test", stream=self.log),
             metrics=observability.metrics("sweeper", "test", self.lines.append),
+            rates=self.rates,
         )
 
     def put(self, *rows: Row) -> None:
@@ -319,3 +324,50 @@ def test_conflicts_are_never_raised_to_the_caller() -> None:
     stage = Stage(row())
     stage.tables.faults.fail("recovery.commit", VersionConflict("moved"))
     assert stage.tick() == {"rows_moved": 1}
+
+
+# ---------------------------------------------------------------------------------------------------------------- rate
+
+
+def waiting(number: int, **fields: Any) -> Row:
+    """One of many rows that wait for the limiter, a second after the other."""
+    slot_ms = NOON_MS + number * 1_000
+    return row(
+        f"w{number}",
+        status=Status.PENDING,
+        waiting_for=WaitingFor.LIMITER,
+        slot_ms=slot_ms,
+        not_before_ms=slot_ms,
+        due_at_ms=slot_ms,
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("due_at_once", [False, True])
+def test_twenty_thousand_rows_that_wait_for_one_limit_delay_nobody_elses_retry(
+    proved: Callable[[str], None], due_at_once: bool
+) -> None:
+    """002.25: nor each other's slots; all of them late, as after an outage, or each at its time."""
+    many = [waiting(n % 3_600) for n in range(3_600)]
+    many += [
+        replace(waiting(0), recovery_id=f"{n:024x}", not_before_ms=1, due_at_ms=1, slot_ms=0) for n in range(16_400)
+    ]
+    if due_at_once:
+        many = [replace(each, due_at_ms=NOON_MS - 3_600_000 + n) for n, each in enumerate(many)]
+    retry = replace(row("mine"), integration_id="email", received_at_ms=NOON_MS)
+    stage = Stage(*many, retry, rates={"helpdesk": Rate(1.0, 20)})
+    before = len(stage.hints(stage.retries))
+    stage.tick()
+    hinted = stage.hints(stage.retries)
+    assert retry.recovery_id in hinted
+    assert len(hinted) - before <= sweep.PER_INTEGRATION + 1
+    proved(
+        f"limiter: 20,000 waiting rows, {'late' if due_at_once else 'each at its time'}: a retry elsewhere goes at once"
+    )
+
+
+def test_hints_at_late_slots_are_spread_over_the_minute() -> None:
+    """002.25"""
+    stage = Stage(*(waiting(-n) for n in range(30)), rates={"helpdesk": Rate(1.0, 1)})
+    assert stage.tick()["rows_hinted"] == 30
+    assert sorted(sent.delay_seconds for sent in stage.retries.sent) == list(range(30))

@@ -55,22 +55,22 @@ def down(world: World, integration: str = DESK, *, probe_at_ms: int = 0, paused_
 
 
 class Desk(Provider):
-    """A provider of which nothing answers during an outage, looks and reads included. `calls` counts all."""
+    """A provider of which nothing answers during an outage, looks and reads included. `called` counts all."""
 
     outage: Failure | None = None
-    calls = 0
+    called = 0
 
     async def send(self, action: Action, call: Call) -> Done | Failure:
-        self.calls += 1
+        self.called += 1
         self.answers[:] = [answering(self.outage)]
         return await super().send(action, call)
 
     async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
-        self.calls += 1
+        self.called += 1
         return self.outage or await super().look_up(action, call)
 
     async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:
-        self.calls += 1
+        self.called += 1
         return self.outage or await super().read_setting(action, call)
 
 

@@ -21,6 +21,7 @@ from functions.core.gate import (
     WaitingFor,
     check,
 )
+from functions.core.limiter import Slot
 from functions.core.switches import KNOWN_FOR_MS, USABLE_FOR_MS, Integrations, SwitchView, view
 from tests.unit.builders import NOON_MS, SECOND, action
 
@@ -140,6 +141,25 @@ def test_a_limit_of_zero_parks_and_a_smaller_limit_does_not_002_21() -> None:
     assert isinstance(held, Park)
     assert held.waiting_for is WaitingFor.LIMITER
     assert check(TAG, switched(limits={"helpdesk": 0.01, "sms": 0.0})) == Send()
+
+
+def test_whose_slot_has_not_come_waits_for_it_and_does_not_ask_again_002_25() -> None:
+    at_ms = NOON_MS + 7 * SECOND
+    held = check(TAG, replace(OPEN, slot=Slot(at_ms)))
+    assert held == Park(WaitingFor.LIMITER, "helpdesk is at its rate", at_ms, at_ms)
+    assert check(TAG, replace(OPEN, slot=Slot(NOON_MS))) == Send()
+
+
+def test_who_has_no_slot_is_told_when_to_ask_again_002_25() -> None:
+    at_ms = NOON_MS + 7 * SECOND
+    held = check(TAG, replace(OPEN, slot=Slot(at_ms, is_owned=False)))
+    assert held == Park(WaitingFor.LIMITER, "helpdesk is at its rate", at_ms, 0)
+
+
+def test_the_limiter_comes_last_so_that_what_will_not_be_sent_is_told_so() -> None:
+    waiting = replace(OPEN, slot=Slot(NOON_MS + 1))
+    assert isinstance(check(REPLY, switched(waiting, auto_reply=False)), Suppress)
+    assert isinstance(check(REPLY, replace(waiting, expires_at_ms=NOON_MS)), Expire)
 
 
 def test_a_replay_waits_while_replays_are_off_or_blocked_for_its_integration_004_20() -> None:

@@ -675,6 +675,22 @@ def test_the_last_parent_sets_its_child_due() -> None:
     assert may_claim(free, NOON_MS + 3)
 
 
+def test_a_child_with_a_slot_is_due_at_its_slot_and_one_that_is_over_holds_nothing_up() -> None:
+    child = parked_first(
+        blank(waits_for=("p1",), slot_ms=NOON_MS + 9), WaitingFor.PARENT, "blocked", NOON_MS + DAY
+    ).after
+    early = release(child, "p1", NOON_MS).after
+    assert (early.not_before_ms, early.due_at_ms, early.waiting_for) == (NOON_MS + 9, NOON_MS + 9, WaitingFor.LIMITER)
+    late = release(child, "p1", NOON_MS + 10).after
+    assert (late.not_before_ms, late.due_at_ms, late.waiting_for) == (NOON_MS + 10, NOON_MS + 10, WaitingFor.NOTHING)
+
+
+def test_a_slot_is_good_for_one_claim_and_for_no_replay() -> None:
+    row = replace(parked(), slot_ms=NOON_MS)
+    assert claim(row, NOON_MS, NOON_MS + 60_000, "q1").after.slot_ms == 0
+    assert replayed(replace(died(parked()), slot_ms=NOON_MS)).slot_ms == 0
+
+
 def test_a_child_that_has_ended_or_does_not_wait_is_not_released() -> None:
     child = parked_first(blank(waits_for=("p1",)), WaitingFor.PARENT, "blocked", NOON_MS + DAY).after
     with pytest.raises(IllegalTransition, match="does not wait"):

@@ -105,9 +105,32 @@ def test_a_call_after_the_budget_of_24_hours_is_not_made() -> None:
         ("soon", None),
         ("Thu, 99 Foo 2026 25:61:61 GMT", None),
         ("x" * 10_000, None),
+        ("9" * 10_000, LONGEST_STATED_WAIT_MS),
+        ("12.", 12_000),
+        ("-0", None),
+        ("+5", None),
+        ("5s", None),
+        ("0x10", None),
+        ("1_000", None),
+        ("1e3", None),
+        ("NaN", None),
+        ("-Infinity", None),
+        ("\u0661\u0662", None),  # digits, in Arabic: int() and float() read them
+        ("\uff11\uff12", None),  # and of full width
+        ("1\x002", None),
+        ("120, 120", None),  # two headers made one
+        (str(NOON_MS // 1000 + 45), 45_000),
+        (str(NOON_MS + 45_000), 45_000),
+        (str(NOON_MS // 1000 - 45), SHORTEST_STATED_WAIT_MS),
+        (str(NOON_MS * 10**6), LONGEST_STATED_WAIT_MS),  # nanoseconds since the epoch: far, whatever they count
+        ("Thu, 01 Jan 1970 00:00:00 GMT", SHORTEST_STATED_WAIT_MS),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_STATED_WAIT_MS),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Thu, 01 Jan 2026 00:01:00 +9999", None),
     ],
 )
 def test_retry_after_is_read_as_seconds_clamped_or_not_at_all(value: str, expected: int | None) -> None:
+    """002.24"""
     assert parse_retry_after(value, NOON_MS) == expected
 
 

@@ -13,7 +13,8 @@ from functions.core import sweep
 from functions.core.attempt import Effect
 from functions.core.decision import Repeat
 from functions.core.gate import Health, IntegrationState
-from functions.core.integration import INTAKE
+from functions.core.integration import INTAKE, Rate
+from functions.core.limiter import Limit
 from functions.core.recovery import REHINT_SECONDS, Row, Status
 from functions.core.switches import Snapshot, SwitchView, view
 from tests.fakes import LIVE_SWITCHES, NOON_MS
@@ -251,6 +252,59 @@ def test_each_tick_begins_with_another_integration() -> None:
     assert [sweep.in_turn(["a", "b", "c"], tick)[0] for tick in range(4)] == ["a", "b", "c", "a"]
     assert sorted(sweep.in_turn(["a", "b", "c"], 1)) == ["a", "b", "c"]
     assert sweep.in_turn([], 3) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------- rate
+
+
+ONE_A_SECOND = Limit.of(Rate(1.0, 1))
+
+
+def holding(slot_s: float, name: str, **fields: Any) -> tuple[Row, int]:
+    """A row whose slot is so many seconds after noon, and when it would be woken."""
+    slot_ms = NOON_MS + int(slot_s * 1000)
+    return row(name, slot_ms=slot_ms, not_before_ms=slot_ms, due_at_ms=slot_ms, **fields), max(slot_ms, NOON_MS)
+
+
+def times(woken: sweep.Woken) -> list[float]:
+    return [(at_ms - NOON_MS) / 1000 for _, at_ms in woken]
+
+
+def test_rows_that_hold_slots_are_woken_at_them() -> None:
+    rows = [holding(30, "b"), holding(10, "a"), holding(59, "last")]
+    in_turn, asking = sweep.at_the_rate(rows, HEALTHY, ONE_A_SECOND, NOON_MS, 1.0)
+    assert (times(in_turn), asking) == ([10, 30, 59], [])
+
+
+def test_rows_whose_slots_went_by_between_two_ticks_come_one_after_the_other() -> None:
+    """002.25: and so do those behind them, the last ones at the next tick."""
+    rows = [holding(-50 + n, f"late{n}") for n in range(40)] + [holding(n, f"due{n}") for n in range(60)]
+    in_turn, asking = sweep.at_the_rate(rows, HEALTHY, ONE_A_SECOND, NOON_MS, 1.0)
+    assert times(in_turn) == list(range(60))
+    assert asking == []
+
+
+def test_rows_that_will_ask_are_not_spread_for_the_limiter_does_that() -> None:
+    rows = [holding(-1_000, "void"), (row("none"), NOON_MS), holding(-1, "fine")]
+    in_turn, asking = sweep.at_the_rate(rows, HEALTHY, ONE_A_SECOND, NOON_MS, 1.0)
+    assert named([each for each, _ in in_turn]) == ["fine"]
+    assert named([each for each, _ in asking]) == ["void", "none"]
+
+
+def test_the_first_row_is_woken_however_slow_the_rate_is() -> None:
+    rows = [holding(40, "a"), holding(59, "b")]
+    in_turn, _ = sweep.at_the_rate(rows, HEALTHY, Limit.of(Rate(0.001, 1)), NOON_MS, 1.0)
+    assert times(in_turn) == [40]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "woken", "most"), [(None, 0, 100), (1, 0, 100), (2.5, 0, 150), (50, 0, 250), (50, 400, 100)]
+)
+def test_a_tick_wakes_as_many_rows_as_have_slots_until_the_next(
+    per_second: float | None, woken: int, most: int
+) -> None:
+    limit = None if per_second is None else Limit.of(Rate(per_second, 1))
+    assert sweep.most_woken(limit, woken, 1.0) == most
 
 
 # --------------------------------------------------------------------------------------------------------------- spill

@@ -1,0 +1,74 @@
+"""`holdfast limits` over a stage in moto: what an operator sees of rates, pauses and what waits (003.17, 003.18)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+
+from functions.core.gate import IntegrationState, WaitingFor
+from functions.core.integration import Integration, Rate
+from functions.core.recovery import parked_first
+from ops.cli import limits, run
+from ops.cli.console import ExitCode
+from ops.stack import Stack, client
+from tests import aws_tables
+from tests.contract.storage import World, blank, dynamo_world
+from tests.fakes import LIVE_SWITCHES, NOON_MS
+
+OUTPUTS = {"ControlTable": aws_tables.CONTROL, "RecoveryTable": aws_tables.RECOVERY, "SwitchesPath": "/s"}
+FAR_MS = 4_102_444_800_000  # 2100-01-01T00:00:00Z: the command has the machine's clock
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with aws_tables.moto_tables() as dynamodb:
+        client.cache_clear()
+        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
+        for name, value in {**LIVE_SWITCHES, "limits/llm": "0.5"}.items():
+            ssm.put_parameter(Name=f"/s/{name}", Value=value, Type="String")
+        monkeypatch.setattr(limits, "stack_of", lambda _: Stack("dev", aws_tables.REGION, OUTPUTS))
+        yield dynamo_world(dynamodb)
+        client.cache_clear()
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    assert run(["limits", "--json"]) == ExitCode.OK
+    return {one["integration"]: one for one in json.loads(capsys.readouterr().out)}
+
+
+def test_rates_and_what_the_switch_leaves_of_them_are_shown(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    helpdesk, llm = (shown(capsys)[name] for name in ("helpdesk", "llm"))
+    assert (helpdesk["per_second"], helpdesk["burst"], helpdesk["factor"], helpdesk["load"]) == (1.0, 20, 1.0, "idle")
+    assert (llm["per_second"], llm["burst"], llm["factor"]) == (4.0, 10, 0.5)
+
+
+def test_what_waits_is_counted_and_sending_resumes_at_a_time_that_is_said_003_18(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.ledger.pause("helpdesk", FAR_MS, FAR_MS + 19_000)
+    for number in range(3):
+        row = replace(blank(event_id=f"desk:{number}"), slot_ms=FAR_MS)
+        world.recovery.put_if_absent(parked_first(row, WaitingFor.LIMITER, "helpdesk is at its rate", FAR_MS))
+    world.recovery.put_if_absent(parked_first(blank(event_id="desk:x"), WaitingFor.HEALTH, "down", FAR_MS))
+    one = shown(capsys)["helpdesk"]
+    assert (one["waiting"], one["paused_until_ms"], one["resumes_at_ms"]) == (3, FAR_MS, FAR_MS)
+    assert run(["limits"]) == ExitCode.OK
+    told = capsys.readouterr()
+    assert re.search(r"helpdesk .*full.*at 00:00 UTC +3", told.out)
+    assert re.search(r"llm .*idle.*now +0", told.out)
+    assert "holdfast switch set limits/" in told.err
+
+
+def test_an_integration_without_a_rate_and_a_parked_one_say_so() -> None:
+    free = limits.standing(Integration("free"), IntegrationState("free"), 1.0, 0, NOON_MS, 1.0)
+    assert (free.per_second, free.burst, free.load) == (None, None, "")
+    assert limits.resumes(free, NOON_MS) == "now"
+    parked = limits.standing(Integration("desk", rate=Rate(2, 4)), IntegrationState("desk"), 0.0, 7, NOON_MS, 1.0)
+    assert (parked.per_second, parked.burst, parked.resumes_at_ms) == (0.0, 0, 0)
+    assert limits.resumes(parked, NOON_MS) == "when limits/desk is over 0"
