@@ -28,6 +28,7 @@ from functions.worker.handler import build as build_worker
 from functions.worker.ports import Offload, Ports
 from functions.worker.settings import WorkerSettings
 from tests.fakes import (
+    FakeCaps,
     FakeClock,
     FakeEnvelopes,
     FakeEvents,
@@ -265,6 +266,7 @@ class World:
             ledger=FakeLedger(self.tables),
             recovery=FakeRecovery(self.tables),
             recipients=FakeRecipients(self.tables),
+            caps=FakeCaps(self.tables),
             switches=self.switches,
             envelopes=self.envelopes,
             providers={DESK: self.provider},

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.caps import DynamoCaps
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.llm import LlmClassifier
@@ -65,7 +66,8 @@ handler = build(
             audit_table=_settings.audit_table,
             count=_metrics.count,
         ),
-        recipients=DynamoRecipients(_dynamodb, _settings.recipients_table),
+        recipients=DynamoRecipients(_dynamodb, _settings.recipients_table, _settings.audit_table),
+        caps=DynamoCaps(_dynamodb, _settings.control_table),
         switches=_switches,
         envelopes=S3Envelopes(aws.s3_client(), _settings.bucket),
         providers={
@@ -100,6 +102,7 @@ handler = build(
         meter=_metrics,
         integrations=_catalog.integrations,
         flows=flows_of(_catalog),
+        automatic_per_hour={name: rules.max_automatic_per_hour for name, rules in _catalog.flows.items()},
     ),
     run=_run,
     flush=_metrics.flush,

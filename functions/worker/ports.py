@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from functions.core.clock import Clock, Ids, Random
 from functions.core.integration import Integration
 from functions.core.ports import (
+    Caps,
     Classifier,
     Envelopes,
     Ledger,
@@ -63,6 +64,7 @@ class Ports:
     ledger: Ledger
     recovery: Recovery
     recipients: Recipients
+    caps: Caps
     switches: Switches
     envelopes: Envelopes
     providers: Providers
@@ -76,6 +78,7 @@ class Ports:
     meter: Meter
     integrations: Mapping[str, Integration]
     flows: Mapping[str, Flow]
+    automatic_per_hour: Mapping[str, int] = field(default_factory=dict)  # by flow; without one, the default
 
 
 @dataclass(frozen=True, slots=True)
