@@ -22,6 +22,8 @@ from functions.core.recipient import Person, blocked_of
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+CONVERSATION = "conversation"  # stands for the empty channel, which can be no key of a map
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,7 +58,7 @@ class DynamoRecipients:
         after, write_id = change.after, change.audit.id
         written: dict[str, Any] = {
             "opted_out": after.opted_out,
-            "consent": dict(after.consent),
+            "consent": {channel or CONVERSATION: is_given for channel, is_given in after.consent.items()},
             "contacts": dict(after.contacts),
             "contact_since": dict(after.contact_since_ms),
             "wrong": {channel: sorted(hashes) for channel, hashes in after.wrong.items()},
@@ -95,7 +97,10 @@ def person_of(tenant: str, stored: Mapping[str, Any]) -> Person:
     is_suppressed = _of(seen.get("suppressed", False), bool)  # how records of the first form say it
     return Person(
         opted_out=_of(seen.get("opted_out", False), bool) or is_suppressed,
-        consent=_map(seen, "consent", bool),
+        consent={
+            "" if channel == CONVERSATION else channel: is_given
+            for channel, is_given in _map(seen, "consent", bool).items()
+        },
         contacts=contacts,
         blocked=blocked_of(tenant, contacts, wrong),
         wrong=wrong,
