@@ -251,6 +251,7 @@ class World:
         self.read: list[bytes] = []  # bodies, in the order in which the flow read them
         self.quiet = Quiet()
         self.integrations = {DESK: Integration(DESK, KINDS, deadline_seconds=5.0)}
+        self.automatic_per_hour: Mapping[str, int] = {}
         self.is_large = False  # whether what is accepted is too large for a queue
         self.messages: list[Message] = []
         self.dead: list[Message] = []
@@ -280,6 +281,7 @@ class World:
             meter=self.quiet,
             integrations=self.integrations,
             flows={FLOW: EveryKind(self.names, self.read, needs_llm=self.needs_llm)},
+            automatic_per_hour=self.automatic_per_hour,
         )
         settings = WorkerSettings(
             stage="test",
