@@ -17,7 +17,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
@@ -180,16 +180,26 @@ class HttpCaller:
             await client.aclose()
 
     async def exchange(
-        self, method: str, url: str, *, headers: Mapping[str, str], payload: Any = None, deadline_ms: int
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        payload: Any = None,
+        form: Mapping[str, str] | None = None,
+        deadline_ms: int,
     ) -> Answer | Failure:
-        """One request and its answer, whatever its status. Cancelling closes the socket."""
+        """One request and its answer, whatever its status. Cancelling closes the socket.
+
+        `payload` goes out as JSON, `form` as `application/x-www-form-urlencoded` in its own order; at most one of them.
+        """
         left_ms = deadline_ms - OWN_DEADLINE_MARGIN_MS - self._clock.now_ms()
         if left_ms <= 0:
             return failure_of_network(NetworkCause.NOT_STARTED, "no time was left to start the call")
-        content = None if payload is None else json.dumps(payload, separators=(",", ":")).encode()
+        content, content_type = _encoded(payload, form)
         sent = {"accept": "application/json", "accept-encoding": "identity", **headers}
         if content is not None:
-            sent["content-type"] = "application/json"
+            sent["content-type"] = content_type
         progress = _Progress()
         try:
             async with asyncio.timeout(left_ms / 1000):
@@ -219,6 +229,14 @@ class HttpCaller:
                 headers={"user-agent": "holdfast"},
             )
         return self._client
+
+
+def _encoded(payload: Any, form: Mapping[str, str] | None) -> tuple[bytes | None, str]:
+    if form is not None:
+        return urlencode(form).encode("ascii"), "application/x-www-form-urlencoded"
+    if payload is not None:
+        return json.dumps(payload, separators=(",", ":")).encode(), "application/json"
+    return None, ""
 
 
 class _Progress:
@@ -319,7 +337,7 @@ async def secret_of(
             if past_cache_of and secret.version == past_cache_of:
                 secret = await asyncio.to_thread(secrets.refresh, integration)
     except UnusableSecret as exc:
-        return _malformed_credential(str(exc))
+        return malformed_credential(str(exc))
     except (StorageUnavailable, TimeoutError) as exc:
         return Failure(
             FailureClass.TRANSIENT,
@@ -329,12 +347,14 @@ async def secret_of(
             may_have_happened=False,
         )
     if not is_base_url(secret.base_url) or not is_header_value(secret.credential):
-        return _malformed_credential("it holds no usable base URL and credential")
+        return malformed_credential("it holds no usable base URL and credential")
     return secret
 
 
-def _malformed_credential(detail: str) -> Failure:
-    """Nothing was sent, nor will be until the parameter changes: it stands like a credential that was refused."""
+def malformed_credential(detail: str) -> Failure:
+    """What an unusable parameter means. Nothing was sent, nor will be until the parameter changes: it stands like a
+    credential that was refused.
+    """
     return Failure(
         FailureClass.AUTH_ERROR,
         "CREDENTIAL_MALFORMED",

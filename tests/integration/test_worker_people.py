@@ -1,4 +1,4 @@
-"""Whom the worker writes to, where and how often, asked right before each send on every path (000.8, 002.17, 003.20)."""
+"""Whom the worker writes to, where and how often: asked before each send, on every path (000.8, 002.17, 003.20)."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_stop_is_stored_though_somebody_changes_the_record_meanwhile() -> None
 
     world.faults.on_before = race
     world.accept(world.event())
-    world.run_until_quiet()
+    world.deliver()
     assert world.tables.people[PERSON].opted_out
     assert world.tables.people[PERSON].consent == {"sms": True, "email": True}
 
