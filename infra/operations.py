@@ -39,6 +39,8 @@ SWITCHES = (
     Switch("replay_blocked_integrations", "none", _LIST, "No replay on these"),
     Switch("limits/helpdesk", "1", _FACTOR, "Factor on the helpdesk's rate and concurrency"),
     Switch("limits/llm", "1", _FACTOR, "Factor on the LLM's rate and concurrency"),
+    Switch("limits/sms", "1", _FACTOR, "Factor on the rate and concurrency of SMS"),
+    Switch("limits/email", "1", _FACTOR, "Factor on the rate and concurrency of email"),
 )
 
 

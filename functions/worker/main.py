@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.aws_wire import region_of
 from functions.adapters.caps import DynamoCaps
 from functions.adapters.http import HttpCaller
 from functions.adapters.ledger import DynamoLedger
@@ -15,8 +17,10 @@ from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.richpanel import RichpanelProvider
 from functions.adapters.s3 import S3Envelopes
+from functions.adapters.ses import SesProvider
 from functions.adapters.sqs_hints import SqsVisibility
 from functions.adapters.ssm import IntegrationSettings, SsmSwitches
+from functions.adapters.twilio import TwilioProvider
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds, SystemRandom
 from functions.flows.registry import flows_of
@@ -77,7 +81,23 @@ handler = build(
                 _clock,
                 _catalog.text_of,
                 definite_statuses=_helpdesk.definite_statuses,
-            )
+            ),
+            "sms": TwilioProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                _catalog.text_of,
+                definite_statuses=_catalog.integrations["sms"].definite_statuses,
+            ),
+            "email": SesProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                _catalog.text_of,
+                _catalog.subject_of,
+                region=region_of(os.environ),
+                definite_statuses=_catalog.integrations["email"].definite_statuses,
+            ),
         },
         classifier=LlmClassifier(
             HttpCaller(_clock),

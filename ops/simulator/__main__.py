@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         "base_url": base_url,
         "helpdesk_url": f"{base_url}/richpanel/v1",
         "llm_url": f"{base_url}/v1",
+        "sms_url": f"{base_url}/twilio",
+        "email_url": f"{base_url}/ses",
     }
     print(json.dumps(line), flush=True)
     ended.wait()

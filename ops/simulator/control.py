@@ -87,8 +87,17 @@ class SimulatorControl:
         found: dict[str, Any] = self._call("PUT", f"/_sim/tickets/{quote(ticket_id, safe='')}", dict(change))["ticket"]
         return found
 
+    def texts(self, number: str) -> list[dict[str, Any]]:
+        """The texts to a number, the newest first, as the SMS provider shows them."""
+        found: list[dict[str, Any]] = self._call("GET", f"/_sim/sms/{quote(number, safe='')}")["messages"]
+        return found
+
+    def change_texts(self, number: str, change: Mapping[str, Any]) -> None:
+        """What becomes of the texts to a number: `status`, `error_code`, `body` (None: redacted)."""
+        self._call("PUT", f"/_sim/sms/{quote(number, safe='')}", dict(change))
+
     def accept_keys(self, **keys: list[str] | None) -> None:
-        """Which API keys `helpdesk` and `llm` accept; None accepts any."""
+        """Which API keys `helpdesk`, `llm`, `sms` and `email` accept; None accepts any."""
         self._call("PUT", "/_sim/credentials", keys)
 
     def prune_keys(self, older_than_seconds: float = 0) -> int:

@@ -8,7 +8,8 @@ Control plane (never subject to faults):
 - `POST /_sim/reset` forgets effects, requests, tickets, keys and faults
 - `GET`, `POST` (a list), `DELETE /_sim/faults`; `DELETE /_sim/faults/{id}`
 - `GET`, `PUT /_sim/tickets/{id}`: read a ticket, or change it as a person at the helpdesk would
-- `PUT /_sim/credentials` `{"helpdesk": [keys] | null, "llm": [keys] | null}`: null accepts any key
+- `GET`, `PUT /_sim/sms/{number}`: read the texts to a number, or change what became of them
+- `PUT /_sim/credentials` `{"helpdesk": [keys] | null, …}`, also of `llm`, `sms`, `email`: null accepts any key
 - `POST /_sim/keys/prune` `{"older_than_seconds"}`
 """
 
@@ -27,12 +28,14 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ops.simulator.control import SimulatorControl
+from ops.simulator.email import Email
 from ops.simulator.endpoints import Endpoints
 from ops.simulator.faults import HAS_NO_EFFECT, BadFault, Fault, FaultBook, FaultMode, fault_from_json
 from ops.simulator.helpdesk import Helpdesk
 from ops.simulator.http import Call, Reply, Request, reply_json
 from ops.simulator.llm import Llm
 from ops.simulator.record import Record
+from ops.simulator.sms import Sms
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds: close sends RST
@@ -51,6 +54,8 @@ class World:
         self.record = Record()
         self.helpdesk = Helpdesk(self.record)
         self.llm = Llm()
+        self.sms = Sms(self.record)
+        self.email = Email(self.record)
         self.endpoints = Endpoints(self.record)
 
     def reset(self) -> None:
@@ -62,7 +67,8 @@ class World:
     def understand(self, request: Request) -> tuple[Call, Fault | None, Record]:
         """The call a request makes, the fault it meets, and the record it belongs to."""
         with self.lock:
-            call = self.helpdesk.call(request) or self.llm.call(request) or self.endpoints.call(request)
+            providers = (self.helpdesk, self.llm, self.sms, self.email, self.endpoints)
+            call = next((found for each in providers if (found := each.call(request)) is not None), None)
             if call is None:
                 missing = reply_json(404, {"error": {"message": "nobody lives here", "code": "NOT_FOUND"}})
                 call = Call("none", "unknown", request.path[:100], lambda: missing)
@@ -296,6 +302,10 @@ class SimulatorServer(ThreadingHTTPServer):
                     if change is None:
                         return _refused("a change is a JSON object")
                     return reply_json(200, {"ticket": world.helpdesk.person(ticket_id, change).to_json()})
+                case ("GET", ["sms", number]):
+                    return reply_json(200, {"messages": world.sms.messages(number)})
+                case ("PUT", ["sms", number]):
+                    return reply_json(200, {"messages": world.sms.change(number, request.json_object() or {})})
                 case ("PUT", ["credentials"]):
                     return _credentials(world, request)
                 case ("POST", ["keys", "prune"]):
@@ -326,19 +336,25 @@ def _faults(world: World, request: Request, rest: list[str]) -> Reply:
 
 def _credentials(world: World, request: Request) -> Reply:
     body = request.json_object()
-    if body is None or not set(body) <= {"helpdesk", "llm"}:
-        return _refused('credentials are {"helpdesk": [...], "llm": [...]}')
+    providers: dict[str, Helpdesk | Llm | Sms | Email] = {
+        "helpdesk": world.helpdesk,
+        "llm": world.llm,
+        "sms": world.sms,
+        "email": world.email,
+    }
+    if body is None or not set(body) <= set(providers):
+        return _refused(f"credentials are a list of keys for each of {', '.join(providers)}")
     for name, keys in body.items():
         if keys is not None and not isinstance(keys, list):
             return _refused(f"{name} is a list of keys, or null for any")
         accepted = None if keys is None else frozenset(str(key) for key in keys)
-        (world.helpdesk if name == "helpdesk" else world.llm).accepted_keys = accepted
+        providers[name].accepted_keys = accepted
     return reply_json(200, {"status": "ok"})
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSimulator:
-    """A simulator that is up. `helpdesk_url` and `llm_url` are what an adapter takes as its base URL."""
+    """A simulator that is up. `helpdesk_url` and its like are what an adapter takes as its base URL."""
 
     base_url: str
     control: SimulatorControl
@@ -352,6 +368,16 @@ class RunningSimulator:
     def llm_url(self) -> str:
         """Base URL of the LLM's API."""
         return f"{self.base_url}/v1"
+
+    @property
+    def sms_url(self) -> str:
+        """Base URL of the SMS provider's API."""
+        return f"{self.base_url}/twilio"
+
+    @property
+    def email_url(self) -> str:
+        """Base URL of the email provider's API."""
+        return f"{self.base_url}/ses"
 
 
 @contextlib.contextmanager

@@ -61,6 +61,8 @@ class ProviderWorld(Protocol):
 
     helpdesk_url: str
     llm_url: str
+    sms_url: str
+    email_url: str
 
     def caller(self) -> HttpCaller: ...
     def add_faults(self, *faults: Fault) -> None: ...
@@ -70,6 +72,8 @@ class ProviderWorld(Protocol):
     def ticket(self, ticket_id: str) -> dict[str, Any]: ...
     def person_changes(self, ticket_id: str, change: dict[str, Any]) -> None: ...
     def accept_keys(self, keys: list[str]) -> None: ...
+    def texts(self, number: str) -> list[dict[str, Any]]: ...
+    def change_texts(self, number: str, change: dict[str, Any]) -> None: ...
 
 
 class OverSockets:
@@ -79,6 +83,8 @@ class OverSockets:
         self._control = simulator.control
         self.helpdesk_url = simulator.helpdesk_url
         self.llm_url = simulator.llm_url
+        self.sms_url = simulator.sms_url
+        self.email_url = simulator.email_url
         self._control.reset()
 
     def caller(self) -> HttpCaller:
@@ -103,7 +109,13 @@ class OverSockets:
         self._control.person_changes(ticket_id, change)
 
     def accept_keys(self, keys: list[str]) -> None:
-        self._control.accept_keys(helpdesk=keys, llm=keys)
+        self._control.accept_keys(helpdesk=keys, llm=keys, sms=keys, email=keys)
+
+    def texts(self, number: str) -> list[dict[str, Any]]:
+        return self._control.texts(number)
+
+    def change_texts(self, number: str, change: dict[str, Any]) -> None:
+        self._control.change_texts(number, change)
 
 
 class _Broken(httpx.AsyncByteStream):
@@ -124,6 +136,8 @@ class OverMock:
         self._world = World()
         self.helpdesk_url = "https://helpdesk.test/richpanel/v1"
         self.llm_url = "https://llm.test/v1"
+        self.sms_url = "https://sms.test/twilio"
+        self.email_url = "https://email.test/ses"
 
     def caller(self) -> HttpCaller:
         return HttpCaller(CLOCK, lambda: httpx.MockTransport(self._handle))
@@ -148,6 +162,13 @@ class OverMock:
 
     def accept_keys(self, keys: list[str]) -> None:
         self._world.helpdesk.accepted_keys = self._world.llm.accepted_keys = frozenset(keys)
+        self._world.sms.accepted_keys = self._world.email.accepted_keys = frozenset(keys)
+
+    def texts(self, number: str) -> list[dict[str, Any]]:
+        return [dict(message) for message in self._world.sms.messages(number)]
+
+    def change_texts(self, number: str, change: dict[str, Any]) -> None:
+        self._world.sms.change(number, change)
 
     async def _handle(self, outgoing: httpx.Request) -> httpx.Response:
         path, _, query = outgoing.url.raw_path.decode().partition("?")
