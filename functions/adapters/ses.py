@@ -185,10 +185,10 @@ class SesProvider:
         return await self._http.exchange("POST", url, headers=headers, payload=document, deadline_ms=call.deadline_ms)
 
     def _failure(self, answer: Answer) -> Failure | None:
-        """What the answer says went wrong. SES's code tells more than its status, where both say no."""
+        """What the answer says went wrong. SES's code tells more than a status that says no."""
         failure = answer.failure(self._clock.now_ms(), self._definite_statuses)
         codes = aws_wire.codes_of(wire.Answer(answer.status, answer.headers, answer.body or b""))
-        if failure is None or not codes or not 400 <= answer.status <= 499:
+        if failure is None or failure.may_have_happened or not codes:
             return failure
         detail = f"the provider answered {answer.status} ({codes[0]})"
         if not _LIMITED.isdisjoint(codes):

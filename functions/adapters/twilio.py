@@ -270,10 +270,10 @@ class TwilioProvider:
         return _unread(answer.trouble or "the answer is no list of messages") if page is None else page
 
     def _failure(self, answer: Answer) -> Failure | None:
-        """What the answer says went wrong. Twilio's code tells more than its status, where both say no."""
+        """What the answer says went wrong. Twilio's code tells more than a status that says no."""
         failure = answer.failure(self._clock.now_ms(), self._definite_statuses)
         error = _validated(_Error, answer)
-        if failure is None or error is None or not 400 <= answer.status <= 499:
+        if failure is None or failure.may_have_happened or error is None:
             return failure
         detail = f"the provider answered {answer.status} (code {error.code})"
         if error.code in _LIMITED:
