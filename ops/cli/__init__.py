@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.cli import environment, events, queue, rejections, replaying, sending, sources, switches, verifying
+from ops.cli import environment, events, queue, recipients, rejections, replaying, sending, sources, switches, verifying
 from ops.cli.console import ExitCode, Refused, say
 from ops.stack import StackNotFound, StackUnreachable, Wanted
 from ops.traffic import UnknownSource
@@ -56,6 +56,7 @@ app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
+app.add_typer(recipients.app, name="recipient")
 
 
 def run(arguments: Sequence[str]) -> int:
