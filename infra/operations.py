@@ -42,6 +42,8 @@ SWITCHES = (
     Switch("limits/payments", "1", _FACTOR, "Factor on the payments' rate and concurrency"),
     Switch("limits/ocr", "1", _FACTOR, "Factor on the OCR's rate and concurrency"),
     Switch("limits/parser", "1", _FACTOR, "Factor on the parser's rate and concurrency"),
+    Switch("limits/sms", "1", _FACTOR, "Factor on the rate and concurrency of SMS"),
+    Switch("limits/email", "1", _FACTOR, "Factor on the rate and concurrency of email"),
 )
 
 

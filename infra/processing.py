@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aws_cdk import Arn, ArnComponents, Stack
 from constructs import Construct
 
 from functions.worker.settings import WorkerSettings
@@ -59,7 +60,8 @@ class Processing(Construct):
         allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.recovery.table_arn])
         allow(["dynamodb:PutItem"], [storage.audit.table_arn])
         allow(["dynamodb:BatchGetItem", "dynamodb:UpdateItem"], [storage.control.table_arn])
-        allow(["dynamodb:GetItem"], [storage.recipients.table_arn])
+        # Read before each send; written when a provider says that the recipient told it to stop.
+        allow(["dynamodb:GetItem", "dynamodb:UpdateItem"], [storage.recipients.table_arn])
         allow(
             ["s3:GetObject", "s3:PutObject"],
             [storage.bucket.arn_for_objects("envelopes/*")],
@@ -87,4 +89,16 @@ class Processing(Construct):
             [parameter_arn(self, f"{config.integrations_path}/*")],
             why_wildcard="Integrations are added by catalog and parameter; each is one parameter under this path",
         )
+        # Which sender and configuration set is said by the integration's parameter. The local stage's emails go to the
+        # simulator, which asks for no grant.
+        allow(
+            ["ses:SendEmail"],
+            [_ses_arn(self, "identity/*"), _ses_arn(self, "configuration-set/*")],
+            why_wildcard="The sender is named in the integration's parameter; only verified identities can send at all",
+        )
         self.worker.allow_switches(config=config)
+
+
+def _ses_arn(scope: Construct, resource: str) -> str:
+    kind, _, name = resource.partition("/")
+    return Arn.format(ArnComponents(service="ses", resource=kind, resource_name=name), Stack.of(scope))

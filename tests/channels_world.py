@@ -10,14 +10,14 @@ from functions.core.decision import Action, Decision, MessageRef, Mode, Repeat
 from functions.core.event import Event
 from functions.core.failure import Done, Failure, StorageUnavailable
 from functions.core.fallback import action_at
-from functions.core.gate import Health, Standing
+from functions.core.gate import Health
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
-from functions.core.ports import Absent, Call, Recipients, SettingState
-from functions.core.recipient import Person, standing_on
+from functions.core.ports import Absent, Call, SettingState
+from functions.core.recipient import Person
 from functions.core.recovery import Row
 from functions.flows.flow import Finding, Prepared, Verdict
 from functions.worker.ports import Ports
-from tests.fakes import FakeClock, Faults
+from tests.fakes import FakeClock, FakeRecipients, Faults
 from tests.fallback_matrix import INTEGRATIONS, MATRIX
 from tests.worker_world import FLOW, SAID, World
 
@@ -101,6 +101,19 @@ class Decides:
         return Decision(FLOW, mode, SAID, self.actions, now_ms)
 
 
+class _Only(FakeRecipients):
+    """Everybody is that one person."""
+
+    def __init__(self, world: ChannelsWorld) -> None:
+        super().__init__(world.tables)
+        self._world = world
+
+    def person(self, tenant: str, recipient: str) -> Person:
+        if self._world.unreadable:
+            raise StorageUnavailable("the person could not be read")
+        return self._world.person
+
+
 class ChannelsWorld(World):
     """See the module. Nobody of the degraded stays on a channel to show its recovery: who goes is certain here."""
 
@@ -124,13 +137,8 @@ class ChannelsWorld(World):
             integrations=self.integrations,
             providers=self.others,
             flows={FLOW: Decides(self.actions, self.needs_llm, self.verdicts)},
-            standing_on=self._standing,
+            recipients=_Only(self),
         )
-
-    def _standing(self, recipients: Recipients, tenant: str, recipient: str, channel: str) -> Standing:
-        if self.unreadable:
-            raise StorageUnavailable("the person could not be read")
-        return standing_on(self.person, channel)
 
     def consents_to(self, *channels: str) -> None:
         """To these and to no other."""

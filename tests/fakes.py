@@ -15,16 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from functions.core.audit import AuditEvent
+from functions.core.cap import Capped, Counted, Sends, counted, uncounted
 from functions.core.clock import Clock
 from functions.core.decision import Decision
 from functions.core.document import MAX_DOCUMENT_BYTES, document_key, parsed_key
 from functions.core.event import SPILL, Event, digest
 from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
-from functions.core.gate import Health, IntegrationState, Standing
+from functions.core.gate import Health, IntegrationState
 from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
 from functions.core.limiter import Full, Taken, take
+from functions.core.person import PersonChange
 from functions.core.ports import BatchView, Hint, Settlement, Spilled
+from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
 
@@ -152,7 +155,8 @@ class FakeTables:
     integrations: dict[str, IntegrationState] = field(default_factory=dict)
     health: dict[str, Record] = field(default_factory=dict)
     counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
-    standings: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    people: dict[tuple[str, str], Person] = field(default_factory=dict)
+    sends: dict[str, Sends] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -476,16 +480,53 @@ _READ_BY_ALL = (
 
 
 class FakeRecipients:
-    """`ports.Recipients`. Tests write `tables.standings[tenant, recipient]`."""
+    """`ports.Recipients`. Tests may write `tables.people[tenant, recipient]`."""
 
     def __init__(self, tables: FakeTables) -> None:
         self.tables = tables
         self.faults = tables.faults
 
-    def standing(self, tenant: str, recipient: str) -> Standing:
+    def person(self, tenant: str, recipient: str) -> Person:
         """See the port."""
-        with self.faults.around("recipients.standing"), self.tables.lock:
-            return self.tables.standings.get((tenant, recipient), Standing.ALLOWED)
+        with self.faults.around("recipients.person"), self.tables.lock:
+            return self.tables.people.get((tenant, recipient), Person())
+
+    def store(self, change: PersonChange) -> None:
+        """See the port."""
+        with self.faults.around("recipients.store"), self.tables.lock:
+            key = change.tenant, change.recipient
+            found = self.tables.people.get(key, Person())
+            is_written = any(event.id == change.audit.id for event in self.tables.audit.values())
+            if found == change.after and is_written:
+                return
+            if found.version != change.before.version:
+                raise VersionConflict(f"the record of {change.recipient} has moved on since it was read")
+            self.tables.people[key] = change.after
+            self.tables.put_audit([change.audit])
+
+
+class FakeCaps:
+    """`ports.Caps`. Tests may look at `tables.sends`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def count(self, conversation: str, action_id: str, now_ms: int, most: int) -> Counted | Capped:
+        """See the port."""
+        with self.faults.around("caps.count"), self.tables.lock:
+            answer = counted(self.tables.sends.get(conversation, Sends()), action_id, now_ms, most)
+            if isinstance(answer, Capped):
+                return answer
+            self.tables.sends[conversation], granted = answer
+        return granted
+
+    def uncount(self, conversation: str, action_id: str, at_ms: int) -> None:
+        """See the port."""
+        with self.faults.around("caps.uncount"), self.tables.lock:
+            after = uncounted(self.tables.sends.get(conversation, Sends()), action_id, at_ms)
+            if after is not None:
+                self.tables.sends[conversation] = after
 
 
 # -------------------------------------------------------------------------------------- parameters, bucket, and queues

@@ -32,6 +32,7 @@ from functions.worker.handler import build as build_worker
 from functions.worker.ports import Offload, Ports
 from functions.worker.settings import WorkerSettings
 from tests.fakes import (
+    FakeCaps,
     FakeClock,
     FakeEnvelopes,
     FakeEvents,
@@ -263,6 +264,7 @@ class World:
         self.integrations = {DESK: Integration(DESK, KINDS, deadline_seconds=5.0)}
         self.fallbacks = Matrix()
         self.with_ports: Callable[[Ports], Ports] = lambda ports: ports  # what a test gives the worker beside
+        self.automatic_per_hour: Mapping[str, int] = {}
         self.is_large = False  # whether what is accepted is too large for a queue
         self.messages: list[Message] = []
         self.dead: list[Message] = []
@@ -291,7 +293,10 @@ class World:
             timeout_seconds=TIMEOUT_SECONDS,
             time_scale=1.0,
         )
-        return build_worker(settings, self.with_ports(replace(ports, fallbacks=self.fallbacks)))
+        return build_worker(
+            settings,
+            self.with_ports(replace(ports, fallbacks=self.fallbacks, automatic_per_hour=self.automatic_per_hour)),
+        )
 
     def ports(self) -> Ports:
         """What a worker is given."""
@@ -301,6 +306,7 @@ class World:
             counts=FakeHealthCounts(self.tables),
             health=FakeHealthRecords(self.tables),
             recipients=FakeRecipients(self.tables),
+            caps=FakeCaps(self.tables),
             switches=self.switches,
             envelopes=self.envelopes,
             providers={DESK: self.provider},

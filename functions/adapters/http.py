@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import re
 import socket
 import ssl
@@ -172,6 +173,8 @@ class HttpCaller:
         self._trust = _trust()
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        # httpx logs the URL of every call, and a person's number may be in it. Ours to say is what the outcome was.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
 
     async def aclose(self) -> None:
         """Close every connection."""

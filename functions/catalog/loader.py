@@ -124,6 +124,7 @@ def load_from(directory: Path) -> Catalog:
         newest_messages=MappingProxyType(newest),
         routing=_timing(row.routing, DEFAULT_EXPIRES_SECONDS),
         reply=_timing(row.reply, REPLY_EXPIRES_SECONDS),
+        max_automatic_per_hour=row.max_automatic_per_hour,
     )
     for message_id in {label.reply for label in labels.values()} | {rule.reply for rule in rules}:
         if message_id:
@@ -221,7 +222,7 @@ def _messages(directory: Path) -> dict[tuple[str, int], Message]:
         for row in _read(directory, name, MessagesFile).messages:
             key = row.id, row.version
             _require(key not in messages, name, f"{row.id} version {row.version}", "is there twice")
-            messages[key] = Message(row.id, row.version, row.text.strip(), params_of(row.text))
+            messages[key] = Message(row.id, row.version, row.text.strip(), params_of(row.text), row.subject.strip())
     return messages
 
 

@@ -14,8 +14,8 @@ def release_key(message: Message) -> str:
 
 
 def release_digest(message: Message) -> str:
-    """SHA-256 over id, version and text."""
-    return digest(message.id, str(message.version), message.text)
+    """SHA-256 over id, version, text and, where there is one, subject."""
+    return digest(message.id, str(message.version), message.text, *([message.subject] if message.subject else []))
 
 
 def broken_releases(messages: Iterable[Message], released: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from functions.core.cap import DEFAULT_PER_HOUR
 from functions.core.catalog import params_of
 from functions.core.decision import REPLY_EXPIRES_SECONDS, Repeat
 from functions.core.pointer import check_pointer
@@ -210,6 +211,7 @@ class MessageModel(_Model):
     id: Id
     version: int = Field(ge=1, le=9999)
     text: str = Field(min_length=1, max_length=2000)
+    subject: Annotated[str, StringConstraints(max_length=120, pattern=r"^([^\x00-\x1f{}]*[^\x00-\x1f{} ])?$")] = ""
 
     @field_validator("text")
     @classmethod
@@ -295,6 +297,7 @@ class SupportModel(_Model):
     optional_text: list[ProviderName] = Field(default_factory=list)
     routing: TimingModel = TimingModel()
     reply: TimingModel = TimingModel()
+    max_automatic_per_hour: int = Field(default=DEFAULT_PER_HOUR, ge=1, le=100)
     pointers: dict[str, list[str]]
     skip: list[SkipModel] = Field(default_factory=list)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from functions.core.cap import DEFAULT_PER_HOUR
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS, MessageRef
 from functions.core.fallback import Matrix
 from functions.core.features import Feature
@@ -133,16 +134,21 @@ class SupportRules:
     newest_messages: Mapping[str, int]
     routing: ActionTiming = ActionTiming()
     reply: ActionTiming = ActionTiming()
+    max_automatic_per_hour: int = DEFAULT_PER_HOUR
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One released version of a text for customers. `params` are the names in braces."""
+    """One released version of a text for customers. `params` are the names in braces.
+
+    `subject` is for the channels that have one, as it stands, without parameters.
+    """
 
     id: str
     version: int
     text: str
     params: frozenset[str] = frozenset()
+    subject: str = ""
 
     def render(self, params: Mapping[str, str]) -> str:
         """The text as the customer reads it. Raises `KeyError` naming a parameter that is missing."""
@@ -186,3 +192,7 @@ class Catalog:
     def text_of(self, message: MessageRef) -> str:
         """The text a stored decision refers to, with its parameters in. Raises `KeyError` for what is not there."""
         return self.messages[message.id, message.version].render(message.params)
+
+    def subject_of(self, message: MessageRef) -> str:
+        """Its subject; empty if it has none. Raises `KeyError` for a message that is not there."""
+        return self.messages[message.id, message.version].subject

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from functions.core.audit import AuditEvent
+from functions.core.cap import Capped, Counted
 from functions.core.decision import Action, Classification
 from functions.core.event import Event
 from functions.core.failure import Done, Failure
-from functions.core.gate import IntegrationState, Standing
+from functions.core.gate import IntegrationState
 from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
+from functions.core.person import PersonChange
+from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
 
@@ -181,10 +184,36 @@ class HealthRecords(Protocol):
 
 
 class Recipients(Protocol):
-    """Whom we may contact: consent and suppressions. Nobody stored means allowed; asking is not optional."""
+    """Whom we may contact, and how: consent, contacts and suppressions (`core.recipient`, `core.person`). Asking is not
+    optional.
+    """
 
-    def standing(self, tenant: str, recipient: str) -> Standing:
-        """Read consistently. Raises `StorageUnavailable`."""
+    def person(self, tenant: str, recipient: str) -> Person:
+        """Read consistently; nobody stored is a person of whom nothing is known. One whose record cannot be understood
+        says so. Raises `StorageUnavailable`.
+        """
+        ...
+
+    def store(self, change: PersonChange) -> None:
+        """Write the change and its audit event in one transaction: no audit, no change. Meeting its own earlier success
+        is success.
+
+        Raises `VersionConflict` if the record has moved on, or `StorageUnavailable`.
+        """
+        ...
+
+
+class Caps(Protocol):
+    """How many automatic sends each conversation had in the last hour (`core.cap`)."""
+
+    def count(self, conversation: str, action_id: str, now_ms: int, most: int) -> Counted | Capped:
+        """Count this send, if no more than `most` different ones fall into the hour that ends now. However many ask at
+        once, no more than that are granted. Raises `StorageUnavailable`.
+        """
+        ...
+
+    def uncount(self, conversation: str, action_id: str, at_ms: int) -> None:
+        """Let the send that was granted at that moment, and not made, count no longer. Raises `StorageUnavailable`."""
         ...
 
 
@@ -199,7 +228,7 @@ class Switches(Protocol):
 
 
 class Envelopes(Protocol):
-    """Full envelopes of events with anything unfinished, encrypted, for 120 days."""
+    """Capped envelopes of events with anything unfinished, encrypted, for 120 days."""
 
     def put(self, event: Event) -> str:
         """Store it; the same event lands at the same reference. Raises `StorageUnavailable`."""
@@ -439,7 +468,8 @@ class Call:
     too.
 
     `contact` is the recipient's address on the integration's channel, where it has one: it stands in no decision, row,
-    log or ledger item, and is read right before each send.
+    log or ledger item, and is read right before each send. `contact_since_ms` is since when it is theirs.
+    `decided_at_ms`: nothing of the action can be older.
     """
 
     request_id: str
@@ -447,6 +477,8 @@ class Call:
     deadline_ms: int
     tenant: str = ""
     contact: str = field(default="", repr=False)
+    contact_since_ms: int = 0
+    decided_at_ms: int = 0
 
 
 class Provider(Protocol):

@@ -44,9 +44,13 @@ from functions.core.gate import (
 from functions.core.health import CallOutcome, may_be_probe, outcome_of, rate_factor
 from functions.core.integration import Integration, KindRules
 from functions.core.limiter import AT_ONCE, Slot, after_pause
+from functions.core.person import OPTED_OUT_THERE
 from functions.core.ports import Absent, Call, Provider, SettingState
+from functions.core.recipient import Person, standing_on
 from functions.core.switches import FRESH_FOR_MS, Snapshot, view
+from functions.worker.automatic import Automatic, Count
 from functions.worker.leases import Demand, Lease, Leases
+from functions.worker.opt_outs import OptOuts
 from functions.worker.ports import Budget, Ports
 from functions.worker.probes import Probe, Probes
 from functions.worker.tally import Tally
@@ -140,6 +144,9 @@ class Attempts:
         self.probes = Probes(ports, time_scale, states)
         self._probing: dict[str, Probe] = {}  # by action id
         self.leases = leases
+        self._automatic = Automatic(ports)
+        self._opt_outs = OptOuts(ports)
+        self._people: dict[str, Person] = {}  # by action id, as the gate saw them last
 
     def fits(self, action: Action) -> bool:
         """Whether an attempt, with a read or lookup before the send, can still end in this invocation."""
@@ -202,7 +209,9 @@ class Attempts:
         standing = Standing.ALLOWED
         if action.customer_visible:
             snapshot = await ports.io(ports.switches.snapshot, FRESH_FOR_MS)
-            standing = await self._standing(whose.tenant, action.recipient)
+            person = await self._person(whose.tenant, action.recipient)
+            self._people[action.action_id] = person
+            standing = standing_on(person, self._integration(action).channel)
         else:
             snapshot = await self.switches()
         return check(action, self._seen(action, whose, lease_until_ms, snapshot, standing, slot))
@@ -322,7 +331,7 @@ class Attempts:
         before_blind: Callable[[], Awaitable[None]] | None,
     ) -> Attempt:
         """The calls of one attempt."""
-        rules, provider = self._rules(action), self._ports.providers[action.integration]
+        provider = self._ports.providers[action.integration]
         was_absent = False
         match step:
             case LookUp(only):
@@ -339,14 +348,48 @@ class Attempts:
                     return Tried(settled, was_sent=False, credential_version=version)
             case SendNow():
                 pass
-        if rules.repeat is Repeat.BLIND and before_blind is not None:
+        count = await self._automatic.count(action, whose.tenant, whose.flow, is_replay=whose.is_replay)
+        if not isinstance(count, Count):
+            return Held(count)
+        has_waited = not isinstance(step, SendNow) or count.was_slow or action.action_id in self._probing
+        sent = await self._last_steps(
+            action, whose, provider, lease_until_ms, before_blind, was_absent=was_absent, has_waited=has_waited
+        )
+        sent = await self._heeded(action, whose, sent)
+        if _has_no_effect(sent):
+            await self._automatic.take_back(count)
+        return sent
+
+    async def _last_steps(
+        self,
+        action: Action,
+        whose: Whose,
+        provider: Provider,
+        lease_until_ms: int,
+        before_blind: Callable[[], Awaitable[None]] | None,
+        *,
+        was_absent: bool,
+        has_waited: bool,
+    ) -> Tried | Held:
+        """The send, through the gate once more if anything took time since it was asked."""
+        is_blind = self._rules(action).repeat is Repeat.BLIND
+        if is_blind and before_blind is not None:
             await before_blind()
-        has_waited = not isinstance(step, SendNow) or rules.repeat is Repeat.BLIND or action.action_id in self._probing
-        if has_waited:
+        if has_waited or is_blind:
             held = await self._held(action, whose, lease_until_ms)
             if held is not None:
                 return held
         return await self._send(action, whose, provider, lease_until_ms, was_absent=was_absent)
+
+    async def _heeded(self, action: Action, whose: Whose, sent: Tried | Held) -> Tried | Held:
+        """A recipient who told the provider to stop has told us. Until that is stored the failure is none for good:
+        after one that is, another channel might be tried.
+        """
+        if not isinstance(sent, Tried) or not isinstance(sent.result, Failure) or sent.result.code != OPTED_OUT_THERE:
+            return sent
+        if await self._opt_outs.store(action, whose.tenant, whose.request_id, whose.traceparent):
+            return sent
+        return replace(sent, result=replace(sent.result, is_retryable=True))
 
     async def _held(self, action: Action, whose: Whose, lease_until_ms: int) -> Held | None:
         verdict = await self.gate(action, whose, lease_until_ms, is_limited=True)
@@ -450,8 +493,17 @@ class Attempts:
         if seconds <= 0:
             return failure_of_network(NetworkCause.NOT_STARTED, "no time was left to start the call")
         whose.lease.use(action.integration)
-        ends_at_ms = self._ports.clock.now_ms() + int(seconds * 1000)
-        about = Call(whose.request_id, whose.traceparent, ends_at_ms, tenant=whose.tenant)
+        person = self._people.get(action.action_id, Person())
+        channel = self._integration(action).channel
+        about = Call(
+            whose.request_id,
+            whose.traceparent,
+            self._ports.clock.now_ms() + int(seconds * 1000),
+            tenant=whose.tenant,
+            contact=person.contacts.get(channel, ""),
+            contact_since_ms=person.contact_since_ms.get(channel, 0),
+            decided_at_ms=whose.decided_at_ms,
+        )
         try:
             async with asyncio.timeout(seconds):
                 return await call(action, about)
@@ -503,20 +555,25 @@ class Attempts:
                 extra={"integration": integration},
             )
 
-    async def _standing(self, tenant: str, recipient: str) -> Standing:
+    async def _person(self, tenant: str, recipient: str) -> Person:
         try:
-            return await self._ports.io(self._ports.recipients.standing, tenant, recipient)
+            return await self._ports.io(self._ports.recipients.person, tenant, recipient)
         except StorageUnavailable:
             self._ports.log.exception(
                 "the recipient's standing could not be read: the send waits", extra={"reason": "recipient_unknown"}
             )
-            return Standing.UNKNOWN
+            return Person(is_readable=False)
 
     def _integration(self, action: Action) -> Integration:
         return self._ports.integrations[action.integration]
 
     def _rules(self, action: Action) -> KindRules:
         return self._ports.integrations[action.integration].kinds[action.kind]
+
+
+def _has_no_effect(sent: Tried | Held) -> bool:
+    """Whether it is sure that this send did nothing."""
+    return isinstance(sent, Held) or (isinstance(sent.result, Failure) and not sent.result.may_have_happened)
 
 
 def _settled(state: SettingState | Failure, wanted: str, whose: Whose) -> Result | None:

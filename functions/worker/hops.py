@@ -12,6 +12,7 @@ from functions.core.decision import Action
 from functions.core.failure import StorageUnavailable
 from functions.core.fallback import Fallback, Hop, Manual, Occasion, Stay, Substitute
 from functions.core.gate import Health, Park, Send, Standing, WaitingFor
+from functions.core.recipient import standing_on
 from functions.core.recovery import NextWay
 from functions.core.switches import view
 from functions.worker.attempts import Attempts, Whose
@@ -120,13 +121,14 @@ class Hops:
         if not recipient:
             return Standing.NO_CONSENT  # nobody whose contact and consent could be looked up
         try:
-            return await ports.io(ports.standing_on, ports.recipients, tenant, recipient, channel)
+            person = await ports.io(ports.recipients.person, tenant, recipient)
         except StorageUnavailable:
             ports.log.exception(
                 "the recipient's standing could not be read: whether another channel is open is not known",
                 extra={"reason": "recipient_unknown"},
             )
             return Standing.UNKNOWN
+        return standing_on(person, channel)
 
     def took(self, integration: str, taken: Hop | Substitute, about: dict[str, object]) -> None:
         """Count and say that an action goes another way from here on."""

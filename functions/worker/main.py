@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.aws_wire import region_of
+from functions.adapters.caps import DynamoCaps
 from functions.adapters.documents import S3Documents
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.hosts import AllowedHosts
@@ -19,9 +22,11 @@ from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.richpanel import RichpanelProvider
 from functions.adapters.s3 import S3Envelopes
+from functions.adapters.ses import SesProvider
 from functions.adapters.sqs_hints import SqsVisibility
 from functions.adapters.ssm import IntegrationSettings, SsmSwitches
 from functions.adapters.stripe import StripeProvider
+from functions.adapters.twilio import TwilioProvider
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds, SystemRandom
 from functions.flows.registry import flows_of
@@ -77,7 +82,8 @@ handler = build(
         health=DynamoHealthRecords(
             _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
         ),
-        recipients=DynamoRecipients(_dynamodb, _settings.recipients_table),
+        recipients=DynamoRecipients(_dynamodb, _settings.recipients_table, _settings.audit_table),
+        caps=DynamoCaps(_dynamodb, _settings.control_table),
         switches=_switches,
         envelopes=S3Envelopes(_s3, _settings.bucket),
         providers={
@@ -102,6 +108,22 @@ handler = build(
                 definite_statuses=_catalog.integrations["ocr"].definite_statuses,
             ),
             "parser": ParserProvider(_documents),
+            "sms": TwilioProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                _catalog.text_of,
+                definite_statuses=_catalog.integrations["sms"].definite_statuses,
+            ),
+            "email": SesProvider(
+                HttpCaller(_clock),
+                _secrets,
+                _clock,
+                _catalog.text_of,
+                _catalog.subject_of,
+                region=region_of(os.environ),
+                definite_statuses=_catalog.integrations["email"].definite_statuses,
+            ),
         },
         classifier=LlmClassifier(
             HttpCaller(_clock),
@@ -127,6 +149,7 @@ handler = build(
         integrations=_catalog.integrations,
         flows=flows_of(_catalog),
         fallbacks=_catalog.fallbacks,
+        automatic_per_hour={name: rules.max_automatic_per_hour for name, rules in _catalog.flows.items()},
     ),
     run=_run,
     flush=_metrics.flush,

@@ -8,9 +8,9 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from functions.core.clock import Clock, Ids, Random
 from functions.core.fallback import Matrix
-from functions.core.gate import Standing
 from functions.core.integration import Integration
 from functions.core.ports import (
+    Caps,
     Classifier,
     Envelopes,
     HealthCounts,
@@ -60,15 +60,6 @@ class Meter(Protocol):
         ...
 
 
-StandingOn = Callable[[Recipients, str, str, str], Standing]
-"""Whether the recipient of a tenant may be contacted on a channel. Raises `StorageUnavailable`."""
-
-
-def standing_on_any(recipients: Recipients, tenant: str, recipient: str, _channel: str) -> Standing:
-    """While recipients have one standing for all channels."""
-    return recipients.standing(tenant, recipient)
-
-
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything outside the worker."""
@@ -78,6 +69,7 @@ class Ports:
     counts: HealthCounts
     health: HealthRecords
     recipients: Recipients
+    caps: Caps
     switches: Switches
     envelopes: Envelopes
     providers: Providers
@@ -92,7 +84,7 @@ class Ports:
     integrations: Mapping[str, Integration]
     flows: Mapping[str, Flow]
     fallbacks: Matrix = field(default_factory=Matrix)
-    standing_on: StandingOn = standing_on_any
+    automatic_per_hour: Mapping[str, int] = field(default_factory=dict)  # by flow; without one, the default
 
 
 @dataclass(frozen=True, slots=True)

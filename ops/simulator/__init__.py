@@ -1,9 +1,9 @@
 """The provider simulator: one local HTTP server that plays other companies. It is a double, and nothing it says is
 proof of how a real provider behaves.
 
-It plays a helpdesk (Richpanel's API), an OpenAI-compatible LLM, payments (Stripe's API), OCR (Mindee's API), an
-endpoint that honours idempotency keys and one that honours none. It records every side effect with its key or marker,
-and can be told to fail in the ways providers fail.
+It plays a helpdesk (Richpanel's API), an OpenAI-compatible LLM, payments (Stripe's API), OCR (Mindee's API), SMS
+(Twilio's API), email (SES's), an endpoint that honours idempotency keys and one that honours none. It records every
+side effect with its key or marker, and can be told to fail in the ways providers fail.
 
     python -m ops.simulator --port 0
 

@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         "llm_url": f"{base_url}/v1",
         "payments_url": f"{base_url}/stripe/v1",
         "ocr_url": f"{base_url}/mindee/v2",
+        "sms_url": f"{base_url}/twilio",
+        "email_url": f"{base_url}/ses",
     }
     print(json.dumps(line), flush=True)
     ended.wait()

@@ -95,8 +95,17 @@ class SimulatorControl:
         """Change a subscription as a person at the dashboard would: `price`, `status`, `cancel_at_period_end`."""
         return self._call("PUT", f"/_sim/subscriptions/{quote(subscription_id, safe='')}", dict(change))
 
+    def texts(self, number: str) -> list[dict[str, Any]]:
+        """The texts to a number, the newest first, as the SMS provider shows them."""
+        found: list[dict[str, Any]] = self._call("GET", f"/_sim/sms/{quote(number, safe='')}")["messages"]
+        return found
+
+    def change_texts(self, number: str, change: Mapping[str, Any]) -> None:
+        """What becomes of the texts to a number: `status`, `error_code`, `body` (None: redacted)."""
+        self._call("PUT", f"/_sim/sms/{quote(number, safe='')}", dict(change))
+
     def accept_keys(self, **keys: list[str] | None) -> None:
-        """Which API keys `helpdesk`, `llm`, `payments` and `ocr` accept; None accepts any."""
+        """Which API keys each provider accepts; None accepts any."""
         self._call("PUT", "/_sim/credentials", keys)
 
     def prune_keys(self, older_than_seconds: float = 0) -> int:

@@ -9,7 +9,8 @@ Control plane (never subject to faults):
 - `GET`, `POST` (a list), `DELETE /_sim/faults`; `DELETE /_sim/faults/{id}`
 - `GET`, `PUT /_sim/tickets/{id}`: read a ticket, or change it as a person at the helpdesk would
 - `GET`, `PUT /_sim/subscriptions/{id}`: read a subscription, or change it as a person at the dashboard would
-- `PUT /_sim/credentials` `{"helpdesk": [keys] | null, …}`, also of `llm`, `payments`, `ocr`: null accepts any key
+- `GET`, `PUT /_sim/sms/{number}`: read the texts to a number, or change what became of them
+- `PUT /_sim/credentials` `{"helpdesk": [keys] | null, …}`, likewise of the other providers: null accepts any key
 - `POST /_sim/keys/prune` `{"older_than_seconds"}`
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ops.simulator.control import SimulatorControl
+from ops.simulator.email import Email
 from ops.simulator.endpoints import Endpoints
 from ops.simulator.faults import HAS_NO_EFFECT, BadFault, Fault, FaultBook, FaultMode, fault_from_json
 from ops.simulator.helpdesk import Helpdesk
@@ -36,6 +38,7 @@ from ops.simulator.llm import Llm
 from ops.simulator.ocr import Ocr
 from ops.simulator.payments import Payments
 from ops.simulator.record import Record
+from ops.simulator.sms import Sms
 
 MAX_BODY_BYTES = 8 * 1024 * 1024  # the largest document in base64 and more
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds: close sends RST
@@ -56,6 +59,8 @@ class World:
         self.llm = Llm()
         self.payments = Payments(self.record)
         self.ocr = Ocr(self.record)
+        self.sms = Sms(self.record)
+        self.email = Email(self.record)
         self.endpoints = Endpoints(self.record)
 
     def reset(self) -> None:
@@ -67,7 +72,15 @@ class World:
     def understand(self, request: Request) -> tuple[Call, Fault | None, Record]:
         """The call a request makes, the fault it meets, and the record it belongs to."""
         with self.lock:
-            providers = (self.helpdesk, self.llm, self.payments, self.ocr, self.endpoints)
+            providers = (
+                self.helpdesk,
+                self.llm,
+                self.payments,
+                self.ocr,
+                self.sms,
+                self.email,
+                self.endpoints,
+            )
             call = next((found for each in providers if (found := each.call(request)) is not None), None)
             if call is None:
                 missing = reply_json(404, {"error": {"message": "nobody lives here", "code": "NOT_FOUND"}})
@@ -295,20 +308,8 @@ class SimulatorServer(ThreadingHTTPServer):
                     return reply_json(200, {"status": "ok"})
                 case (_, ["faults", *rest]):
                     return _faults(world, request, rest)
-                case ("GET", ["tickets", ticket_id]):
-                    return reply_json(200, {"ticket": world.helpdesk.ticket(ticket_id).to_json()})
-                case ("PUT", ["tickets", ticket_id]):
-                    change = request.json_object()
-                    if change is None:
-                        return _refused("a change is a JSON object")
-                    return reply_json(200, {"ticket": world.helpdesk.person(ticket_id, change).to_json()})
-                case ("GET", ["subscriptions", subscription_id]):
-                    return reply_json(200, world.payments.subscription(subscription_id).to_json())
-                case ("PUT", ["subscriptions", subscription_id]):
-                    change = request.json_object()
-                    if change is None:
-                        return _refused("a change is a JSON object")
-                    return reply_json(200, world.payments.person(subscription_id, change).to_json())
+                case ("GET" | "PUT", ["tickets" | "subscriptions" | "sms" as kind, name]):
+                    return _kept(world, request, kind, name)
                 case ("PUT", ["credentials"]):
                     return _credentials(world, request)
                 case ("POST", ["keys", "prune"]):
@@ -316,6 +317,22 @@ class SimulatorServer(ThreadingHTTPServer):
                     return reply_json(200, {"pruned": world.endpoints.prune(age) + world.payments.prune(age)})
                 case _:
                     return reply_json(404, {"error": {"message": "no such control", "code": "NOT_FOUND"}})
+
+
+def _kept(world: World, request: Request, kind: str, name: str) -> Reply:
+    """What a provider keeps: as it is, or as a person changes it."""
+    change = request.json_object() if request.method == "PUT" else {}
+    if change is None:
+        return _refused("a change is a JSON object")
+    is_change = request.method == "PUT"
+    if kind == "tickets":
+        ticket = world.helpdesk.person(name, change) if is_change else world.helpdesk.ticket(name)
+        return reply_json(200, {"ticket": ticket.to_json()})
+    if kind == "subscriptions":
+        subscription = world.payments.person(name, change) if is_change else world.payments.subscription(name)
+        return reply_json(200, subscription.to_json())
+    messages = world.sms.change(name, change) if is_change else world.sms.messages(name)
+    return reply_json(200, {"messages": messages})
 
 
 def _refused(message: str) -> Reply:
@@ -339,11 +356,13 @@ def _faults(world: World, request: Request, rest: list[str]) -> Reply:
 
 def _credentials(world: World, request: Request) -> Reply:
     body = request.json_object()
-    providers: dict[str, Helpdesk | Llm | Payments | Ocr] = {
+    providers: dict[str, Helpdesk | Llm | Payments | Ocr | Sms | Email] = {
         "helpdesk": world.helpdesk,
         "llm": world.llm,
         "payments": world.payments,
         "ocr": world.ocr,
+        "sms": world.sms,
+        "email": world.email,
     }
     if body is None or not set(body) <= set(providers):
         return _refused(f"credentials are a list of keys for each of {', '.join(providers)}")
@@ -381,6 +400,16 @@ class RunningSimulator:
     def ocr_url(self) -> str:
         """Base URL of the OCR's API."""
         return f"{self.base_url}/mindee/v2"
+
+    @property
+    def sms_url(self) -> str:
+        """Base URL of the SMS provider's API."""
+        return f"{self.base_url}/twilio"
+
+    @property
+    def email_url(self) -> str:
+        """Base URL of the email provider's API."""
+        return f"{self.base_url}/ses"
 
 
 @contextlib.contextmanager

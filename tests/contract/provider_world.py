@@ -63,6 +63,8 @@ class ProviderWorld(Protocol):
     llm_url: str
     payments_url: str
     ocr_url: str
+    sms_url: str
+    email_url: str
 
     def caller(self) -> HttpCaller: ...
     def add_faults(self, *faults: Fault) -> None: ...
@@ -75,6 +77,8 @@ class ProviderWorld(Protocol):
     def subscription(self, subscription_id: str) -> dict[str, Any]: ...
     def person_subscribes(self, subscription_id: str, change: dict[str, Any]) -> None: ...
     def prune_keys(self) -> int: ...
+    def texts(self, number: str) -> list[dict[str, Any]]: ...
+    def change_texts(self, number: str, change: dict[str, Any]) -> None: ...
 
 
 class OverSockets:
@@ -86,6 +90,8 @@ class OverSockets:
         self.llm_url = simulator.llm_url
         self.payments_url = simulator.payments_url
         self.ocr_url = simulator.ocr_url
+        self.sms_url = simulator.sms_url
+        self.email_url = simulator.email_url
         self._control.reset()
 
     def caller(self) -> HttpCaller:
@@ -110,7 +116,7 @@ class OverSockets:
         self._control.person_changes(ticket_id, change)
 
     def accept_keys(self, keys: list[str]) -> None:
-        self._control.accept_keys(helpdesk=keys, llm=keys, payments=keys, ocr=keys)
+        self._control.accept_keys(helpdesk=keys, llm=keys, payments=keys, ocr=keys, sms=keys, email=keys)
 
     def subscription(self, subscription_id: str) -> dict[str, Any]:
         return self._control.subscription(subscription_id)
@@ -120,6 +126,12 @@ class OverSockets:
 
     def prune_keys(self) -> int:
         return self._control.prune_keys()
+
+    def texts(self, number: str) -> list[dict[str, Any]]:
+        return self._control.texts(number)
+
+    def change_texts(self, number: str, change: dict[str, Any]) -> None:
+        self._control.change_texts(number, change)
 
 
 class _Broken(httpx.AsyncByteStream):
@@ -142,6 +154,8 @@ class OverMock:
         self.llm_url = "https://llm.test/v1"
         self.payments_url = "https://payments.test/stripe/v1"
         self.ocr_url = "https://ocr.test/mindee/v2"
+        self.sms_url = "https://sms.test/twilio"
+        self.email_url = "https://email.test/ses"
 
     def caller(self, clock: Clock = CLOCK) -> HttpCaller:
         return HttpCaller(clock, lambda: httpx.MockTransport(self._handle))
@@ -167,6 +181,7 @@ class OverMock:
     def accept_keys(self, keys: list[str]) -> None:
         self._world.helpdesk.accepted_keys = self._world.llm.accepted_keys = frozenset(keys)
         self._world.payments.accepted_keys = self._world.ocr.accepted_keys = frozenset(keys)
+        self._world.sms.accepted_keys = self._world.email.accepted_keys = frozenset(keys)
 
     def subscription(self, subscription_id: str) -> dict[str, Any]:
         return self._world.payments.subscription(subscription_id).to_json()
@@ -189,6 +204,12 @@ class OverMock:
         request = Request("POST", "/stripe/v1/refunds", {}, headers, b"payment_intent=pi_missing")
         call, _, _ = self._world.understand(request)
         call.perform()
+
+    def texts(self, number: str) -> list[dict[str, Any]]:
+        return [dict(message) for message in self._world.sms.messages(number)]
+
+    def change_texts(self, number: str, change: dict[str, Any]) -> None:
+        self._world.sms.change(number, change)
 
     async def _handle(self, outgoing: httpx.Request) -> httpx.Response:
         path, _, query = outgoing.url.raw_path.decode().partition("?")

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from functions.adapters.audit import DynamoAudit
+from functions.adapters.caps import DynamoCaps
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
 from functions.core import ports
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
-from functions.core.gate import Health, IntegrationState, Standing, WaitingFor
+from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.ledger import ActionMark, ActionStatus, Claim, LedgerItem
 from functions.core.recovery import Change, Row, Status, Subject, action_recovery_id, parked_first
 from tests import aws_tables
-from tests.fakes import NOON_MS, FakeAudit, FakeIds, FakeLedger, FakeRecipients, FakeRecovery, FakeTables
+from tests.fakes import NOON_MS, FakeAudit, FakeCaps, FakeIds, FakeLedger, FakeRecipients, FakeRecovery, FakeTables
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -40,7 +41,7 @@ class World:
     recipients: ports.Recipients
     audit_ids: Callable[[], list[str]]
     set_health: Callable[[str, Health], None]
-    set_standing: Callable[[str, str, Standing], None]
+    caps: ports.Caps
 
     def item(self, key: str = KEY) -> LedgerItem | None:
         """The ledger item now."""
@@ -58,9 +59,6 @@ def in_memory() -> Iterator[World]:
     """Over the doubles."""
     tables = FakeTables()
 
-    def set_standing(tenant: str, recipient: str, standing: Standing) -> None:
-        tables.standings[tenant, recipient] = standing
-
     def set_health(integration: str, health: Health) -> None:
         seen = tables.integrations.get(integration, IntegrationState(integration))
         tables.integrations[integration] = replace(seen, health=health)
@@ -72,7 +70,7 @@ def in_memory() -> Iterator[World]:
         FakeRecipients(tables),
         audit_ids=lambda: sorted(event.id for event in tables.events),
         set_health=set_health,
-        set_standing=set_standing,
+        caps=FakeCaps(tables),
     )
 
 
@@ -92,16 +90,6 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
             ExpressionAttributeValues={":health": {"S": health.value}},
         )
 
-    def set_standing(tenant: str, recipient: str, standing: Standing) -> None:
-        client.put_item(
-            TableName=aws_tables.RECIPIENTS,
-            Item={
-                "pk": {"S": f"{tenant}#{recipient}"},
-                "suppressed": {"BOOL": standing is Standing.SUPPRESSED},
-                "consent": {"BOOL": standing is not Standing.NO_CONSENT},
-            },
-        )
-
     return World(
         DynamoLedger(
             client,
@@ -116,10 +104,10 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
             client, ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT, pause=waited.append
         ),
         DynamoAudit(client, aws_tables.AUDIT),
-        DynamoRecipients(client, aws_tables.RECIPIENTS),
+        DynamoRecipients(client, aws_tables.RECIPIENTS, aws_tables.AUDIT, pause=waited.append),
         audit_ids,
         set_health,
-        set_standing,
+        DynamoCaps(client, aws_tables.CONTROL),
     )
 
 

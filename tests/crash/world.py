@@ -18,10 +18,11 @@ from functions.core.decision import Action, Classification, DecidedBy, Decision,
 from functions.core.event import Event
 from functions.core.failure import ClassifierUnavailable, StorageUnavailable, VersionConflict
 from functions.core.fallback import Matrix
-from functions.core.gate import Health, IntegrationState, Standing
+from functions.core.gate import Health, IntegrationState
 from functions.core.health import PROBE_GAP_MS, Thresholds
 from functions.core.integration import Integration, KindRules
 from functions.core.ports import Call
+from functions.core.recipient import Person
 from functions.core.recovery import Row, Status, Subject, end
 from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
@@ -41,6 +42,7 @@ from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
     FakeAudit,
+    FakeCaps,
     FakeEnvelopes,
     FakeEvents,
     FakeHealthCounts,
@@ -71,6 +73,7 @@ WELL_AFTER_SECONDS = 1_000.0
 MOST_BOUNDARIES = 5_000  # of a run that goes round in circles
 HOURS = 40.0  # until everything must be quiet
 RECIPIENT = "r1"
+WILLING = Person(consent={"email": True, "sms": True}, contacts={"email": "someone@example.com", "sms": "+15550100"})
 
 WORKER = WorkerSettings(
     stage="test",
@@ -464,6 +467,8 @@ class World:
         self.ledger = FakeLedger(self.tables)
         self.recovery = FakeRecovery(self.tables)
         self.recipients = FakeRecipients(self.tables)
+        self.caps = FakeCaps(self.tables)
+        self.tables.people[TENANT, RECIPIENT] = WILLING
         self.counts = FakeHealthCounts(self.tables)
         self.health = FakeHealthRecords(self.tables)
         self.down_since_ms: int | None = None
@@ -711,6 +716,7 @@ class World:
             counts=self.counts,
             health=self.health,
             recipients=self.recipients,
+            caps=self.caps,
             switches=process.environment.switches,
             envelopes=self.envelopes,
             providers=dict.fromkeys(self.integrations, SimProvider(self, process)),
@@ -820,7 +826,7 @@ class World:
     def _act_opt_out(self) -> None:
         if self.opted_out_at_ms is None:
             self.opted_out_at_ms = self.now_ms
-        self.tables.standings[TENANT, RECIPIENT] = Standing.SUPPRESSED
+        self.tables.people[TENANT, RECIPIENT] = replace(WILLING, opted_out=True)
 
     def _act_person_sets(self) -> None:
         for event in self.accepted:

@@ -470,6 +470,8 @@ def test_every_switch_of_the_design_is_deployed_with_its_everyday_value(template
         "limits/payments": "1",
         "limits/ocr": "1",
         "limits/parser": "1",
+        "limits/sms": "1",
+        "limits/email": "1",
     }
 
 
@@ -505,7 +507,9 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
         "Control": {"dynamodb:BatchGetItem", "dynamodb:UpdateItem"},
-        "Recipients": {"dynamodb:GetItem"},
+        "Recipients": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
+        "ses:identity/*": {"ses:SendEmail"},
+        "ses:configuration-set/*": {"ses:SendEmail"},
         "Bucket": {"s3:ListBucket"},
         "Bucket/envelopes/*": {"s3:GetObject", "s3:PutObject"},
         "Bucket/claims/*": {"s3:GetObject"},
@@ -599,6 +603,8 @@ def _spelled(template: Template, arn: Any) -> str:
             text = "".join(part if isinstance(part, str) else f"<{_spelled(template, part)}>" for part in parts)
             if ":parameter/" in text:
                 return text.split(f":parameter/holdfast/{template.config.name}/", 1)[1]
+            if ":ses:" in text:
+                return "ses:" + text.rpartition(":")[2]
             return text.replace("<", "").replace(">", "")
         case {"Ref": str(name)}:
             return name

@@ -12,6 +12,7 @@ import boto3
 import httpx
 import pytest
 
+from functions.adapters.caps import DynamoCaps
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.hosts import AllowedHosts
 from functions.adapters.http import HttpCaller
@@ -105,7 +106,8 @@ class Stack:
                 health=DynamoHealthRecords(
                     dynamodb, ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT
                 ),
-                recipients=DynamoRecipients(dynamodb, aws_tables.RECIPIENTS),
+                recipients=DynamoRecipients(dynamodb, aws_tables.RECIPIENTS, aws_tables.AUDIT),
+                caps=DynamoCaps(dynamodb, aws_tables.CONTROL),
                 switches=SsmSwitches(ssm, "/s", self.clock),
                 envelopes=S3Envelopes(s3, "bucket"),
                 providers={"helpdesk": RichpanelProvider(caller(), secrets, self.clock, catalog.text_of)},
@@ -265,13 +267,17 @@ def test_a_duplicate_costs_its_share_of_one_read(stack: Stack) -> None:
     assert stack.total(WRITES) == 0
 
 
-def test_an_automatic_reply_adds_the_check_of_its_recipient(stack: Stack) -> None:
+def test_an_automatic_reply_adds_the_check_of_its_recipient_and_its_count(stack: Stack) -> None:
     event = stack.event("1", "Where is my order?")
     stack.process(event)
 
     assert {name: one["M"]["s"]["S"] for name, one in stack.item(event)["actions"]["M"].items()}["reply"] == "done"
     assert stack.total(READS) == 2
-    assert stack.own_writes == 2
+    assert stack.own_writes == 3
+
+    stack.process(stack.event("2", "Where is my order?"))  # the conversation has an item: it is met before it is known
+    assert stack.total(READS) == 2
+    assert stack.own_writes == 4
 
 
 def test_a_failed_action_costs_one_transaction_and_one_envelope_instead_of_the_settling_write(stack: Stack) -> None:

@@ -17,9 +17,10 @@ from functions.core.failure import (
     failure_of_network,
     failure_of_status,
 )
-from functions.core.gate import Health, Standing, WaitingFor
+from functions.core.gate import Health, WaitingFor
 from functions.core.integration import INTAKE
 from functions.core.ledger import ActionStatus, LedgerStatus
+from functions.core.recipient import Person
 from functions.core.recovery import HELD, PAYLOAD_MISMATCH, SUPPRESSED, Row, Status, Subject, end, replay
 from tests.fakes import FakeRecovery
 from tests.worker_world import DESK, TENANT, World
@@ -243,7 +244,7 @@ def test_no_mode_but_live_sends_a_customer_anything(mode: Mode) -> None:
 def test_a_recipient_who_opted_out_is_never_written_to() -> None:
     """003.20"""
     world = World(("tag", "reply"))
-    world.tables.standings[TENANT, "r1"] = Standing.SUPPRESSED
+    world.tables.people[TENANT, "r1"] = Person(opted_out=True)
     world.accept(world.event())
     world.run_until_quiet()
 
