@@ -477,7 +477,7 @@ def test_a_standing_that_cannot_be_read_hands_nothing_over() -> None:
     world.deliver()
     row = world.row(event)
     assert row is not None
-    assert (row.status, row.waiting_for) == (Status.PENDING, WaitingFor.HEALTH)
+    assert (row.status, row.waiting_for) == (Status.PENDING, WaitingFor.SWITCH)
     world.unreadable = False
     world.run_until_quiet(hours=1)
     assert world.told(event) == {"sms": 1}

@@ -567,6 +567,7 @@ def test_a_helpdesk_outage_of_five_minutes_needs_no_person_and_loses_and_doubles
     # A key under which the provider has stored a 5xx twice is a person's by its own rule, outage or not.
     names = ("tag", "reply") if failure.status else ("tag", "reply", "create")
     outage = Outage(names, failure)
+    outage.world.automatic_per_hour = {FLOW: 1_000}  # they are all of one conversation
     outage.run(3, every_seconds=20)
     outage.run(5, every_seconds=5, is_out=True)
     met = len(outage.events)
