@@ -345,8 +345,10 @@ def test_a_last_look_at_what_has_expired_has_its_turn_too_and_gets_it() -> None:
         world.accept(world.event(str(number)))
     run(world, 120, until_done=False)
     replies = [row for row in rows(world) if row.action is not None and row.action.name == "reply"]
+    world.clock.advance(600_000)
     for row in replies:  # as if nobody had come by for a week
-        world.tables.rows[row.recovery_id] = replace(row, expires_at_ms=world.clock.now)
+        at_ms = world.clock.now
+        world.tables.rows[row.recovery_id] = replace(row, expires_at_ms=at_ms, due_at_ms=at_ms, not_before_ms=at_ms)
     looked = world.faults.calls.count("provider.look_up.reply")
     run(world, 3_600)
     assert len([row for row in replies if row.is_open and row.effect is Effect.UNKNOWN]) == 4
