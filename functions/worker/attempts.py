@@ -178,7 +178,7 @@ class Attempts:
         seen = self._seen(action, whose, lease_until_ms, await self.switches(), Standing.ALLOWED, AT_ONCE)
         likely = check(action, replace(seen, switches=replace(seen.switches, age_ms=0)))
         calls = self.calls(action, history, verify_only=verify_only)
-        if isinstance(likely, Park | Expire):
+        if isinstance(likely, Park) or (isinstance(likely, Expire) and not verify_only):  # a look may come too late
             calls = 0
         elif isinstance(likely, Suppress):
             calls = 1
@@ -284,7 +284,8 @@ class Attempts:
         `before_blind` is awaited before a `blind` send, so that a takeover knows of it.
         """
         rules = self._rules(action)
-        held = await self._held(action, whose, lease_until_ms)
+        needs_call = self.calls(action, history, verify_only=verify_only) > 0
+        held = await self._held(action, whose, lease_until_ms, is_limited=needs_call)
         if held is not None and not (verify_only and not isinstance(held.verdict, Park)):
             return held  # a look that sends nothing may come too late, and reaches nobody
         step = LookUp(only=True) if verify_only else next_step(rules, history, self._ports.clock.now_ms(), self._scale)
@@ -391,8 +392,8 @@ class Attempts:
             return sent
         return replace(sent, result=replace(sent.result, is_retryable=True))
 
-    async def _held(self, action: Action, whose: Whose, lease_until_ms: int) -> Held | None:
-        verdict = await self.gate(action, whose, lease_until_ms, is_limited=True)
+    async def _held(self, action: Action, whose: Whose, lease_until_ms: int, *, is_limited: bool = True) -> Held | None:
+        verdict = await self.gate(action, whose, lease_until_ms, is_limited=is_limited)
         return None if isinstance(verdict, Send) else Held(verdict)
 
     async def _send(

@@ -107,6 +107,7 @@ class Leases:
         self._shares = shares
         self._awaited: set[str] = set()
         self._round: _Round | None = None
+        self._asking: asyncio.Future[None] | None = None  # the round that is asking now, if one is
         self._spare: dict[tuple[str, int], deque[Slot]] = {}
         self._moments: dict[tuple[str, float], _Moment] = {}
 
@@ -152,8 +153,11 @@ class Leases:
             if demand.calls
             and self._rate(demand.integration) is not None
             and not self._from_kept(demand, lease, kept or {}, is_paced=is_paced)
-            and not self._from_spare(demand, lease)
         ]
+        while wanted and self._asking is not None:  # for this one too: it was still awaited when that began
+            self.leave(key)
+            await asyncio.shield(self._asking)
+        wanted = [demand for demand in wanted if not self._from_spare(demand, lease)]
         if not wanted:
             self.leave(key)
             return lease
@@ -208,12 +212,13 @@ class Leases:
                     await current.everybody.wait()
             except TimeoutError:
                 pass  # they ask in a round of their own, or find their calls among the spare ones
-            self._round = None
+            self._round, self._asking = None, current.answered
             await self._fill(current.asked, absent=len(self._awaited))
         except BaseException as exc:
-            self._round = None
+            self._round = self._asking = None
             _fail(current.answered, exc)
             raise
+        self._asking = None
         current.answered.set_result(None)
 
     async def _fill(self, asked: Sequence[tuple[Sequence[Demand], Lease]], absent: int = 0) -> None:

@@ -53,6 +53,7 @@ from functions.core.rows import is_claim, stand_in_row
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
 from functions.worker.hops import Hops
+from functions.worker.leases import Lease
 from functions.worker.ports import Budget, Ports
 
 INTAKE_RULES = KindRules("intake.process", Repeat.IDEMPOTENT)
@@ -145,8 +146,7 @@ class RecoveryPass:
         turned = await self._turned_aside(row)
         if turned is not None:
             return turned
-        whose, lease_until_ms = _whose(row), self._budget.lease_until_ms
-        verdict = await self._attempts.gate(action, whose, lease_until_ms)
+        verdict = await self._attempts.gate(action, _whose(row), self._budget.lease_until_ms)
         if isinstance(verdict, Park):
             return await self._commit(row, self._parked(row, verdict, uncount=False), "parked")
         if row.waiting_for is WaitingFor.CREDENTIAL and not await self._has_new_credential(row, action):
@@ -154,14 +154,9 @@ class RecoveryPass:
             return await self._commit(
                 row, self._parked(row, Park(WaitingFor.CREDENTIAL, reason), uncount=False), "parked"
             )
-        demand = await self._attempts.demand(action, whose, _history(row), lease_until_ms, verify_only=row.verify_only)
-        kept = {row.integration_id: row.slot_ms}
-        lease = await self._attempts.leases.take(row.recovery_id, [demand], kept, is_paced=True)
-        slot = lease.ready()
-        if slot.at_ms > self._ports.clock.now_ms():
-            reason = f"{row.integration_id} is at its rate"
-            wait = Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)
-            return await self._commit(row, self._parked(row, wait, uncount=False), "parked")
+        lease = await self._leased(row, action, verify_only=row.verify_only)
+        if isinstance(lease, Park):
+            return await self._commit(row, self._parked(row, lease, uncount=False), "parked")
         claimed = await self._claim(row)
         if claimed is None:
             return Handled("moved")
@@ -176,15 +171,30 @@ class RecoveryPass:
         )
         return await self._conclude(claimed, action, attempt)
 
+    async def _leased(self, row: Row, action: Action, *, verify_only: bool) -> Lease | Park:
+        """What the attempt may call, or until when it waits for that. Asked before the claim: no attempt is spent."""
+        whose, lease_until_ms = _whose(row), self._budget.lease_until_ms
+        demand = await self._attempts.demand(action, whose, _history(row), lease_until_ms, verify_only=verify_only)
+        kept = {row.integration_id: row.slot_ms}
+        lease = await self._attempts.leases.take(row.recovery_id, [demand], kept, is_paced=True)
+        slot = lease.ready()
+        if slot.at_ms <= self._ports.clock.now_ms():
+            return lease
+        reason = f"{row.integration_id} is at its rate"
+        return Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)
+
     async def _last_look(self, row: Row) -> HintResult:
         """It expired after it may have been sent: find out where the provider can be asked, and send nothing."""
         action = self._current(row)
         if not self._attempts.fits(action):
             return Later(1, "no time was left in this invocation")
+        rules = self._ports.integrations[action.integration].kinds[action.kind]
+        lease = await self._leased(row, action, verify_only=True) if rules.can_look_up else Lease()
+        if isinstance(lease, Park):
+            return await self._commit(row, self._parked(row, lease, uncount=False), "parked")
         claimed = await self._claim(row)
         if claimed is None:
             return Handled("moved")
-        rules = self._ports.integrations[action.integration].kinds[action.kind]
         now_ms = self._ports.clock.now_ms()
         if not rules.can_look_up:
             return await self._commit(claimed, unknown_outcome(claimed, TOO_LATE, now_ms), "unknown")
@@ -192,7 +202,11 @@ class RecoveryPass:
         if now_ms < believed_ms:
             return await self._conclude(claimed, action, NotYet(believed_ms))
         attempt = await self._attempts.make(
-            action, _whose(claimed), _history(claimed), claimed.lease_until_ms, verify_only=True
+            action,
+            replace(_whose(claimed), lease=lease),
+            _history(claimed),
+            claimed.lease_until_ms,
+            verify_only=True,
         )
         if isinstance(attempt, VerifiedAbsent):
             known = replace(claimed, effect=Effect.NONE)

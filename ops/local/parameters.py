@@ -43,6 +43,8 @@ INTEGRATIONS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("llm", "/v1", {}),
     ("payments", "/stripe/v1", {}),
     ("ocr", "/mindee/v2", {"model_id": "11111111-1111-4111-8111-111111111111"}),
+    ("sms", "/twilio", {"account_sid": "AC" + "1" * 32, "from": "+15005550006"}),
+    ("email", "/ses", {"from": "Holdfast <hello@holdfast.example>", "subject": "A message for you"}),
 )
 
 
@@ -77,10 +79,6 @@ def _parameters(stack: Stack) -> Iterator[tuple[str, str]]:
     for integration, path, further in INTEGRATIONS:
         entry = {"base_url": stack.simulator_url + path, "api_key": secrets.token_hex(16), **further}
         yield f"{integrations}/{integration}", json.dumps(entry)
-    texts = {"api_key": secrets.token_hex(16), "account_sid": "AC" + secrets.token_hex(16), "from": "+15005550006"}
-    yield f"{integrations}/sms", json.dumps({"base_url": f"{stack.simulator_url}/twilio", **texts})
-    emails = {"api_key": "role", "from": "Holdfast <hello@holdfast.example>", "subject": "A message for you"}
-    yield f"{integrations}/email", json.dumps({"base_url": f"{stack.simulator_url}/ses", **emails})
     for demo in DEMO_SOURCES:
         # The emulator tells a function neither the host nor the path that the sender used; Twilio signs both.
         public_url = webhook_url(stack, demo.source) if demo.provider == "twilio" else ""

@@ -43,6 +43,7 @@ class Stage:
             "integrations": {name: Integration(name, rate=rate) for name in ("desk", "sms")}
             | {"free": Integration("free")},
         }
+        self.given = given
         self.leases = Leases(Ports(**given), 1.0, self.states, self.shares)
 
     @property
@@ -113,6 +114,23 @@ def test_one_slow_answer_holds_nobody_up_and_finds_its_calls_when_it_comes(monke
     assert done[-2:] == ["3", "7"]
     assert stage.takes == 1  # for those that were on their way too
     assert len(set(held(leases))) == 20
+
+
+def test_who_comes_while_the_others_are_asking_waits_for_what_they_ask_for_it() -> None:
+    """Else it would ask a second time for calls that are under way."""
+    stage = Stage()
+
+    async def slowly(call: Callable[..., Any], /, *given: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return call(*given)
+
+    stage.given["io"] = slowly
+    stage.leases = Leases(Ports(**stage.given), 1.0, stage.states, stage.shares)
+    stage.leases.expect(["a", "b"])
+    leases = together(stage, stage.ask("a"), stage.ask("b", after=module.WINDOW_SECONDS + 0.05))
+    assert stage.takes == 1
+    assert stage.tat() == 4 * 100
+    assert len(set(held(leases))) == 4
 
 
 def test_a_slow_one_that_wants_more_than_the_others_asks_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,15 @@ from dataclasses import replace
 
 import pytest
 
+from functions.core.attempt import Effect
 from functions.core.decision import Classification
-from functions.core.failure import ClassifierUnavailable, StorageUnavailable, failure_of_status
+from functions.core.failure import (
+    ClassifierUnavailable,
+    NetworkCause,
+    StorageUnavailable,
+    failure_of_network,
+    failure_of_status,
+)
 from functions.core.gate import WaitingFor
 from functions.core.integration import Integration, Rate
 from functions.core.limiter import GRACE_MS, PATIENT_RECEIVES, VISIBLE_WAIT_MS
@@ -327,6 +334,25 @@ def test_an_event_whose_calls_are_no_more_than_a_burst_waits_for_the_last_of_the
         world.accept(world.event(str(number)))
     run(world, 300)
     assert rows(world) == []
+    assert stays_within_the_rate(world)
+
+
+def test_a_last_look_at_what_has_expired_has_its_turn_too_and_gets_it() -> None:
+    """Replies that may have been sent, and are too late now: each is looked up once, at the rate."""
+    world = limited(0.2, 1, ("tag", "reply"))
+    world.provider.answers = [lambda action: failure_of_network(NetworkCause.RESET) if action.name == "reply" else None]
+    for number in range(4):
+        world.accept(world.event(str(number)))
+    run(world, 120, until_done=False)
+    replies = [row for row in rows(world) if row.action is not None and row.action.name == "reply"]
+    world.clock.advance(600_000)
+    for row in replies:  # as if nobody had come by for a week
+        at_ms = world.clock.now
+        world.tables.rows[row.recovery_id] = replace(row, expires_at_ms=at_ms, due_at_ms=at_ms, not_before_ms=at_ms)
+    looked = world.faults.calls.count("provider.look_up.reply")
+    run(world, 3_600)
+    assert len([row for row in replies if row.is_open and row.effect is Effect.UNKNOWN]) == 4
+    assert world.faults.calls.count("provider.look_up.reply") - looked == 4
     assert stays_within_the_rate(world)
 
 

@@ -6,13 +6,16 @@ The clean run tells how many steps a scenario has; then every step is a place to
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from functions.core.decision import Action, Repeat
 from functions.core.failure import Failure, NetworkCause, failure_of_network, failure_of_status
+from functions.core.integration import Rate
 from functions.core.recovery import OUTCOME_UNKNOWN, Status
-from tests.worker_world import ACTIONS, Died, World, crashes_at
+from tests.fakes import FakeLedger
+from tests.worker_world import ACTIONS, DESK, Died, World, crashes_at
 
 pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
 
@@ -67,6 +70,17 @@ def too_large_and_unavailable(world: World) -> None:
     first(unavailable, 2)(world)
 
 
+def limited(setup: Callable[[World], None], per_second: float, burst: int) -> Callable[[World], None]:
+    """Likewise, with a helpdesk that takes so few calls that the event waits: in its queue, or as rows."""
+
+    def limited_too(world: World) -> None:
+        setup(world)
+        world.integrations[DESK] = replace(world.integrations[DESK], rate=Rate(per_second, burst))
+        FakeLedger(world.tables).take(DESK, int(1000 * burst / per_second), world.clock.now, world.clock.now)
+
+    return limited_too
+
+
 SCENARIOS: dict[str, Callable[[World], None]] = {
     "healthy": healthy,
     "connection refused once": first(refused),
@@ -76,6 +90,9 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "auto_reply off": stopped_by_switch,
     "claim check": too_large_for_a_queue,
     "claim check and 503 twice": too_large_and_unavailable,
+    "a slot in its queue": limited(healthy, 0.1, 9),
+    "slots of rows": limited(healthy, 0.01, 9),
+    "slots of rows and 503 once": limited(first(unavailable), 0.01, 9),
 }
 
 

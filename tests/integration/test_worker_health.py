@@ -33,7 +33,7 @@ from functions.worker.probes import Probes
 from tests.fakes import NEVER_MS, NOON_MS, FakeHealthRecords, FakeRecovery, Faults
 from tests.recovery_rows import action as row_action
 from tests.recovery_rows import row as plain_row
-from tests.worker_world import DESK, KINDS, TENANT, Provider, World, run
+from tests.worker_world import DESK, FLOW, KINDS, TENANT, Provider, World, run
 
 MINUTE_MS = 60_000
 
