@@ -130,16 +130,19 @@ def consent(
     channel: Annotated[Channel, typer.Argument(help="sms, email, or conversation: the one that they began.")],
     tenant: Tenant,
     reason: Reason,
-    is_given: Annotated[bool, typer.Option("--given/--withdrawn", help="What they said.")],
+    given: Annotated[bool, typer.Option("--given", help="They consented.")] = False,
+    withdrawn: Annotated[bool, typer.Option("--withdrawn", help="They no longer do.")] = False,
     recipient: Recipient = "",
     contact_file: ContactFile = None,
     contact_stdin: ContactStdin = False,
     as_json: AsJson = False,
 ) -> None:
     """Write down that they consented to a channel, or no longer do."""
+    if given is withdrawn:
+        raise typer.BadParameter("say what they said: --given or --withdrawn")
 
     def decide(known: Known, note: Note) -> PersonChange | None:
-        return known.set_consent(channel.key, is_given=is_given, note=note)
+        return known.set_consent(channel.key, is_given=given, note=note)
 
     contact = _read(contact_file, is_stdin=contact_stdin)
     _change(ctx, tenant, recipient, contact, reason, decide, "said so already", as_json=as_json)
