@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     if not can_kill():
         console.print("there is no /proc here: the processes to be killed cannot be found")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # by way of every clean-up
     story = Story(console)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-chaos-") as directory:

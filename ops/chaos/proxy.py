@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import random
 import signal
 import socket
@@ -24,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -127,6 +128,17 @@ class Proxy:
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
+    async def close(self) -> None:
+        """End every connection."""
+        waiting = [*self._serving]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        writers = [writer for _, _, writer in self._idle]
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, until it ends or a fault ends it."""
         try:
@@ -137,6 +149,8 @@ class Proxy:
             self._trouble.broken["by the client"] += 1
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _answer(self, request: _Request, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection may go on."""
@@ -304,47 +318,42 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _run(upstream_url: str, trouble: Trouble, until: asyncio.Event, say: Any) -> None:
-    server = await asyncio.start_server(
-        Proxy(upstream_url, trouble).connected, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES, backlog=512
-    )
+async def _run(upstream_url: str, trouble: Trouble, until: asyncio.Event, say: Callable[[str], None]) -> None:
+    proxy = Proxy(upstream_url, trouble)
+    server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES, backlog=512)
     say(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     await until.wait()
     server.close()
+    await proxy.close()
 
 
 @contextlib.contextmanager
 def serving(upstream_url: str, trouble: Trouble) -> Iterator[str]:
     """The proxy in a thread of this process, for as long as the block lasts. Gives its address."""
-    loop, until, urls, started = asyncio.new_event_loop(), asyncio.Event(), list[str](), threading.Event()
+    started: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue()
 
-    def say(url: str) -> None:
-        urls.append(url)
-        started.set()
+    async def run() -> None:
+        loop, until = asyncio.get_running_loop(), asyncio.Event()
+        await _run(
+            upstream_url,
+            trouble,
+            until,
+            lambda url: started.put((url, lambda: _from_elsewhere(loop, until))),
+        )
 
-    def run() -> None:
-        try:
-            loop.run_until_complete(_run(upstream_url, trouble, until, say))
-            _end_all(loop)
-        finally:
-            loop.close()
-            started.set()
-
-    thread = threading.Thread(target=run, name="fault-proxy", daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="fault-proxy", daemon=True)
     thread.start()
-    started.wait()
+    url, stop = started.get(timeout=30)
     try:
-        yield urls[0]
+        yield url
     finally:
-        loop.call_soon_threadsafe(until.set)
+        stop()
         thread.join()
 
 
-def _end_all(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+def _from_elsewhere(loop: asyncio.AbstractEventLoop, until: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended by itself meanwhile
+        loop.call_soon_threadsafe(until.set)
 
 
 async def _main(upstream_url: str, seed: int) -> None:
@@ -359,8 +368,7 @@ async def _main(upstream_url: str, seed: int) -> None:
 def _await_end(loop: asyncio.AbstractEventLoop, until: asyncio.Event) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    with contextlib.suppress(RuntimeError):  # it has ended by a signal meanwhile
-        loop.call_soon_threadsafe(until.set)
+    _from_elsewhere(loop, until)
 
 
 def main(argv: list[str] | None = None) -> int:

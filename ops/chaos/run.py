@@ -53,6 +53,7 @@ WAVE = 100  # signed just before they are sent: a provider's signature is good f
 REPEAT_SHARE = 0.10
 RARE = 5  # ways that only one operation knows take so many times the share, or they would hardly be seen
 SENDERS = 8
+WORKERS_A_QUEUE = 10
 LOOK_EVERY_SECONDS = 4.0
 TELL_EVERY_SECONDS = 20.0
 REPLAYS = 20  # jobs of at most a hundred rows
@@ -134,6 +135,7 @@ def play(stage: Stage, plan: Plan) -> Seen:
         stage.story.tell("leading every function to the fault proxy")
         for output in FUNCTIONS:
             all_along.enter_context(pointed_at(stage.stack, output, dict.fromkeys(SERVICES, proxy.url)))
+        _widen(stage)
         scenes.warm_up(stage)
         killer = Killer(
             stage.running.process("emulator").pid,
@@ -165,6 +167,19 @@ def play(stage: Stage, plan: Plan) -> Seen:
         else:
             seen.after_replay = seen.books
     return seen
+
+
+def _widen(stage: Stage) -> None:
+    """Let as many workers at the retries and replays as at new events. With the two of every day each death would
+    hold up half of what is under way, and the run would take an hour.
+    """
+    aws_lambda = stage.stack.client("lambda")
+    for mapping in aws_lambda.list_event_source_mappings(FunctionName=stage.stack.output("WorkerFunction"))[
+        "EventSourceMappings"
+    ]:
+        aws_lambda.update_event_source_mapping(
+            UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": WORKERS_A_QUEUE}
+        )
 
 
 @contextlib.contextmanager
