@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 
 from functions.core import sweep
 from functions.core.clock import Clock, Ids
-from functions.core.failure import VersionConflict
+from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.integration import INTAKE
 from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Recovery, Spill, Switches
@@ -127,6 +127,7 @@ class _Duty:
     log: Logger
     metrics: Metrics
     tally: _Tally
+    unwritten: list[str] = field(default_factory=list)  # since the last row that could be written
 
     def run(self) -> None:
         now_ms = self.clock.now_ms()
@@ -199,11 +200,29 @@ class _Duty:
             )
 
     def _commit(self, change: Change, outcome: str) -> bool:
+        """Whether it was written. A row's trouble is not its neighbours', unless it is that of several in a row: then
+        the table is, and this raises `StorageUnavailable`. Written or not, the row is due again.
+        """
         try:
             self.recovery.commit([change])
         except VersionConflict:
             self._count("rows_moved")
             return False
+        except StorageUnavailable as unavailable:
+            self.unwritten.append(change.after.recovery_id)
+            if len(self.unwritten) > sweep.UNWRITTEN_LIMIT:
+                raise
+            self._count("rows_unwritten")
+            self.log.warning(
+                "a row could not be written, and is due again",
+                extra={
+                    "integration": self.state.integration,
+                    "recovery_id": change.after.recovery_id,
+                    "reason": str(unavailable),
+                },
+            )
+            return False
+        self.unwritten.clear()
         self._count(outcome)
         return True
 
