@@ -41,6 +41,9 @@ ONLY_FOR: Mapping[Way, str] = {
 }
 """Ways that only one operation knows."""
 
+TIMEOUTS = frozenset({Way.SILENT, Way.LATE, Way.BELATED})
+"""Ways in which a caller waits in vain until it gives up."""
+
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([a-z0-9-]+)/aws4_request")
 _THROTTLED = {
     "dynamodb": ("ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"),

@@ -20,13 +20,14 @@ from urllib.parse import urlsplit
 
 from functions.adapters.http import PHASE_TIMEOUTS
 from functions.catalog.loader import load
+from functions.core.decision import Repeat
 from functions.core.event import Event
 from functions.core.failure import MalformedEnvelope
 from functions.core.integration import INTAKE, Integration
 from functions.core.recovery import Status, Subject
 from ops import records
 from ops.chaos.books import Books, Evidence, Promise, blocked, draw_up, is_open
-from ops.chaos.calls import ONLY_FOR, Way
+from ops.chaos.calls import ONLY_FOR, TIMEOUTS, Way
 from ops.chaos.killing import Killer, killing
 from ops.chaos.logs import Said, said_by
 from ops.chaos.proxy import CONTROL
@@ -193,8 +194,15 @@ def _timed(seen: Seen, what: str) -> Iterator[None]:
 
 
 def aws_shares(share: float) -> dict[Way, float]:
-    """That share of all AWS calls in each way; ways that only one operation knows, a multiple of its calls."""
-    return {way: share * (RARE if way in ONLY_FOR else 1) for way in Way}
+    """That share of all AWS calls in each way; ways that only one operation knows, a multiple of its calls.
+
+    Not to be answered in time is one way, whichever of the three it is: each costs its caller seconds.
+    """
+
+    def times(way: Way) -> float:
+        return RARE if way in ONLY_FOR else 1 / len(TIMEOUTS) if way in TIMEOUTS else 1
+
+    return {way: share * times(way) for way in Way}
 
 
 def provider_faults(share: float, seed: int) -> list[Fault]:
@@ -214,7 +222,10 @@ def _faults_of(integration: Integration, share: float) -> list[Fault]:
     def fault(mode: FaultMode, **how: Any) -> Fault:
         return Fault(name, mode, probability=share, **how)
 
+    # A stored error is what a key brings back for ever: only where there are keys it is a way of its own.
+    has_keys = any(rules.repeat is Repeat.KEYED for rules in integration.kinds.values())
     return [
+        *([fault(FaultMode.STORE_STATUS, status=500)] if has_keys else []),
         fault(FaultMode.STATUS, status=500),
         fault(FaultMode.STATUS, status=503),
         fault(FaultMode.STATUS, status=429, retry_after="1"),

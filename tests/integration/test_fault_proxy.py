@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedErro
 
 from functions.adapters.transactions import Transactions
 from ops.chaos import proxy as fault_proxy
-from ops.chaos.calls import Operation, Way
+from ops.chaos.calls import ONLY_FOR, TIMEOUTS, Operation, Way
 from ops.chaos.proxy import Trouble, serving
 from ops.chaos.run import FaultProxy, aws_shares, proxying
 from tests.moto_server import REGION, MotoServer, moto_server
@@ -258,8 +258,10 @@ def test_a_share_of_the_calls_fails_in_each_way_and_the_same_seed_draws_the_same
     drawn = [one.draw(operation) for operation in operations * 10_000]
     assert drawn == [other.draw(operation) for operation in operations * 10_000]
     met = {way: drawn.count(way) for way in Way}
-    for way in set(Way) - {Way.CONFLICT, Way.UNPROCESSED, Way.PARTLY}:
+    for way in set(Way) - TIMEOUTS - set(ONLY_FOR):
         assert 200 < met[way] < 400
+    assert 200 < sum(met[way] for way in TIMEOUTS) < 400
+    assert all(met[way] > 50 for way in TIMEOUTS)
     assert 400 < met[Way.CONFLICT] < 600  # one in twenty of the only operation that knows it
     assert met[Way.PARTLY] == 0
 
