@@ -68,13 +68,13 @@ down: setup ## end the local stack
 drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
 	$(PY) -m ops.drills
 
-.PHONY: chaos
-chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (10 minutes)
-	$(PY) -m ops.chaos
-
 .PHONY: bench-ingress
 bench-ingress: setup ## what ingress costs beside a Powertools + boto3 handler: JSON, and a table on standard error
 	@$(PY) -m ops.bench
+
+.PHONY: chaos
+chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (10 minutes)
+	$(PY) -m ops.chaos
 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ SHORTEST_REHINT_SECONDS = 10  # a queue needs that long to deliver, however much
 OVERDUE_AFTER_REHINTS = 10  # woken that often without a trace: no worker gets anywhere with it
 PER_TICK = 500
 PER_INTEGRATION = 100  # what two slow workers get through before the first of them would be woken again
-UNWRITTEN_LIMIT = 3  # rows in a row that could not be written: then it is the table, and not the row
 READ_AHEAD = 3 * PER_INTEGRATION  # rows read to choose from, so that priority and tenants' turns mean something
 DRAIN_SHARE = 0.5  # of a tick's time, for the spill at most: due rows come after it and have the rest
 DRAIN_PAGE = 1_000  # as many names as S3 lists at once

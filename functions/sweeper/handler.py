@@ -25,6 +25,7 @@ from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
 HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
+UNWRITTEN_LIMIT = 3  # rows in a row that could not be written: then it is the table, and not the row
 
 Handler = Callable[[dict[str, Any], object], dict[str, int]]
 
@@ -34,6 +35,7 @@ class _Tally:
     """What one tick did, by outcome."""
 
     counts: dict[str, int] = field(default_factory=dict)
+    unwritten: int = 0  # rows, since the last one that could be written
 
     def add(self, outcome: str, number: int = 1) -> None:
         self.counts[outcome] = self.counts.get(outcome, 0) + number
@@ -127,7 +129,6 @@ class _Duty:
     log: Logger
     metrics: Metrics
     tally: _Tally
-    unwritten: list[str] = field(default_factory=list)  # since the last row that could be written
 
     def run(self) -> None:
         now_ms = self.clock.now_ms()
@@ -209,8 +210,8 @@ class _Duty:
             self._count("rows_moved")
             return False
         except StorageUnavailable as unavailable:
-            self.unwritten.append(change.after.recovery_id)
-            if len(self.unwritten) > sweep.UNWRITTEN_LIMIT:
+            self.tally.unwritten += 1
+            if self.tally.unwritten > UNWRITTEN_LIMIT:
                 raise
             self._count("rows_unwritten")
             self.log.warning(
@@ -222,7 +223,7 @@ class _Duty:
                 },
             )
             return False
-        self.unwritten.clear()
+        self.tally.unwritten = 0
         self._count(outcome)
         return True
 

@@ -16,7 +16,7 @@ from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import Health
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status, claim
-from functions.sweeper.handler import Handler, build
+from functions.sweeper.handler import UNWRITTEN_LIMIT, Handler, build
 from functions.sweeper.settings import SweeperSettings
 from tests.fakes import (
     LIVE_SWITCHES,
@@ -268,7 +268,7 @@ def test_a_table_that_takes_no_writes_ends_the_turn_and_fails_the_tick() -> None
     stage.tables.faults.fail("recovery.commit", times=100)
     with pytest.raises(ExceptionGroup):
         stage.tick()
-    assert stage.tables.faults.calls.count("recovery.commit") == sweep.UNWRITTEN_LIMIT + 1
+    assert stage.tables.faults.calls.count("recovery.commit") == UNWRITTEN_LIMIT + 1
     assert stage.retries.sent == []
 
 
