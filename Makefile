@@ -79,6 +79,10 @@ mutants: setup ## make each mistake of a list in a copy, and see that its proof 
 bench-ingress: setup ## what ingress costs beside a Powertools + boto3 handler: JSON, and a table on standard error
 	@$(PY) -m ops.bench
 
+.PHONY: chaos
+chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (10 minutes)
+	$(PY) -m ops.chaos
+
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test

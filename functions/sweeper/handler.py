@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 
 from functions.core import fallback, sweep
 from functions.core.clock import Clock, Ids
-from functions.core.failure import VersionConflict
+from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.health import rate_factor
 from functions.core.integration import INTAKE, Rate
@@ -28,6 +28,7 @@ from functions.sweeper.settings import SweeperSettings
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
 _LEAVING_READ = sweep.READ_AHEAD * sweep.PER_INTEGRATION
 HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
+UNWRITTEN_LIMIT = 3  # rows in a row that could not be written: then it is the table, and not the row
 
 Handler = Callable[[dict[str, Any], object], dict[str, int]]
 
@@ -37,6 +38,7 @@ class _Tally:
     """What one tick did, by outcome."""
 
     counts: dict[str, int] = field(default_factory=dict)
+    unwritten: int = 0  # rows, since the last one that could be written
 
     def add(self, outcome: str, number: int = 1) -> None:
         self.counts[outcome] = self.counts.get(outcome, 0) + number
@@ -260,11 +262,29 @@ class _Duty:
             )
 
     def _commit(self, change: Change, outcome: str) -> bool:
+        """Whether it was written. A row's trouble is not its neighbours', unless it is that of several in a row: then
+        the table is, and this raises `StorageUnavailable`. Written or not, the row is due again.
+        """
         try:
             self.recovery.commit([change])
         except VersionConflict:
             self._count("rows_moved")
             return False
+        except StorageUnavailable as unavailable:
+            self.tally.unwritten += 1
+            if self.tally.unwritten > UNWRITTEN_LIMIT:
+                raise
+            self._count("rows_unwritten")
+            self.log.warning(
+                "a row could not be written, and is due again",
+                extra={
+                    "integration": self.state.integration,
+                    "recovery_id": change.after.recovery_id,
+                    "reason": str(unavailable),
+                },
+            )
+            return False
+        self.tally.unwritten = 0
         self._count(outcome)
         return True
 

@@ -17,7 +17,7 @@ from functions.core.gate import Health, WaitingFor
 from functions.core.integration import Rate
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status, claim
-from functions.sweeper.handler import Handler, build
+from functions.sweeper.handler import UNWRITTEN_LIMIT, Handler, build
 from functions.sweeper.settings import SweeperSettings
 from tests.fakes import (
     LIVE_SWITCHES,
@@ -245,6 +245,36 @@ def _failing_due_of_first_two(stage: Stage) -> Any:
                 raise StorageUnavailable("the table did not answer")
 
     return fail
+
+
+def test_a_row_that_cannot_be_written_does_not_keep_its_neighbours_from_being_woken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [row(f"r{n}") for n in range(30)]
+    stage = Stage(*rows)
+    seen: list[str] = []
+
+    def every_fifth(op: str) -> None:
+        seen.extend([op] * (op == "recovery.commit"))
+        if op == "recovery.commit" and len(seen) % 5 == 0:
+            raise StorageUnavailable("throttled")
+
+    stage.tables.faults.on_before = every_fifth
+    assert stage.tick() == {"rows_committed": 24, "rows_hinted": 24, "rows_unwritten": 6}
+    assert sum("could not be written" in message for message in caplog.messages) == 6
+    stage.tables.faults.on_before = None
+    stage.clock.advance(60_000)
+    assert stage.tick() == {"rows_committed": 6, "rows_hinted": 6}
+    assert sorted(stage.hints(stage.retries)) == sorted(each.recovery_id for each in rows)
+
+
+def test_a_table_that_takes_no_writes_ends_the_turn_and_fails_the_tick() -> None:
+    stage = Stage(*(row(f"r{n}") for n in range(30)))
+    stage.tables.faults.fail("recovery.commit", times=100)
+    with pytest.raises(ExceptionGroup):
+        stage.tick()
+    assert stage.tables.faults.calls.count("recovery.commit") == UNWRITTEN_LIMIT + 1
+    assert stage.retries.sent == []
 
 
 def test_a_flood_of_one_tenant_is_capped_and_the_rest_of_it_follows() -> None:

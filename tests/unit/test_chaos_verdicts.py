@@ -1,0 +1,101 @@
+"""What the chaos run says of itself: every promise is judged, and each can be found broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from functions.adapters.http import PHASE_TIMEOUTS
+from functions.catalog.loader import load
+from functions.core.decision import Repeat
+from ops.chaos.__main__ import verdicts
+from ops.chaos.books import Books, Fate, Violation
+from ops.chaos.calls import Way
+from ops.chaos.run import Plan, Seen, provider_faults, way_of
+from ops.simulator import FaultMode
+
+PLAN = Plan(events=2000)
+FAULTS = [way_of(fault.to_json()) for fault in provider_faults(0.02, 1)]
+
+
+def good() -> Seen:
+    """A run in which everything held."""
+    even = Books(Counter({Fate.DONE: 2000}), Counter({"helpdesk: succeeded": 9}), 6000)
+    return Seen(
+        books=even,
+        after_replay=even,
+        was_quiet=True,
+        was_quiet_after_replay=True,
+        dead=3,
+        replayed=3,
+        proxy={
+            "calls": {"dynamodb.Query": 50_000},
+            "fired": [["dynamodb.Query", way.value, 500] for way in Way],
+            "errors": [["dynamodb.PutItem", "ConditionalCheckFailedException", 7]],
+            "broken": {},
+        },
+        provider_calls=Counter({"helpdesk": 8000, "llm": 1400}),
+        provider_faults=Counter(dict.fromkeys(FAULTS, 20)),
+        killed=Counter({"WorkerFunction": 60}),
+        depths={"Events": 0, "spill": 0},
+    )
+
+
+def broken(kind: str) -> Books:
+    return Books(Counter({Fate.DONE: 1999}), Counter(), 6000, [Violation(kind, "github:1", "t1", "is broken")])
+
+
+def test_a_run_in_which_everything_held_holds() -> None:
+    assert [text for text, holds, _ in verdicts(good(), PLAN) if not holds] == []
+
+
+BREAKS: dict[str, Callable[[Seen], object]] = {
+    "no rest": lambda seen: setattr(seen, "was_quiet", False),
+    "lost": lambda seen: setattr(seen, "books", broken("lost")),
+    "waiting": lambda seen: setattr(seen, "books", broken("waiting")),
+    "doubled": lambda seen: setattr(seen, "books", broken("doubled")),
+    "missing": lambda seen: setattr(seen, "books", broken("missing")),
+    "unasked": lambda seen: setattr(seen, "books", broken("unasked")),
+    "silent": lambda seen: setattr(seen, "books", broken("silent")),
+    "overdone": lambda seen: setattr(seen, "books", broken("overdone")),
+    "doubled by the replay": lambda seen: setattr(seen, "after_replay", broken("doubled")),
+    "not replayed": lambda seen: setattr(seen, "replayed", 2),
+    "no rest after the replay": lambda seen: setattr(seen, "was_quiet_after_replay", False),
+    "a message left": lambda seen: setattr(seen, "depths", {"EventsDlq": 1}),
+    "denied": lambda seen: seen.proxy["errors"].append(["s3.PutObject", "AccessDenied", 1]),
+    "a defect": lambda seen: seen.said.defects.update({"items_failed": 1}),
+    "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(),
+    "a way of a provider that was not met": lambda seen: seen.provider_faults.update({FAULTS[0]: -20}),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_one_broken_promise_is_one_verdict_against_it(what: str) -> None:
+    seen = good()
+    BREAKS[what](seen)
+    against = [text for text, holds, _ in verdicts(seen, PLAN) if not holds]
+    assert len(against) == 1
+
+
+def test_a_short_run_is_not_blamed_for_what_chance_left_out() -> None:
+    seen = good()
+    seen.proxy["calls"]["dynamodb.Query"] = 500
+    seen.proxy["fired"].clear()
+    assert all(holds for _, holds, _ in verdicts(seen, PLAN))
+
+
+def test_every_integration_meets_every_way_of_failing_and_acts_late_but_not_too_late() -> None:
+    faults = provider_faults(0.02, 1)
+    integrations = load().integrations.values()
+    assert {fault.provider for fault in faults} == {one.id for one in integrations}
+    for integration in integrations:
+        its = [fault for fault in faults if fault.provider == integration.id]
+        has_keys = any(rules.repeat is Repeat.KEYED for rules in integration.kinds.values())
+        assert {fault.mode for fault in its} == set(FaultMode) - (set() if has_keys else {FaultMode.STORE_STATUS})
+        waits = min(integration.deadline_seconds, PHASE_TIMEOUTS.read or 0)
+        (late,) = [fault.seconds for fault in its if fault.mode is FaultMode.LATENCY]
+        assert waits < late < waits + 1  # a lookup is believed 3 s after the last possible send, on the local stage
+    assert len({fault.seed for fault in faults}) == len(faults)
+    assert {fault.probability for fault in faults} == {0.02}
