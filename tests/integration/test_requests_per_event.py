@@ -124,6 +124,7 @@ class Stack:
                 meter=self.quiet,
                 integrations=catalog.integrations,
                 flows=flows_of(catalog),
+                automatic_per_hour={"support": 1_000},  # all events here are of one conversation
             ),
             run=loop.run_until_complete,
         )
@@ -258,7 +259,8 @@ def test_the_limiter_costs_a_batch_of_ten_a_write_for_each_integration_it_calls(
     assert stack.own_writes - stack.cap_writes == 2 * len(events)  # claim and settle, or claim and release
     proved(
         f"limiter: {stack.limiter_writes / len(events):.1f} writes an event at batch 10 with {actions} calls each "
-        f"({len(events) - returned} sent, {returned} put off); the events' own stay at {(stack.own_writes - stack.cap_writes) / 10:.1f}"
+        f"({len(events) - returned} sent, {returned} put off); the events' own stay at "
+        f"{(stack.own_writes - stack.cap_writes) / 10:.1f}"
     )
 
 
