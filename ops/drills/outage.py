@@ -71,11 +71,18 @@ def play(stage: Stage, *, events: int, refused: int, pairs: int = len(Trouble), 
     stage.story.wait("the spill is empty", lambda: f"{len(spill(stage))} left" * bool(spill(stage)), seconds=60)
     seen.left_in_spill = len(spill(stage))
     wanted = set(conversations)
-    found = balance(
-        {one: stage.expectations[one] for one in conversations},
-        [effect for effect in stage.simulator.effects("helpdesk") if effect.target in wanted],
-    )
-    seen.effects, seen.problems = found.effects, found.problems
+    expected = {one: stage.expectations[one] for one in conversations}
+
+    def found() -> Balance:
+        return balance(expected, [one for one in stage.simulator.effects("helpdesk") if one.target in wanted])
+
+    def missing() -> str:
+        problems = found().problems
+        return f"{len(problems)} to go, the first: {problems[0]}" if problems else ""
+
+    # What was settled may still wait as a row: for the helpdesk's health, or for its turn.
+    stage.story.wait("every effect is there", missing, seconds=PATIENCE, every=1.0)
+    seen.effects, seen.problems = found().effects, found().problems
     return seen
 
 
