@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functions.core.event import Event
 from ops.demo.stage import Stage
 from ops.drills.failing import Trouble, failing, pointed_at
-from ops.expectation import BANK, WHERE, balance
+from ops.expectation import BANK, WHERE, Balance, balance
 from ops.traffic import Answer, Delivery, post_all
 
 CONCURRENCY = 8
