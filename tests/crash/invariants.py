@@ -127,10 +127,11 @@ def _of_row(world: World, row: Row) -> Iterator[str]:
     if not _BEGINNINGS & set(kinds):
         yield f"{about} began without a word in the audit"
     detected, contained = kinds[AuditType.FAILURE_DETECTED], kinds[AuditType.FAILURE_CONTAINED]
-    if bool(detected) != bool(contained) or (row.failure_class and not detected):
+    is_only_aside = bool(row.hop) and not row.failure_class  # it went another way because of an integration's health
+    if (bool(detected) != bool(contained) and not is_only_aside) or (row.failure_class and not detected):
         yield f"{about} was detected {detected} times and contained {contained} times"
-    if not row.is_open and _last(events).recovery_status != row.status.value:
-        yield f"{about} ended, and the audit says {_last(events).recovery_status}"
+    if not row.is_open and row.status.value not in _last_words(events):
+        yield f"{about} ended, and the audit says {_last_words(events)}"
     if row.failure_code == "SUPPRESSED" and row.is_open and row.replay_no == 0:
         yield f"{about} was suppressed, and goes on by itself"
     if any(step["why"].startswith("auto_reply is off") and step["to"] != "failed" for step in row.history):
@@ -141,9 +142,10 @@ def _of_row(world: World, row: Row) -> Iterator[str]:
             yield f"{about} counts {row.attempt_count} attempts"
 
 
-def _last(events: list[AuditEvent]) -> AuditEvent:
-    """By the row's version: the clocks of those who write differ."""
-    return max(events, key=_version)
+def _last_words(events: list[AuditEvent]) -> set[str]:
+    """The statuses that are said of the row's last audited version: the clocks of those who write differ."""
+    last = max(map(_version, events), default=0)
+    return {event.recovery_status for event in events if _version(event) == last}
 
 
 def _version(event: AuditEvent) -> int:

@@ -459,7 +459,6 @@ class World:
         for name, health in self.scenario.health:
             never = 9_999_999_999_999  # for a while it stays as it is: nobody asks whether it is back
             self.tables.integrations[name] = IntegrationState(name, health, probe_at_ms=never)
-            loop.call_later(WELL_AFTER_SECONDS, self.tables.set_health, name, Health.HEALTHY)
         self.flow = Flow(self)
         self.wake = asyncio.Event()
         self.clock = SkewedClock(self)
@@ -886,6 +885,8 @@ class World:
 
     async def run(self) -> None:
         """Until nothing is left to happen."""
+        for name, _ in self.scenario.health:
+            self.loop.call_later(WELL_AFTER_SECONDS, self.tables.set_health, name, Health.HEALTHY)
         for number in range(self.schedule.events):
             self.accept(number)
         acts = list(self.schedule.acts)
