@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from tests.crash.explore import EXHAUSTED, Violation, exhaustive, judged, random_ones
+from tests.crash.explore import EXHAUSTED, LONG, Violation, exhaustive, judged, random_ones
 from tests.crash.loop import Runner
 from tests.crash.schedule import Schedule
 from tests.crash.world import SCENARIOS
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         return _replay(asked.replay)
     began = time.monotonic()
     chunks = [(at, min(CHUNK, asked.schedules - at)) for at in range(0, asked.schedules, CHUNK)]
-    scenarios = asked.only or EXHAUSTED
+    scenarios = asked.only or (*EXHAUSTED, *LONG)
     parts = [] if asked.no_exhaustive else [(name, share) for name in scenarios for share in range(SHARES)]
     counted: dict[str, int] = {}
     with multiprocessing.get_context("fork").Pool(asked.jobs) as pool:

@@ -14,7 +14,7 @@ import pytest
 
 from functions.core.failure import Failure, NetworkCause, failure_of_network
 from tests.crash.__main__ import SHARES, draw, exhaust, main
-from tests.crash.explore import EXHAUSTED, Violation, judged, violation
+from tests.crash.explore import EXHAUSTED, LONG, Violation, exhaustive, judged, violation
 from tests.crash.loop import Runner, Stuck
 from tests.crash.schedule import Schedule, drawn
 from tests.crash.world import SCENARIOS
@@ -39,6 +39,17 @@ def test_no_promise_is_broken_by_any_two_faults(scenario: str, proved: Callable[
         number += played
     proved(f"crash, every one or two faults at any boundary, {scenario}: {number:,} schedules, 0 broken")
     assert number > 1_000
+
+
+@pytest.mark.parametrize("scenario", LONG)
+def test_no_promise_is_broken_by_any_fault_in_a_long_life(
+    scenario: str, runner: Runner, proved: Callable[[str], None]
+) -> None:
+    found = list(exhaustive(scenario, runner, most=1))
+    broken = [one.said() for one in found if one is not None]
+    assert not broken, broken[0]
+    proved(f"crash, every fault at any boundary, {scenario}: {len(found):,} schedules, 0 broken")
+    assert len(found) > 100
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
