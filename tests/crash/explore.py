@@ -85,7 +85,8 @@ def exhaustive(
 ) -> Iterator[Violation | None]:
     """Every schedule of one event with one fault or two, each at any boundary; None for one that broke nothing.
 
-    With `most` 1 there is no second one. The second fault is tried at every boundary that comes after the first in the run which that one leads to. `share`
+    With `most` 1 there is no second one. It is tried at every boundary after the first, in the run which that leads
+    to. `share`
     of `shares` is a part of them, by the place of the first.
     """
     clean, broken = judged(Schedule(scenario), runner)
