@@ -49,7 +49,7 @@ def test_no_promise_is_broken_by_any_fault_in_a_long_life(
     broken = [one.said() for one in found if one is not None]
     assert not broken, broken[0]
     proved(f"crash, every fault at any boundary, {scenario}: {len(found):,} schedules, 0 broken")
-    assert len(found) > 100
+    assert len(found) > 50
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -77,10 +77,12 @@ def test_what_breaks_a_promise_is_shrunk_to_what_it_takes(monkeypatch: pytest.Mo
         return failure_of_network(NetworkCause.CONNECT_REFUSED)
 
     monkeypatch.setattr("tests.crash.providers.failure_of_network", definite)
+    clean, _ = judged(Schedule("lookup"), runner)
+    sends = clean.names.index("send.note")
     schedule = Schedule(
         "lookup",
         workers=3,
-        faults=((4, "dropped_answer"), (9, "lost_answer")),
+        faults=((sends, "dropped_answer"), (sends + 40, "lost_answer")),
         acts=((70_000, "deliver_again"),),
     )
     found = violation(schedule, runner)
