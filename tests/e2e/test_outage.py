@@ -15,7 +15,7 @@ def test_events_outlive_an_outage_of_the_queue_and_none_is_acknowledged_that_is_
     world: World, proved: Callable[[str], None]
 ) -> None:
     """002.10: nothing acknowledged is lost; and a sender is never told that an event is stored when it is not."""
-    seen = play(world, events=EVENTS, refused=REFUSED, pairs=2, name="e2e-outage")
+    seen = play(world, events=EVENTS, refused=REFUSED, pairs=2, name="e2e-queue-down")
     assert {status for status in seen.answers if not 200 <= status < 300} == set()
     assert seen.spilled == EVENTS
     assert dict(seen.answers_without_bucket) == {503: REFUSED}
