@@ -218,6 +218,7 @@ def test_a_row_without_its_audit_is_silent() -> None:
 
 def test_a_row_that_was_tried_more_often_than_its_policy_allows_is_overdone() -> None:
     assert draw_up(with_row(REPLY, "dlq", EFFECTS[:3], attempt_count=6, replay_no=1)).is_even
+    assert draw_up(with_row(REPLY, "dlq", EFFECTS[:3], attempt_count=6, takeovers=1)).is_even
     assert kinds(draw_up(with_row(REPLY, "dlq", EFFECTS[:3], attempt_count=6))) == ["overdone"]
 
 
