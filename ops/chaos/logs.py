@@ -1,4 +1,4 @@
-"""What the functions have said of themselves, read once the run is over: their counts, and the defects they met."""
+"""What the functions have said of themselves, read once the run is over: their counts, and the exceptions they met."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from functions.core.failure import HoldfastError
 from ops.stack import Stack
 
-# Counts of what no fault may lead to: an exception that nobody expected (functions/worker/handler.py and attempts.py,
-# functions/sweeper/drain.py), which is then treated with care, and is a defect all the same.
-_DEFECTS = ("items_failed", "spill_failed")
-_DEFECT_REASON = "ADAPTER_DEFECT"
+_NOT_OURS = frozenset({"ModuleNotFoundError"})
+"""The emulator takes a process's code away before it ends the process, which then cannot load what it had not yet."""
+_TEXT_LENGTH = 1500
 
 
 @dataclass(slots=True)
 class Said:
-    """`counts` are the functions' own metrics, `defects` the lines with an exception that nobody expected."""
+    """`counts` are the functions' own metrics, `exceptions` those that were logged, by name.
+
+    A failure that somebody reckoned with has a name of ours. Any other is a defect: `defects` has what was logged of
+    it.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
-    defects: Counter[str] = field(default_factory=Counter)
-    exceptions: list[str] = field(default_factory=list)
+    exceptions: Counter[str] = field(default_factory=Counter)
+    defects: list[str] = field(default_factory=list)
 
 
 def said_by(stack: Stack, outputs: Iterable[str]) -> Said:
@@ -30,21 +34,26 @@ def said_by(stack: Stack, outputs: Iterable[str]) -> Said:
     said = Said()
     for output in outputs:
         for line in _lines(stack, output):
-            _add(said, line)
+            add(said, line)
     return said
 
 
-def _add(said: Said, line: dict[str, Any]) -> None:
+def add(said: Said, line: dict[str, Any]) -> None:
+    """Take one line of a log into account: of metrics (EMF), or of words."""
     for directive in line.get("_aws", {}).get("CloudWatchMetrics", ()):
         for metric in directive["Metrics"]:
-            name, values = metric["Name"], line[metric["Name"]]
-            total = sum(values) if isinstance(values, list) else values
-            said.counts[name] += int(total)
-            if name in _DEFECTS or line.get("reason") == _DEFECT_REASON:
-                said.defects[f"{name} {line.get('reason', '')}".strip()] += int(total)
-    message = str(line.get("message", ""))
-    if "exception" in line and ("the adapter raised" in message or "could not be processed" in message):
-        said.exceptions.append(f"{message}: {str(line['exception'])[-1500:]}")
+            values = line[metric["Name"]]
+            said.counts[metric["Name"]] += int(sum(values) if isinstance(values, list) else values)
+    name = line.get("exception_name")
+    if name is None:
+        return
+    said.exceptions[name] += 1
+    if name not in _names_of(HoldfastError) | _NOT_OURS:
+        said.defects.append(f"{line.get('message')}: {str(line.get('exception'))[-_TEXT_LENGTH:]}")
+
+
+def _names_of(kind: type[Exception]) -> set[str]:
+    return {kind.__name__}.union(*(_names_of(narrower) for narrower in kind.__subclasses__()))
 
 
 def _lines(stack: Stack, output: str) -> Iterator[dict[str, Any]]:

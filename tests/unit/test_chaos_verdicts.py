@@ -13,6 +13,7 @@ from functions.core.decision import Repeat
 from ops.chaos.__main__ import verdicts
 from ops.chaos.books import Books, Fate, Violation
 from ops.chaos.calls import Way
+from ops.chaos.logs import Said, add
 from ops.chaos.run import Plan, Seen, provider_faults, way_of
 from ops.simulator import FaultMode
 
@@ -65,7 +66,9 @@ BREAKS: dict[str, Callable[[Seen], object]] = {
     "no rest after the replay": lambda seen: setattr(seen, "was_quiet_after_replay", False),
     "a message left": lambda seen: setattr(seen, "depths", {"EventsDlq": 1}),
     "denied": lambda seen: seen.proxy["errors"].append(["s3.PutObject", "AccessDenied", 1]),
-    "a defect": lambda seen: seen.said.defects.update({"items_failed": 1}),
+    "a defect": lambda seen: add(
+        seen.said, {"message": "it came back", "exception_name": "KeyError", "exception": "x"}
+    ),
     "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(),
     "a way of a provider that was not met": lambda seen: seen.provider_faults.update({FAULTS[0]: -20}),
 }
@@ -77,6 +80,19 @@ def test_one_broken_promise_is_one_verdict_against_it(what: str) -> None:
     BREAKS[what](seen)
     against = [text for text, holds, _ in verdicts(seen, PLAN) if not holds]
     assert len(against) == 1
+
+
+def test_what_a_log_says_is_summed_up_and_failures_that_have_a_name_of_ours_are_no_defects() -> None:
+    said = Said()
+    metrics = [{"Metrics": [{"Name": "takeovers"}, {"Name": "hints_stale"}]}]
+    add(said, {"_aws": {"CloudWatchMetrics": metrics}, "takeovers": [2.0], "hints_stale": 3})
+    add(said, {"_aws": {"CloudWatchMetrics": metrics}, "takeovers": [1.0], "hints_stale": 0})
+    for name in ("StorageUnavailable", "UnusableSecret", "ModuleNotFoundError"):
+        add(said, {"level": "ERROR", "message": "trouble", "exception_name": name, "exception": name})
+    add(said, {"level": "INFO", "message": "swept"})
+    assert said.counts == {"takeovers": 3, "hints_stale": 3}
+    assert said.exceptions == {"StorageUnavailable": 1, "UnusableSecret": 1, "ModuleNotFoundError": 1}
+    assert said.defects == []
 
 
 def test_a_short_run_is_not_blamed_for_what_chance_left_out() -> None:
