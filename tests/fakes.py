@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from functions.core.audit import AuditEvent
@@ -128,18 +127,34 @@ class Faults:
             self.on_after(op)
 
     def _raise_planned(self, when: str, op: str) -> None:
+        if not self._planned:
+            return
         with self._lock:
             for index, (planned_when, planned_op, error) in enumerate(self._planned):
                 if (planned_when, planned_op) == (when, op):
                     del self._planned[index]
                     raise error
 
-    @contextmanager
-    def around(self, op: str) -> Iterator[None]:
+    def around(self, op: str) -> _Operation:
         """One operation."""
-        self.before(op)
-        yield
-        self.after(op)
+        return _Operation(self, op)
+
+
+class _Operation:
+    """What surrounds the work of one: its faults. A million simulated lives make it often, so it is no generator."""
+
+    __slots__ = ("_faults", "_op")
+
+    def __init__(self, faults: Faults, op: str) -> None:
+        self._faults = faults
+        self._op = op
+
+    def __enter__(self) -> None:
+        self._faults.before(self._op)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._faults.after(self._op)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -188,7 +203,7 @@ class FakeLedger:
         """See the port."""
         with self.faults.around("ledger.read"), self.tables.lock:
             items = {key: self.tables.ledger[key] for key in keys if key in self.tables.ledger}
-            states = {name: self.tables.integrations.get(name, IntegrationState(name)) for name in integrations}
+            states = {name: self.tables.integrations.get(name) or IntegrationState(name) for name in integrations}
         return BatchView(items, states)
 
     def claim(self, claim: Claim) -> Claimed | Refused:

@@ -53,12 +53,15 @@ class Mode(StrEnum):
     @property
     def strictness(self) -> int:
         """0 for `live`, growing."""
-        return list(Mode).index(self)
+        return _STRICTNESS[self]
+
+
+_STRICTNESS = {mode: place for place, mode in enumerate(Mode)}
 
 
 def stricter(one: Mode, other: Mode) -> Mode:
     """The mode that allows less."""
-    return max(one, other, key=lambda mode: mode.strictness)
+    return one if one.strictness >= other.strictness else other
 
 
 @dataclass(frozen=True, slots=True)

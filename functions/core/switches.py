@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from functions.core.decision import Mode, stricter
 
@@ -26,6 +26,7 @@ REQUIRED = (
 LLM = "llm"  # the integration that classifies
 KNOWN_FOR_MS = 10 * 60 * 1000  # everything but customer-visible sends may use a snapshot that old
 FRESH_FOR_MS = 5_000  # a customer-visible send asks for a new read after that
+_LIMITS = "limits/"
 USABLE_FOR_MS = 6_000  # and parks, if there was no new one, after that
 
 
@@ -39,9 +40,8 @@ class Integrations:
     def __contains__(self, integration: str) -> bool:
         return self.every or integration in self.some
 
-    def union(self, other: Integrations) -> Integrations:
-        """Both together."""
-        return Integrations(self.every or other.every, self.some | other.some)
+
+_NO_INTEGRATIONS = Integrations()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,26 @@ class Snapshot:
 
     values: Mapping[str, str]
     read_at_ms: int
+    by_scope: Mapping[str, Mapping[str, str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        scopes: dict[str, dict[str, str]] = {}
+        for name, value in self.values.items():
+            scope, switch = scope_of(name)
+            scopes.setdefault(scope, {})[switch] = value
+        object.__setattr__(self, "by_scope", scopes)
 
     @staticmethod
     def complete(values: Mapping[str, str], read_at_ms: int) -> Snapshot | None:
         """A snapshot, or None if a parameter that must exist is missing: half a read is no read."""
         return Snapshot(dict(values), read_at_ms) if all(name in values for name in REQUIRED) else None
+
+
+def scope_of(name: str) -> tuple[str, str]:
+    """What a parameter's switch is for (`flow/support`; empty for everything), and the switch (`limits/helpdesk`)."""
+    parts = name.split("/", 2)
+    is_scoped = len(parts) > 2 and parts[0] in ("flow", "source", "tenant") and bool(parts[1])
+    return (f"{parts[0]}/{parts[1]}", parts[2]) if is_scoped else ("", name)
 
 
 def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_ms: int) -> SwitchView:
@@ -89,14 +104,15 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
     With no snapshot, or one older than ten minutes, every switch takes its value for "cannot be known"; lists and
     limits keep their last known one.
     """
-    values = {} if snapshot is None else snapshot.values
+    by_scope = {} if snapshot is None else snapshot.by_scope
     # A clock that was set back since the read says nothing of the snapshot's age: it counts as that far off.
     age_ms = None if snapshot is None else abs(now_ms - snapshot.read_at_ms)
     is_known = age_ms is not None and age_ms <= KNOWN_FOR_MS
-    scopes = ("", f"flow/{flow}/", f"source/{source}/", f"tenant/{tenant}/")
+    scopes = ("", f"flow/{flow}", f"source/{source}", f"tenant/{tenant}")
+    parts = [by_scope[scope] for scope in scopes if scope in by_scope]
 
     def stated(name: str) -> list[str]:
-        return [values[scope + name] for scope in scopes if scope + name in values]
+        return [part[name] for part in parts if name in part]
 
     def is_on(name: str, on: str) -> bool:
         values_stated = stated(name)
@@ -110,16 +126,14 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
         replay=is_on("replay", "on"),
         disabled=_lists(stated("disabled_integrations")),
         replay_blocked=_lists(stated("replay_blocked_integrations")),
-        limits=_limits(values, scopes),
+        limits=_limits(parts),
         age_ms=age_ms,
     )
 
 
 def problem(name: str, value: str) -> str | None:
     """Why a value may not be written to the switch of that name (with or without a scope), or None if it may."""
-    parts = name.split("/")
-    if len(parts) > 2 and parts[0] in ("flow", "source", "tenant") and parts[1]:
-        parts = parts[2:]
+    parts = scope_of(name)[1].split("/")
     if len(parts) == 2 and parts[0] == "limits" and parts[1]:
         return None if _factor(value) is not None else f"a limit is a number from 0 to 1; not {value!r}"
     base = "/".join(parts)
@@ -155,21 +169,17 @@ def _mode(stated: Sequence[str]) -> Mode:
 
 
 def _lists(stated: Iterable[str]) -> Integrations:
-    result = Integrations()
-    for value in stated:
-        words = {word.strip() for word in value.split(",")} - {"", "none"}
-        result = result.union(Integrations("all" in words, frozenset(words - {"all"})))
-    return result
+    words = {word.strip() for value in stated for word in value.split(",")} - {"", "none"}
+    return Integrations("all" in words, frozenset(words - {"all"})) if words else _NO_INTEGRATIONS
 
 
-def _limits(values: Mapping[str, str], scopes: Iterable[str]) -> dict[str, float]:
+def _limits(parts: Iterable[Mapping[str, str]]) -> dict[str, float]:
     limits: dict[str, float] = {}
-    for scope in scopes:
-        prefix = f"{scope}limits/"
-        for name, value in values.items():
-            if name.startswith(prefix):
+    for part in parts:
+        for name, value in part.items():
+            if name.startswith(_LIMITS):
                 factor = _factor(value)
-                integration = name[len(prefix) :]
+                integration = name[len(_LIMITS) :]
                 limits[integration] = min(limits.get(integration, 1.0), 1.0 if factor is None else factor)
     return limits
 

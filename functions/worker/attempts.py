@@ -173,8 +173,10 @@ class Attempts:
         self, action: Action, whose: Whose, history: History, lease_until_ms: int, *, verify_only: bool = False
     ) -> Demand:
         """The calls to ask the limiter for: none where the gate will most likely hold the action back; one for a
-        suppressed action, which what stands in for it will need.
+        suppressed action, which what stands in for it will need; none of an integration without a limit.
         """
+        if self._integration(action).rate is None:
+            return Demand(action.integration, 0)
         seen = self._seen(action, whose, lease_until_ms, await self.switches(), Standing.ALLOWED, AT_ONCE)
         likely = check(action, replace(seen, switches=replace(seen.switches, age_ms=0)))
         calls = self.calls(action, history, verify_only=verify_only)
@@ -230,7 +232,7 @@ class Attempts:
             now_ms=now_ms,
             decision_mode=whose.decision_mode,
             switches=view(snapshot, flow=whose.flow, source=whose.source, tenant=whose.tenant, now_ms=now_ms),
-            integration=self._states.get(action.integration, IntegrationState(action.integration)),
+            integration=self._states.get(action.integration) or IntegrationState(action.integration),
             standing=standing,
             expires_at_ms=whose.expires_at_ms,
             call_ends_at_ms=now_ms + int(self._integration(action).deadline_seconds * 1000),

@@ -628,7 +628,8 @@ class _Work:
 
     def _hop(self, name: str) -> int:
         """The way the action goes, as it is stored: nobody goes back from it."""
-        return self.marks.get(name, ActionMark(ActionStatus.TODO)).hop
+        mark = self.marks.get(name)
+        return 0 if mark is None else mark.hop
 
     def _blank(self, action: Action, current: Action, history: History, why: str) -> Row:
         """The action's blank row on its present way, under the id that it has on every way."""

@@ -332,7 +332,7 @@ class Leases:
         return granted
 
     def _state(self, integration: str) -> IntegrationState:
-        return self._states.get(integration, IntegrationState(integration))
+        return self._states.get(integration) or IntegrationState(integration)
 
     def _rate(self, integration: str) -> Rate | None:
         known: Mapping[str, Integration] = self._ports.integrations

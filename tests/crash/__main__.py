@@ -21,7 +21,7 @@ from functools import partial
 from tests.crash.explore import EXHAUSTED, LONG, Violation, exhaustive, judged, random_ones
 from tests.crash.loop import Runner
 from tests.crash.schedule import Schedule
-from tests.crash.world import SCENARIOS
+from tests.crash.world import SCENARIOS, told
 
 CHUNK = 2_000  # random schedules that one process plays before it says how it went
 SHARES = 12  # parts of a scenario's exhaustive schedules
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
 def _replay(text: str) -> int:
     world, broken = judged(Schedule.from_json(text), runner())
     for line in world.trace:
-        print(line)
+        print(told(line))
     for one in broken:
         print(f"BROKEN: {one}")
     return 1 if broken else 0

@@ -108,9 +108,10 @@ class Schedule:
 
 
 def drawn(seed: int, scenarios: tuple[str, ...]) -> Schedule:
-    """The random schedule of that seed."""
+    """The random schedule of that seed. A scenario is drawn as often as `scenarios` names it."""
     rng = random.Random(seed)
-    events = rng.choice((1, 1, 1, 2, 3))
+    scenario = rng.choice(scenarios)
+    events = rng.choice((1, 1, 1, 1, 1, 2, 2, 3))
     length = rng.choice((12, 12, 40)) * events
     faults = {
         rng.randrange(length): rng.choice(STORAGE_FAULTS + PROVIDER_FAULTS) for _ in range(rng.choice((1, 2, 2, 3, 4)))
@@ -128,7 +129,7 @@ def drawn(seed: int, scenarios: tuple[str, ...]) -> Schedule:
         elif what in ("replay", "replay_suppressed", "dismiss"):
             acts[-1] = (rng.choice((at, 1_200_000 + rng.randrange(3_000_000))), what)
     return Schedule(
-        scenario=rng.choice(scenarios),
+        scenario=scenario,
         seed=seed,
         events=events,
         copies=rng.choice((1, 1, 2)),

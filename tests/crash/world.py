@@ -232,19 +232,14 @@ class Message:
     sent_at_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One line of the trace: when, who, what, and what went wrong."""
+Seen = tuple[int, int, int | None, str, str]  # when, by whom, at which boundary, what, and what went wrong
 
-    at_ms: int
-    process: int
-    what: str
-    fault: str = ""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.at_ms / 1000:10.3f} s  p{self.process:<3} {self.what}{'   <-- ' + self.fault if self.fault else ''}"
-        )
+def told(seen: Seen) -> str:
+    """One line of the trace."""
+    at_ms, process, boundary, what, fault = seen
+    where = "" if boundary is None else f"{boundary}: "
+    return f"{at_ms / 1000:10.3f} s  p{process:<3} {where}{what}{'   <-- ' + fault if fault else ''}"
 
 
 class Broken(AssertionError):
@@ -491,7 +486,7 @@ class World:
         index, self.boundaries = self.boundaries, self.boundaries + 1
         fault = self.faults.get(index, "")
         self.names.append(what)
-        self.trace.append(Seen(self.now_ms - NOON_MS, process, f"{index}: {what}", fault))
+        self.trace.append((self.now_ms - NOON_MS, process, index, what, fault))
         return fault
 
     def _before_sync(self, what: str) -> None:
@@ -740,7 +735,7 @@ class World:
         switches.is_down = self.switches_down
         sweeper = build_sweeper(
             SWEEPER,
-            integrations=list(self.integrations),
+            integrations=sorted({row.integration_id for row in self.tables.rows.values()}),  # others have nothing due
             fallbacks=self.fallbacks,
             ledger=self.ledger,
             recovery=self.recovery,
@@ -789,7 +784,7 @@ class World:
 
     def act(self, what: str) -> None:
         """Something happens that nobody here asked for."""
-        self.trace.append(Seen(self.now_ms - NOON_MS, 0, f"*** {what}"))
+        self.trace.append((self.now_ms - NOON_MS, 0, None, f"*** {what}", ""))
         name, _, value = what.partition("=")
         if value:
             self.switch_values[name] = value
