@@ -61,8 +61,6 @@ _STRICTNESS = {mode: place for place, mode in enumerate(Mode)}
 
 def stricter(one: Mode, other: Mode) -> Mode:
     """The mode that allows less."""
-    if one is other:
-        return one
     return one if one.strictness >= other.strictness else other
 
 

@@ -224,13 +224,15 @@ def _until_its_slot(action: Action, seen: GateView) -> Park:
     return Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)
 
 
+def _by_mode(_action: Action, seen: GateView) -> Suppress:
+    decided, present = seen.decision_mode, seen.switches.mode
+    return Suppress(f"mode is {present if decided in _ANSWERED else stricter(decided, present)}")
+
+
 # Names of this module are found faster than members of a class, and the gate is asked often.
 _LIVE, _SHADOW, _HOLD = Mode.LIVE, Mode.SHADOW, Mode.HOLD
+_ANSWERED = (_LIVE, _HOLD)  # modes in which what was decided may be sent to a customer, if the present one allows it
 _DOWN = Health.HARD_DOWN
-
-
-def _mode(seen: GateView) -> Mode:
-    return stricter(seen.decision_mode, seen.switches.mode)
 
 
 RULES: tuple[Rule, ...] = (
@@ -287,9 +289,11 @@ RULES: tuple[Rule, ...] = (
     Rule(  # hold lets everything wait, so that what it releases is asked about again
         "mode not live",
         Asked.CUSTOMER_VISIBLE,
-        "the stricter of `mode` and its decision's mode is neither `live` nor `hold`",
-        lambda _, seen: (mode := _mode(seen)) is not _LIVE and mode is not _HOLD,
-        Outcome(Suppress, lambda _, seen: Suppress(f"mode is {_mode(seen)}")),
+        "`mode` is neither `live` nor `hold`; or it is `live`, and the decision's was neither",
+        lambda _, seen: (
+            (mode := seen.switches.mode) is not _HOLD and (mode is not _LIVE or seen.decision_mode not in _ANSWERED)
+        ),
+        Outcome(Suppress, _by_mode),
     ),
     Rule(
         "hold",

@@ -119,6 +119,17 @@ def test_the_decisions_mode_counts_as_well_as_the_present_one(mode: Mode) -> Non
     assert check(TAG, switched(mode=mode)) == Send()
 
 
+@pytest.mark.parametrize("mode", [Mode.ROUTE_ONLY, Mode.MANUAL, Mode.SHADOW])
+def test_no_mode_of_the_decision_makes_the_present_one_allow_a_reply_002_23(mode: Mode) -> None:
+    """Not even `hold`, which is the strictest, and lets what it releases be asked about by the present mode alone."""
+    held = replace(OPEN, decision_mode=Mode.HOLD)
+    assert check(REPLY, held) == Send()
+    assert check(REPLY, switched(held, mode=mode)) == Suppress(f"mode is {mode}")
+    assert check(REPLY, switched(replace(OPEN, decision_mode=Mode.MANUAL), mode=mode)) == Suppress(
+        f"mode is {'shadow' if mode is Mode.SHADOW else 'manual'}"
+    )
+
+
 @pytest.mark.parametrize("what", [TAG, REPLY])
 def test_what_was_decided_in_shadow_mode_is_never_sent_002_30(what: Action) -> None:
     assert isinstance(check(what, replace(OPEN, decision_mode=Mode.SHADOW)), Suppress)
