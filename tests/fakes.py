@@ -21,7 +21,7 @@ from functions.core.document import MAX_DOCUMENT_BYTES, document_key, parsed_key
 from functions.core.event import SPILL, Event, digest
 from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
 from functions.core.gate import Health, IntegrationState
-from functions.core.health import Counts, HealthChange, Record
+from functions.core.health import Counts, HealthChange, Record, has_taken
 from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
 from functions.core.limiter import Full, Taken, take
 from functions.core.person import PersonChange
@@ -427,6 +427,8 @@ class FakeHealthCounts:
         """See the port."""
         with self.faults.around("counts.add"), self.tables.lock:
             for integration, counted in counts.items():
+                if counted == Counts():
+                    continue
                 key = integration, minute
                 self.tables.counts[key] = self.tables.counts.get(key, Counts()) + counted
 
@@ -465,7 +467,7 @@ class FakeHealthRecords:
         with self.faults.around("health.take_probe"), self.tables.lock:
             record = self._record(integration)
             if not record.state(integration).may_be_probed(now_ms):
-                return False
+                return has_taken(record, taken_by, now_ms, until_ms)
             taken = replace(record, probe_at_ms=until_ms, probe_by=taken_by, version=record.version + 1)
             self._put(integration, taken)
             return True

@@ -30,7 +30,7 @@ class DynamoCaps:
         self._table = table
 
     def count(self, conversation: str, action_id: str, now_ms: int, most: int) -> Counted | Capped:
-        """See the port. Meeting its own earlier success is success: the same send at the same moment."""
+        """See the port. Meeting its own earlier success is success: what it wrote is there."""
         seen = Sends()
         for _ in range(TRIES):
             answer = counted(seen, action_id, now_ms, most)
@@ -38,7 +38,7 @@ class DynamoCaps:
                 return answer
             after, granted = answer
             found = self._write(conversation, seen, after, now_ms)
-            if found is None or found.times.get(action_id) == now_ms:
+            if found is None or found == after:
                 return granted
             seen = found
         raise StorageUnavailable(f"count an automatic send: the conversation's item was taken {TRIES} times")

@@ -41,6 +41,9 @@ class DynamoSwitchMarks:
     def store(self, seen_revision: int, switches: Mapping[str, AuditedSwitch]) -> AuditedSwitches:
         """See the port."""
         after = AuditedSwitches(seen_revision + 1, dict(switches))
+        condition, seen = "attribute_not_exists(pk)", {}
+        if seen_revision:
+            condition, seen = "#revision = :seen", {"seen": seen_revision}
         item = {
             "pk": SWITCHES_KEY,
             "revision": after.revision,
@@ -49,11 +52,7 @@ class DynamoSwitchMarks:
         with aws.border("mark the switches as audited"):
             try:
                 self._client.put_item(
-                    TableName=self._table,
-                    Item=items.item(item),
-                    ConditionExpression="attribute_not_exists(pk) OR #revision = :seen",
-                    ExpressionAttributeNames=items.names(["revision"]),
-                    ExpressionAttributeValues=items.values({"seen": seen_revision}),
+                    TableName=self._table, Item=items.item(item), ConditionExpression=condition, **_named(seen)
                 )
             except ClientError as exc:
                 if aws.is_refused(exc):
@@ -100,6 +99,16 @@ class DynamoReplayJobs:
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise StorageUnavailable(f"the record of the replay {job_id} cannot be read: {exc!r}") from exc
+
+
+def _named(seen: Mapping[str, int]) -> dict[str, Any]:
+    """What a condition on the revision needs; nothing, where none has to be there."""
+    if not seen:
+        return {}
+    return {
+        "ExpressionAttributeNames": items.names(["revision"]),
+        "ExpressionAttributeValues": items.values(dict(seen)),
+    }
 
 
 def _get(client: DynamoDBClient, table: str, key: str) -> Mapping[str, Any] | None:

@@ -24,7 +24,7 @@ from functions.adapters.transactions import Transactions
 from functions.core.clock import Ids
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import Health
-from functions.core.health import Counts, HealthChange, Record
+from functions.core.health import Counts, HealthChange, Record, has_taken
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -174,7 +174,7 @@ class DynamoHealthRecords:
                 if not aws.is_refused(exc):
                     raise
                 stored: Any = exc.response.get("Item", {})
-                return bool(stored.get("probe_by") == items.value(taken_by))  # the SDK met its own first try
+                return has_taken(record_of(integration, stored), taken_by, now_ms, until_ms)
         return True
 
 

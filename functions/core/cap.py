@@ -46,8 +46,11 @@ class Capped:
 def counted(seen: Sends, action_id: str, now_ms: int, most: int) -> tuple[Sends, Counted] | Capped:
     """The conversation with this send in it, if it may be made now.
 
-    What lies ahead of `now_ms`, by a clock that runs ahead of ours, counts as just sent.
+    What lies ahead of `now_ms`, by a clock that runs ahead of ours, counts as just sent. Where all that is there is
+    what this very call would leave of nothing, it has been made before, and its answer was lost.
     """
+    if seen == Sends({action_id: now_ms}, 1):
+        return seen, Counted(now_ms, is_new=True)
     recent = {name: at_ms for name, at_ms in seen.times.items() if at_ms > now_ms - WINDOW_MS}
     is_new = action_id not in recent
     if is_new and len(recent) >= most:

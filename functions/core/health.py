@@ -545,6 +545,12 @@ def probe_lease(scale: float) -> int:
     return max(PROBE_LEASE_MS, int(PROBE_SPACING_MS * scale))
 
 
+def has_taken(record: Record, taken_by: str, now_ms: int, until_ms: int) -> bool:
+    """Whether a take of the probe that was refused only met itself: it had succeeded, and the answer was lost."""
+    is_theirs = (record.probe_by, record.probe_at_ms) == (taken_by, until_ms)
+    return is_theirs and record.health is Health.HARD_DOWN and not record.state("").is_forced_at(now_ms)
+
+
 def may_be_probe(integration: Integration, repeat: Repeat, state: IntegrationState, now_ms: int, scale: float) -> bool:
     """Whether an action of that kind may find out whether the integration is back.
 

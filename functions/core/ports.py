@@ -178,7 +178,8 @@ class HealthRecords(Protocol):
 
     def take_probe(self, integration: str, taken_by: str, now_ms: int, until_ms: int) -> bool:
         """Become the only one who finds out, until then, whether an integration that is down is back; False if it is
-        not down, or held down by an operator, or another has the probe. Adds 1 to the version.
+        not down, or held down by an operator, or another has the probe. Adds 1 to the version. Meeting its own earlier
+        success is success.
         """
         ...
 
@@ -209,6 +210,9 @@ class Caps(Protocol):
     def count(self, conversation: str, action_id: str, now_ms: int, most: int) -> Counted | Capped:
         """Count this send, if no more than `most` different ones fall into the hour that ends now. However many ask at
         once, no more than that are granted. Raises `StorageUnavailable`.
+
+        Asked again in the same moment, because the answer was lost, it may say that the send counted before, which lets
+        the count stand.
         """
         ...
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from functions.adapters.audit import DynamoAudit
+from functions.adapters.audit import DynamoAudit, audit_item
 from functions.adapters.caps import DynamoCaps
+from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
@@ -22,7 +24,19 @@ from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.ledger import ActionMark, ActionStatus, Claim, LedgerItem
 from functions.core.recovery import Change, Row, Status, Subject, action_recovery_id, parked_first
 from tests import aws_tables
-from tests.fakes import NOON_MS, FakeAudit, FakeCaps, FakeIds, FakeLedger, FakeRecipients, FakeRecovery, FakeTables
+from tests.control_fakes import FakeReplayJobs, FakeSwitchMarks
+from tests.fakes import (
+    NOON_MS,
+    FakeAudit,
+    FakeCaps,
+    FakeHealthCounts,
+    FakeHealthRecords,
+    FakeIds,
+    FakeLedger,
+    FakeRecipients,
+    FakeRecovery,
+    FakeTables,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -42,6 +56,11 @@ class World:
     audit_ids: Callable[[], list[str]]
     set_health: Callable[[str, Health], None]
     caps: ports.Caps
+    counts: ports.HealthCounts
+    records: ports.HealthRecords
+    marks: ports.SwitchMarks
+    jobs: ports.ReplayJobs
+    audit_items: Callable[[], list[Any]]
 
     def item(self, key: str = KEY) -> LedgerItem | None:
         """The ledger item now."""
@@ -71,6 +90,11 @@ def in_memory() -> Iterator[World]:
         audit_ids=lambda: sorted(event.id for event in tables.events),
         set_health=set_health,
         caps=FakeCaps(tables),
+        counts=FakeHealthCounts(tables),
+        records=FakeHealthRecords(tables),
+        marks=FakeSwitchMarks(),
+        jobs=FakeReplayJobs(),
+        audit_items=lambda: _in_order(audit_item(event) for event in tables.events),
     )
 
 
@@ -81,6 +105,9 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
 
     def audit_ids() -> list[str]:
         return sorted(item["id"]["S"] for item in client.scan(TableName=aws_tables.AUDIT)["Items"])
+
+    def audit_items() -> list[Any]:
+        return _in_order(client.scan(TableName=aws_tables.AUDIT)["Items"])
 
     def set_health(integration: str, health: Health) -> None:
         client.update_item(
@@ -108,7 +135,18 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
         audit_ids,
         set_health,
         DynamoCaps(client, aws_tables.CONTROL),
+        DynamoHealthCounts(client, aws_tables.CONTROL, ids),
+        DynamoHealthRecords(
+            client, ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT, pause=waited.append
+        ),
+        DynamoSwitchMarks(client, aws_tables.CONTROL),
+        DynamoReplayJobs(client, aws_tables.CONTROL),
+        audit_items,
     )
+
+
+def _in_order(events: Iterable[Any]) -> list[Any]:
+    return sorted(events, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
 
 @contextmanager

@@ -1,23 +1,57 @@
-"""Double and table agree: any sequence of operations has the same answers and leaves the same state in both."""
+"""Doubles and tables agree: any sequence of operations has the same answers and leaves the same state in both.
+
+Every operation of every port that has an adapter to DynamoDB is among them, and met its different answers: the test
+that plays the machines also looks at what was asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import inspect
+import pkgutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from functions import adapters
+from functions.core import ports
+from functions.core.audit import AuditEvent
+from functions.core.cap import WINDOW_MS, Counted
 from functions.core.failure import Done, Fenced, VersionConflict
-from functions.core.gate import WaitingFor
-from functions.core.ledger import ActionMark, ActionStatus
+from functions.core.gate import Health, WaitingFor
+from functions.core.health import (
+    CallOutcome,
+    Counts,
+    HealthChange,
+    Record,
+    Thresholds,
+    counted,
+    evaluate,
+    force,
+    lift,
+    probed,
+)
+from functions.core.ledger import ActionMark, ActionStatus, Claim
+from functions.core.person import Known, Note, PersonChange
+from functions.core.ports import AuditedSwitch, ReplayJob
+from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status, defer, end, hinted, may_claim, succeeded
 from functions.core.recovery import claim as claim_row
+from functions.core.replay import job_event
 from tests.contract.storage import LEASE_MS, World, claim, in_dynamodb, in_memory, parked, settlement
 from tests.fakes import NOON_MS
 
@@ -53,6 +87,51 @@ def row_of(recovery_id: str, world: World) -> Row | None:
     return world.recovery.get(recovery_id)
 
 
+PORTS = {
+    field.name: str(field.type).removeprefix("ports.")
+    for field in fields(World)
+    if str(field.type).startswith("ports.")
+}
+"""The names of a world's ports, and of their kinds."""
+ASKED: dict[str, set[str]] = defaultdict(set)
+"""By operation (`ledger.claim`), which kinds of answers it has given."""
+
+
+def claim_of(wanted: Claim, world: World) -> object:
+    return world.ledger.claim(wanted)
+
+
+def mark_of(key: str, owner: str, generation: int, world: World) -> None:
+    world.ledger.mark(key, owner, generation, "tag", ActionMark(ActionStatus.TRYING))
+
+
+def settle_of(wanted: ports.Settlement, world: World) -> None:
+    world.ledger.settle(wanted)
+
+
+class Listening:
+    """A port that takes down which of its operations are called, and what comes of them."""
+
+    def __init__(self, name: str, port: Any) -> None:
+        self._name = name
+        self._port = port
+
+    def __getattr__(self, operation: str) -> Any:
+        method = getattr(self._port, operation)
+
+        def call(*args: Any, **named: Any) -> Any:
+            answers = ASKED[f"{self._name}.{operation}"]
+            try:
+                answer = method(*args, **named)
+            except Exception as exc:
+                answers.add(type(exc).__name__)
+                raise
+            answers.add(str(answer) if isinstance(answer, bool) else type(answer).__name__)
+            return answer
+
+        return call
+
+
 class Agreement(RuleBasedStateMachine):
     """Each rule does the same in both worlds and compares what came of it."""
 
@@ -60,20 +139,23 @@ class Agreement(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         self.now_ms = NOON_MS
-        self.seen: dict[str, Row] = {}
 
     @initialize()
     def begin(self) -> None:
-        self.memory: World = self.stack.enter_context(in_memory())
+        quiet = self.stack.enter_context(in_memory())
+        listening: dict[str, Any] = {name: Listening(name, getattr(quiet, name)) for name in PORTS}
+        self.memory: World = replace(quiet, **listening)
         self.dynamo: World = self.stack.enter_context(in_dynamodb())
 
     def teardown(self) -> None:
         """The tables are the same in the end."""
         with self.stack:
-            self.both(lambda world: world.ledger.read(KEYS, ["helpdesk", "sms"]))
-            self.both(lambda world: world.audit_ids())
-            for recovery_id in self.seen:
-                self.both(partial(row_of, recovery_id))
+            self.both(lambda world: world.audit_items())
+            self.compare()
+
+    def compare(self) -> None:
+        """Read everything that may have been written."""
+        raise NotImplementedError
 
     def both(self, call: Callable[[World], Any]) -> Any:
         answers = []
@@ -88,6 +170,19 @@ class Agreement(RuleBasedStateMachine):
     @rule(milliseconds=st.sampled_from([1, 1_000, LEASE_MS]))
     def wait(self, milliseconds: int) -> None:
         self.now_ms += milliseconds
+
+
+class EventsAndRows(Agreement):
+    """Ledger, recovery and audit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, Row] = {}
+
+    def compare(self) -> None:
+        self.both(lambda world: world.ledger.read([*KEYS, *KEYS], ["helpdesk", "sms", "helpdesk"]))
+        for recovery_id in self.seen:
+            self.both(partial(row_of, recovery_id))
 
     @rule(
         key=keys,
@@ -116,16 +211,56 @@ class Agreement(RuleBasedStateMachine):
         owner, generation = self.holder(key, data, owner, generation)
         self.both(lambda world: world.ledger.mark(key, owner, generation, name, ActionMark(status)))
 
-    @rule(key=keys, data=st.data(), owner=owners, generation=generations, slots=st.sampled_from([{}, {"helpdesk": 9}]))
-    def release(self, key: str, data: st.DataObject, owner: str, generation: int, slots: dict[str, int]) -> None:
+    @rule(
+        key=keys,
+        data=st.data(),
+        owner=owners,
+        generation=generations,
+        ended_ms=st.sampled_from([0, 0, NOON_MS + 1_500]),
+        slots=st.sampled_from([None, {}, {"helpdesk": 9}]),
+    )
+    def release(
+        self,
+        key: str,
+        data: st.DataObject,
+        owner: str,
+        generation: int,
+        ended_ms: int,
+        slots: dict[str, int] | None,
+    ) -> None:
         owner, generation = self.holder(key, data, owner, generation)
-        self.both(lambda world: world.ledger.release(key, owner, generation, slots=slots))
+        self.both(lambda world: world.ledger.release(key, owner, generation, ended_ms, slots))
 
-    @rule(key=keys, data=st.data(), owner=owners, generation=generations, rows=changes)
-    def settle(self, key: str, data: st.DataObject, owner: str, generation: int, rows: list[Change]) -> None:
+    @rule(
+        key=keys,
+        data=st.data(),
+        owner=owners,
+        generation=generations,
+        rows=changes,
+        number=st.none() | st.integers(1, 3),
+    )
+    def settle(
+        self, key: str, data: st.DataObject, owner: str, generation: int, rows: list[Change], number: int | None
+    ) -> None:
         owner, generation = self.holder(key, data, owner, generation)
-        wanted = replace(settlement(owner, generation, key=key, changes=rows), now_ms=self.now_ms)
+        told = () if number is None else (event(number),)
+        wanted = replace(settlement(owner, generation, key=key, changes=rows), now_ms=self.now_ms, audit=told)
         self.both(lambda world: world.ledger.settle(wanted))
+        self.look_at(rows)
+
+    @rule(key=keys, rows=changes, first=owners, second=owners)
+    def a_whole_life(self, key: str, rows: list[Change], first: str, second: str) -> None:
+        """From claim to settlement, with somebody beside it who does not own it."""
+        self.now_ms += LEASE_MS
+        for owner in (first, second):
+            self.both(partial(claim_of, claim(owner, self.now_ms, key=key, received_at_ms=self.now_ms)))
+        item = self.memory.item(key)
+        assert item is not None
+        for owner in (second, first, item.owner):
+            self.both(partial(mark_of, key, owner, item.generation))
+        for owner in (second, first, item.owner):
+            wanted = settlement(owner, item.generation, key=key, changes=rows)
+            self.both(partial(settle_of, replace(wanted, now_ms=self.now_ms)))
         self.look_at(rows)
 
     def holder(self, key: str, data: st.DataObject, owner: str, generation: int) -> tuple[str, int]:
@@ -176,9 +311,10 @@ class Agreement(RuleBasedStateMachine):
     def steps(self, row: Row) -> list[Change]:
         """Every transition that the row has now."""
         steps = [Change(replace(row, version=row.version + 1, incident_id="inc-1"), row)]
-        if row.is_open:
+        is_leased = row.lease_until_ms > self.now_ms
+        if row.is_open and not is_leased:
             steps.append(hinted(row, self.now_ms, 1.0))
-        if not row.is_final:
+        if not row.is_final and not is_leased:
             steps.append(end(row, "DISMISSED", "not wanted", self.now_ms))
         if may_claim(row, self.now_ms):
             steps.append(claim_row(row, self.now_ms, self.now_ms + LEASE_MS, "req-2"))
@@ -195,15 +331,379 @@ class Agreement(RuleBasedStateMachine):
     def find(self, wanted: list[Status], limit: int) -> None:
         self.both(lambda world: world.recovery.find("helpdesk", wanted, limit))
 
+    @rule(numbers=st.lists(st.integers(1, 4), max_size=3), reason=st.sampled_from(["why", "why not"]))
+    def append(self, numbers: list[int], reason: str) -> None:
+        """The same id again, whatever it says then, is written once."""
+        self.both(lambda world: world.audit.append([event(number, reason) for number in numbers]))
+
     @rule(until=st.integers(0, 5))
     def pause(self, until: int) -> None:
         self.both(lambda world: world.ledger.pause("helpdesk", NOON_MS + until, NOON_MS + 2 * until))
 
-    @rule(cost=st.integers(1, 900), ahead=st.integers(-500, 2_000), seen=st.sampled_from([0, NOON_MS, NOON_MS + 10**6]))
-    def take(self, cost: int, ahead: int, seen: int) -> None:
-        until_ms = self.now_ms + ahead
-        self.both(lambda world: world.ledger.take("helpdesk", cost, self.now_ms, until_ms, seen))
+
+INTEGRATIONS = ["helpdesk", "sms"]
+MINUTE = NOON_MS // 60_000
+TENANTS = ["acme", "globex", "initech"]
+
+integrations = st.sampled_from(INTEGRATIONS)
+minutes = st.integers(MINUTE, MINUTE + 2)
+one_call = st.builds(counted, st.sampled_from(CallOutcome), st.sampled_from(TENANTS))
+counts = st.lists(one_call, max_size=4).map(lambda calls: sum(calls, Counts()))
+around_now = st.integers(-2, 2).map(lambda far: NOON_MS + far * 1_000)
+records = st.builds(
+    Record,
+    health=st.sampled_from([Health.HARD_DOWN, *Health]),
+    since_ms=st.sampled_from([0, NOON_MS]),
+    reason=st.sampled_from(["", "collapsed: 0 of 9", "„kaputt“ \U0001f600"]),
+    minute=minutes,
+    bad=st.integers(0, 2),
+    good=st.integers(0, 2),
+    collapsed=st.integers(0, 2),
+    refused=st.integers(0, 2),
+    silent=st.integers(0, 2),
+    window=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=2).map(tuple),
+    recent=st.sampled_from(["", "0110"]),
+    probe_at_ms=around_now,
+    probe_by=st.sampled_from(["", "p1"]),
+    probe_ok=st.integers(0, 2),
+    reopened=st.integers(0, 2),
+    ramp_from_ms=st.sampled_from([0, NOON_MS]),
+)
 
 
-TestAgreement = Agreement.TestCase
-TestAgreement.settings = settings(max_examples=12, stateful_step_count=25)
+class Limits(Agreement):
+    """The control items of integrations: limiter, pauses, health and its counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, Record] = dict.fromkeys(INTEGRATIONS, Record())
+
+    def compare(self) -> None:
+        self.both(lambda world: world.ledger.read([], INTEGRATIONS))
+        self.both(lambda world: world.records.read(INTEGRATIONS))
+        for integration in INTEGRATIONS:
+            self.both(partial(counts_of, integration))
+
+    @rule(integration=integrations, until=around_now, tat=st.sampled_from([0, NOON_MS, NOON_MS + 5_000]))
+    def pause(self, integration: str, until: int, tat: int) -> None:
+        self.both(lambda world: world.ledger.pause(integration, until, tat))
+
+    @rule(
+        integration=integrations,
+        cost=st.integers(1, 900),
+        ahead=st.integers(-500, 2_000),
+        seen=st.sampled_from([0, NOON_MS, NOON_MS + 10**6]),
+    )
+    def take(self, integration: str, cost: int, ahead: int, seen: int) -> None:
+        """By whatever was read of the number, and with a bound that may be over already."""
+        self.both(lambda world: world.ledger.take(integration, cost, self.now_ms, self.now_ms + ahead, seen))
+
+    @rule()
+    def integrations_are_read(self) -> None:
+        self.both(lambda world: world.ledger.read([], [*INTEGRATIONS, *INTEGRATIONS]))
+
+    @rule(minute=minutes, several=st.dictionaries(integrations, counts, max_size=2))
+    def calls_are_counted(self, minute: int, several: dict[str, Counts]) -> None:
+        self.both(lambda world: world.counts.add(minute, several, self.now_ms))
+
+    @rule(integration=integrations, wanted=st.lists(st.integers(MINUTE - 1, MINUTE + 3), max_size=4))
+    def counts_are_read(self, integration: str, wanted: list[int]) -> None:
+        self.both(lambda world: world.counts.read(integration, wanted))
+
+    @rule(wanted=st.lists(integrations, max_size=3))
+    def records_are_read(self, wanted: list[str]) -> None:
+        """What is remembered of them may be out of date when it is acted on."""
+        self.seen |= self.both(lambda world: world.records.read(wanted))
+
+    @rule(integration=integrations, after=records, is_stale=st.sampled_from([False, False, True]))
+    def a_record_is_stored(self, integration: str, after: Record, is_stale: bool) -> None:
+        before = self.record(integration, is_stale)
+        self.store(integration, HealthChange(replace(after, version=before.version + 1), before.version))
+
+    @rule(integration=integrations, data=st.data(), is_stale=st.sampled_from([False, False, True]), twice=st.booleans())
+    def health_moves(self, integration: str, data: st.DataObject, is_stale: bool, twice: bool) -> None:
+        change = data.draw(st.sampled_from(self.moves(integration, self.record(integration, is_stale))))
+        for _ in range(2 if twice else 1):
+            self.store(integration, change)
+
+    def record(self, integration: str, is_stale: bool) -> Record:
+        return self.seen[integration] if is_stale else self.memory.records.read([integration])[integration]
+
+    def store(self, integration: str, change: HealthChange) -> None:
+        self.both(lambda world: world.records.store(integration, change))
+
+    def moves(self, integration: str, record: Record) -> list[HealthChange]:
+        """Every move of the machine that is open to the record now."""
+        name, now_ms = integration, self.now_ms
+        moves = [
+            force(name, record, health, now_ms + 1_500, actor="anna", reason="drill", now_ms=now_ms)
+            for health in Health
+        ]
+        if record.override is not None:
+            moves.append(lift(name, record, now_ms, actor="anna", reason="over"))
+        later = [
+            probed(name, record, record.probe_by, CallOutcome.OK, now_ms, 1.0),
+            probed(name, record, record.probe_by, CallOutcome.ERROR, now_ms, 1.0),
+            evaluate(name, record, [(record.minute + 1, Counts(error=30))], Thresholds(), now_ms, 1.0),
+        ]
+        return moves + [move for move in later if move is not None]
+
+    @rule(integration=integrations, name=st.sampled_from(["p1", "p2"]), lease=st.sampled_from([1_000, 2_000]))
+    def a_probe_is_taken(self, integration: str, name: str, lease: int) -> None:
+        self.both(lambda world: world.records.take_probe(integration, name, self.now_ms, self.now_ms + lease))
+
+    @rule(
+        integration=integrations,
+        after=records,
+        wait=st.sampled_from([-1, 0, 1_000]),
+        name=st.sampled_from(["p1", "p3"]),
+    )
+    def it_goes_down_and_is_probed(self, integration: str, after: Record, wait: int, name: str) -> None:
+        """By one, who asks twice, and by another, who may come when the lease is over."""
+        seen = self.record(integration, is_stale=False).version
+        down = replace(after, health=Health.HARD_DOWN, probe_at_ms=self.now_ms, version=seen + 1)
+        self.store(integration, HealthChange(down, seen))
+        self.a_probe_is_taken(integration, "p1", 1_000)
+        self.a_probe_is_taken(integration, "p1", 1_000)
+        self.now_ms += 1_000 + wait
+        self.a_probe_is_taken(integration, name, 1_000)
+
+
+def counts_of(integration: str, world: World) -> Mapping[int, Counts]:
+    return world.counts.read(integration, range(MINUTE - 1, MINUTE + 4))
+
+
+class JobsAndCaps(Agreement):
+    """The control items that no integration has: replay jobs, marks of the switches, caps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.granted: list[tuple[str, str, int]] = []
+
+    def compare(self) -> None:
+        self.both(lambda world: world.marks.read())
+        for name in ("j1", "j2", "j3"):
+            self.both(partial(job_of, name))
+        for conversation in ("c1", "c2"):
+            for most in (1, 2, 3):
+                self.both(partial(count_of, conversation, self.now_ms, most))
+
+    @rule(
+        conversation=st.sampled_from(["c1", "c2"]),
+        name=st.sampled_from(["a1", "a2", "a3", "a4"]),
+        most=st.integers(1, 3),
+        far=st.sampled_from([0, 0, -1_000, 1, WINDOW_MS]),
+    )
+    def count(self, conversation: str, name: str, most: int, far: int) -> None:
+        """By clocks that do not agree; the same send in the same moment too."""
+        at_ms = self.now_ms + far
+        answer = self.both(lambda world: world.caps.count(conversation, name, at_ms, most))
+        if isinstance(answer, Counted):
+            self.granted.append((conversation, name, answer.at_ms))
+
+    @precondition(lambda self: bool(self.granted))
+    @rule(data=st.data(), far=st.sampled_from([0, 0, 1]))
+    def uncount(self, data: st.DataObject, far: int) -> None:
+        conversation, name, at_ms = data.draw(st.sampled_from(self.granted))
+        self.both(lambda world: world.caps.uncount(conversation, name, at_ms + far))
+
+    @rule(
+        seen=st.integers(0, 3),
+        switches=st.dictionaries(
+            st.sampled_from(["mode", "flow/support/mode"]),
+            st.builds(
+                AuditedSwitch,
+                st.integers(1, 3),
+                st.sampled_from(["live", ""]),
+                around_now,
+                st.sampled_from([0, NOON_MS]),
+            ),
+        ),
+    )
+    def marks_are_stored(self, seen: int, switches: dict[str, AuditedSwitch]) -> None:
+        self.both(lambda world: world.marks.store(seen, switches))
+
+    @rule(is_fresh=st.booleans())
+    def marks_are_read_and_stored(self, is_fresh: bool) -> None:
+        found = self.both(lambda world: world.marks.read())
+        if is_fresh:
+            self.both(lambda world: world.marks.store(found.revision, {}))
+
+    @rule(name=st.sampled_from(["j1", "j2"]), is_over=st.booleans(), skipped=st.sampled_from([{}, {"moved": 2}]))
+    def a_job_is_recorded(self, name: str, is_over: bool, skipped: dict[str, int]) -> None:
+        job = ReplayJob(name, "anna", "„why“", '{"tenant":["acme"]}', 50, self.now_ms, matched=3)
+        job = replace(job, finished_at_ms=self.now_ms + 5, replayed=1, skipped=skipped) if is_over else job
+        self.both(lambda world: world.jobs.put(job))
+        self.both(lambda world: world.audit.append([job_event(job, "operation-1")]))
+
+    @rule(name=st.sampled_from(["j1", "j2", "j3"]))
+    def a_job_is_read(self, name: str) -> None:
+        self.both(partial(job_of, name))
+
+
+def job_of(name: str, world: World) -> ReplayJob | None:
+    return world.jobs.get(name)
+
+
+def count_of(conversation: str, now_ms: int, most: int, world: World) -> object:
+    return world.caps.count(conversation, f"last-{most}", now_ms, most)
+
+
+CHANNELS = ["", "sms", "email"]
+CONTACTS = ["+491701234567", "ann@example.com"]
+
+
+class People(Agreement):
+    """Recipients of two tenants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[tuple[str, str], Person] = {}
+        self.numbers = 0
+
+    def compare(self) -> None:
+        for tenant in ("acme", "globex"):
+            for name in ("w1", "w2"):
+                self.both(partial(person_of, tenant, name))
+
+    @rule(tenant=st.sampled_from(["acme", "globex"]), name=st.sampled_from(["w1", "w2"]))
+    def somebody_reads(self, tenant: str, name: str) -> None:
+        self.seen[tenant, name] = self.both(partial(person_of, tenant, name))
+
+    @rule(
+        tenant=st.sampled_from(["acme", "acme", "globex"]),
+        name=st.sampled_from(["w1", "w1", "w2"]),
+        how=st.sampled_from(["out", "in", "consent", "contact", "block", "restore"]),
+        channel=st.sampled_from(CHANNELS),
+        contact=st.sampled_from(["", *CONTACTS]),
+        is_given=st.booleans(),
+        is_stale=st.sampled_from([False, False, True]),
+        times=st.sampled_from([1, 1, 2]),
+    )
+    def a_person_changes(
+        self,
+        tenant: str,
+        name: str,
+        how: str,
+        channel: str,
+        contact: str,
+        is_given: bool,
+        is_stale: bool,
+        times: int,
+    ) -> None:
+        """By what was read just now, or long ago; once, or again because the answer was lost."""
+        fresh = self.memory.recipients.person(tenant, name)
+        known = Known(tenant, name, self.seen.get((tenant, name), fresh) if is_stale else fresh)
+        self.numbers += 1
+        note = Note(f"note-{self.numbers}", self.now_ms, "anna", "they asked", f"req-{self.numbers}")
+        change: PersonChange | None = {
+            "out": lambda: known.opt_out(note),
+            "in": lambda: known.opt_in(note),
+            "consent": lambda: known.set_consent(channel, is_given=is_given, note=note),
+            "contact": lambda: known.set_contact(channel, contact, note) if channel else None,
+            "block": lambda: known.block_contact(channel, contact, note) if channel and contact else None,
+            "restore": lambda: known.restore_contact(channel, contact, note),
+        }[how]()
+        if change is not None:
+            for _ in range(times):
+                self.both(partial(store_person, change))
+
+    @rule(tenant=st.sampled_from(["acme", "globex"]))
+    def of_two_who_read_the_same_one_is_too_late(self, tenant: str) -> None:
+        known = Known(tenant, "w1", self.memory.recipients.person(tenant, "w1"))
+        self.numbers += 2
+        notes = [Note(f"note-{self.numbers - n}", self.now_ms, "anna", "they asked", "req") for n in range(2)]
+        number = f"+4917012345{self.numbers}"
+        for change in (known.set_contact("sms", number, notes[0]), known.set_contact("email", number, notes[1])):
+            if change is not None:
+                self.both(partial(store_person, change))
+
+
+def person_of(tenant: str, name: str, world: World) -> Person:
+    return world.recipients.person(tenant, name)
+
+
+def store_person(change: PersonChange, world: World) -> None:
+    world.recipients.store(change)
+
+
+def event(number: int, reason: str = "why") -> AuditEvent:
+    """An event that no row goes with."""
+    job = ReplayJob(f"job-{number}", "anna", reason, "{}", 5, NOON_MS)
+    return job_event(job, "operation-1")
+
+
+# Of each operation, what it must have answered at least, or the machines have not seen much of it.
+ANSWERS = {
+    "ledger.read": {"BatchView"},
+    "ledger.claim": {"Claimed", "Refused"},
+    "ledger.mark": {"NoneType", "Fenced"},
+    "ledger.release": {"NoneType", "Fenced"},
+    "ledger.settle": {"NoneType", "Fenced"},
+    "ledger.take": {"Taken", "Full"},
+    "ledger.pause": {"NoneType"},
+    "recovery.get": {"Row"},
+    "recovery.commit": {"NoneType", "VersionConflict"},
+    "recovery.put_if_absent": {"True", "False"},
+    "recovery.due": {"list"},
+    "recovery.find": {"list"},
+    "audit.append": {"NoneType"},
+    "counts.add": {"NoneType"},
+    "counts.read": {"dict"},
+    "records.read": {"dict"},
+    "records.store": {"NoneType", "VersionConflict"},
+    "records.take_probe": {"True", "False"},
+    "recipients.person": {"Person"},
+    "recipients.store": {"NoneType", "VersionConflict"},
+    "caps.count": {"Counted", "Capped"},
+    "caps.uncount": {"NoneType"},
+    "marks.read": {"AuditedSwitches"},
+    "marks.store": {"AuditedSwitches", "VersionConflict"},
+    "jobs.put": {"NoneType"},
+    "jobs.get": {"ReplayJob", "NoneType"},
+}
+
+
+def operations_of(*names: str) -> set[str]:
+    """Those of some ports."""
+    return {operation for operation in ANSWERS if operation.partition(".")[0] in names}
+
+
+PLAYS: list[tuple[type[Agreement], int]] = [(EventsAndRows, 20), (Limits, 30), (JobsAndCaps, 30), (People, 16)]
+"""Each with how many stories it plays."""
+
+
+@pytest.mark.parametrize(("machine", "examples"), PLAYS, ids=[machine.__name__ for machine, _ in PLAYS])
+def test_double_and_table_agree(machine: type[Agreement], examples: int) -> None:
+    ASKED.clear()
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=25))
+    owned = OPERATIONS[machine]
+    assert {operation: ANSWERS[operation] - ASKED[operation] for operation in owned} == {key: set() for key in owned}
+
+
+OF_LIMITS = ("ledger.take", "ledger.pause")
+OPERATIONS: dict[type[Agreement], set[str]] = {
+    EventsAndRows: operations_of("ledger", "recovery", "audit") - set(OF_LIMITS),
+    Limits: operations_of("counts", "records") | {"ledger.read", *OF_LIMITS},
+    JobsAndCaps: operations_of("caps", "marks", "jobs"),
+    People: operations_of("recipients"),
+}
+"""Which machine answers for which operations."""
+
+
+def test_every_operation_of_every_port_over_the_tables_is_among_them() -> None:
+    """A port, or an operation of one, that is added without a rule here is refused."""
+    over_tables = set()
+    for module in pkgutil.iter_modules(adapters.__path__):
+        names = vars(importlib.import_module(f"functions.adapters.{module.name}"))
+        over_tables |= {name.removeprefix("Dynamo") for name in names if name.startswith("Dynamo")}
+    named = {name: getattr(ports, kind) for name, kind in PORTS.items()}
+    assert set(PORTS.values()) == {name for name in over_tables if hasattr(ports, name)}
+    operations = {
+        f"{name}.{operation}"
+        for name, kind in named.items()
+        for operation, what in vars(kind).items()
+        if inspect.isfunction(what) and not operation.startswith("_")
+    }
+    assert operations == set(ANSWERS)
+    assert operations == {operation for owned in OPERATIONS.values() for operation in owned}

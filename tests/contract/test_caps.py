@@ -31,6 +31,14 @@ def test_a_retry_of_the_same_action_counts_once_and_is_granted_at_the_cap(world:
     assert world.caps.count("c", "x", NOON_MS + 4, 2) == Capped()
 
 
+def test_the_same_send_in_the_same_moment_counts_once_and_may_be_told_that_it_counted(world: World) -> None:
+    for _ in range(2):
+        assert world.caps.count("c", "a", NOON_MS, 2) == Counted(NOON_MS, is_new=True)
+    assert world.caps.count("c", "b", NOON_MS, 2) == Counted(NOON_MS, is_new=True)
+    assert world.caps.count("c", "b", NOON_MS, 2) == Counted(NOON_MS, is_new=False)
+    assert world.caps.count("c", "x", NOON_MS, 2) == Capped()
+
+
 def test_what_was_not_sent_counts_no_longer(world: World) -> None:
     world.caps.count("c", "a", NOON_MS, 1)
     world.caps.uncount("c", "b", NOON_MS)

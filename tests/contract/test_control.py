@@ -57,6 +57,12 @@ def test_of_two_runs_that_saw_the_same_marks_one_may_replace_them(control: Contr
     assert control.marks.read() == AuditedSwitches(2, {"replay": MARK})
 
 
+def test_marks_that_are_not_there_have_no_revision_but_the_first(control: Control) -> None:
+    with pytest.raises(VersionConflict):
+        control.marks.store(3, {"mode": MARK})
+    assert control.marks.read() == AuditedSwitches()
+
+
 def test_a_jobs_record_is_read_back_and_replaced_by_its_end(control: Control) -> None:
     assert control.jobs.get("j1") is None
     control.jobs.put(JOB)

@@ -140,6 +140,12 @@ def test_counts_of_an_hour_are_read_at_once(world: World) -> None:
     assert [found[MINUTE + minute].ok for minute in range(60)] == list(range(1, 61))
 
 
+def test_a_minute_in_which_nothing_was_counted_is_left_out(world: World) -> None:
+    world.counts().add(MINUTE, {"desk": Counts(), "llm": Counts(ok=1)}, NOON_MS)
+    assert world.counts().read("desk", [MINUTE]) == {}
+    assert world.counts().read("llm", [MINUTE]) == {MINUTE: Counts(ok=1)}
+
+
 # -------------------------------------------------------------------------------------------------------------- records
 
 

@@ -28,6 +28,14 @@ def test_an_action_counts_once_however_often_it_is_tried_and_at_its_latest_attem
     assert again == (Sends({"a": NOON_MS + 5, "b": NOON_MS + 1}, 3), Counted(NOON_MS + 5, is_new=False))
 
 
+def test_a_first_send_that_is_counted_again_in_the_same_moment_has_only_lost_its_answer() -> None:
+    """A further one may have: that it counted before is the answer which lets it count on."""
+    first = sends(Sends(), "a", NOON_MS)
+    assert counted(first, "a", NOON_MS, 2) == (first, Counted(NOON_MS, is_new=True))
+    second = sends(first, "b", NOON_MS)
+    assert counted(second, "b", NOON_MS, 2) == (Sends(second.times, 3), Counted(NOON_MS, is_new=False))
+
+
 def test_a_send_counts_for_sixty_minutes_and_not_a_millisecond_longer() -> None:
     seen = sends(Sends(), "a", NOON_MS, 1)
     assert counted(seen, "b", NOON_MS + WINDOW_MS - 1, 1) == Capped()

@@ -29,6 +29,7 @@ from functions.core.health import (
     Record,
     Thresholds,
     evaluate,
+    has_taken,
     last_closed,
     minute_ms,
     minute_of,
@@ -473,6 +474,17 @@ def test_the_first_probe_comes_half_a_minute_after_it_went_down_and_later_if_it_
     assert again.probe_at_ms == again.since_ms + 120_000
     healthy = Story(record=flappy, at=2).minutes(WELL, times=15).record
     assert (healthy.health, healthy.reopened) == (Health.HEALTHY, 0)
+
+
+def test_a_take_of_the_probe_that_met_itself_is_known_by_its_name_and_its_lease() -> None:
+    taken = Record(health=Health.HARD_DOWN, probe_by="p", probe_at_ms=1_009)
+    assert has_taken(taken, "p", 1_000, 1_009)
+    assert not has_taken(taken, "q", 1_000, 1_009)
+    assert not has_taken(taken, "p", 1_000, 1_008)
+    assert not has_taken(replace(taken, health=Health.DEGRADED), "p", 1_000, 1_009)
+    held = replace(taken, override=Health.HARD_DOWN, override_until_ms=1_001)
+    assert not has_taken(held, "p", 1_000, 1_009)
+    assert has_taken(held, "p", 1_001, 1_009)
 
 
 def test_a_probe_is_one_callers_for_longer_than_its_calls_can_take() -> None:
