@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from functions.core.audit import AuditEvent
@@ -332,11 +332,12 @@ def check_transaction(changes: Sequence[Change], others: int = 0) -> None:
 
 
 class FakeRecovery:
-    """`ports.Recovery`."""
+    """`ports.Recovery`. While `index` is set, queries show those rows: an index may lag behind its table."""
 
     def __init__(self, tables: FakeTables) -> None:
         self.tables = tables
         self.faults = tables.faults
+        self.index: Mapping[str, Row] | None = None
 
     def get(self, recovery_id: str) -> Row | None:
         """See the port."""
@@ -381,7 +382,7 @@ class FakeRecovery:
         with self.faults.around("recovery.due"), self.tables.lock:
             rows = [
                 row
-                for row in self.tables.rows.values()
+                for row in self._indexed()
                 if row.integration_id == integration_id and row.is_open and 0 < row.due_at_ms <= until_ms
             ]
         return sorted(rows, key=lambda row: (row.due_at_ms, row.recovery_id))[:limit]
@@ -389,12 +390,11 @@ class FakeRecovery:
     def find(self, integration_id: str, statuses: Sequence[Status], limit: int) -> list[Row]:
         """See the port. Oldest: by due time while open (without one: last), by last change once ended."""
         with self.faults.around("recovery.find"), self.tables.lock:
-            rows = [
-                row
-                for row in self.tables.rows.values()
-                if row.integration_id == integration_id and row.status in statuses
-            ]
+            rows = [row for row in self._indexed() if row.integration_id == integration_id and row.status in statuses]
         return sorted(rows, key=_age)[:limit]
+
+    def _indexed(self) -> Iterable[Row]:
+        return (self.tables.rows if self.index is None else self.index).values()
 
 
 def _age(row: Row) -> tuple[bool, int, str]:
