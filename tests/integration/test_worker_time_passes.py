@@ -1,0 +1,257 @@
+"""Time that passes where code seems to stand still: between the gate's word and the first byte, and between a dead
+worker's claim and its last send.
+
+A mark in the ledger, a read, a lookup, a count: each is a request, and a worker may be frozen in any of them for longer
+than its lease. So the gate is asked again after each (002.14, 002.19, 002.33). And whoever goes on from a dead worker
+reckons with a send at the very end of its lease, because a lookup is believed only a settle delay after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from functions.core.decision import Action
+from functions.core.failure import Done, Failure, NetworkCause, failure_of_network
+from functions.core.gate import WaitingFor
+from functions.core.ports import Absent, Call
+from functions.core.recovery import Row, Status
+from tests.worker_world import ACTIONS, VISIBILITY_MS, Died, Message, Provider, World
+
+INDEX_LAG_MS = 170_000  # a little less than the kinds' settle delay of 180 s
+LATE_MS = 40_000  # into its invocation a worker may still send
+REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED)
+LOST = failure_of_network(NetworkCause.RESET)
+
+
+class Queue(list[Message]):
+    """Deleting what somebody else has deleted since changes nothing, as in SQS."""
+
+    def remove(self, message: Message) -> None:
+        if message in self:
+            super().remove(message)
+
+
+class LaggingProvider(Provider):
+    """Its lookup misses what is younger than its index."""
+
+    async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
+        found = await super().look_up(action, call)
+        sent_at = max((at for at, name in self.sent if name == action.name), default=0)
+        return Absent() if self.clock.now - sent_at < INDEX_LAG_MS else found
+
+
+def only_row(world: World, name: str) -> Row:
+    return next(row for row in world.tables.rows.values() if row.action is not None and row.action.name == name)
+
+
+def at_first(world: World, op: str, then: Callable[[], None]) -> list[str]:
+    """Once, when `op` has been done and before its caller knows. What is given is empty until then."""
+    seen: list[str] = []
+
+    def on_after(done: str) -> None:
+        if done == op and not seen:
+            seen.append(done)
+            then()
+
+    world.faults.on_after = on_after
+    return seen
+
+
+def answers_once(world: World, name: str, failure: Failure) -> None:
+    """The first send of that action does nothing and is answered like that."""
+    left = [1]
+
+    def answer(action: Action) -> Failure | None:
+        if action.name != name or not left[0]:
+            return None
+        left[0] -= 1
+        return failure
+
+    world.provider.acts_on_failure = False
+    world.provider.answers.append(answer)
+
+
+# ------------------------------------------------------------------------------------- from the gate to the first byte
+
+READS = {"reply": "provider.look_up.reply", "assign": "provider.read_setting.assign"}
+
+
+@pytest.mark.parametrize("name", ["push", "assign", "reply"])
+def test_what_is_disabled_during_the_request_before_a_send_is_not_called_any_more(name: str) -> None:
+    """002.14: the mark of a blind action, the read of a setting, a lookup: each may take long."""
+    world = World(("tag", name))
+    world.accept(world.event())
+    if name != "push":
+        answers_once(world, name, LOST)
+        world.deliver()
+        world.clock.advance(300_000)
+        world.sweep()
+        world.clock.advance(60_000)
+
+    def disabled_meanwhile() -> None:
+        world.switches.values["disabled_integrations"] = "desk"
+        world.clock.advance(31_000)  # longer than the switches count as fresh for what no customer sees
+
+    seen = at_first(world, READS.get(name, "ledger.mark"), disabled_meanwhile)
+    world.deliver()
+
+    assert seen
+    assert name not in [sent for _, sent in world.provider.sent]
+    assert only_row(world, name).waiting_for is WaitingFor.SWITCH
+    assert only_row(world, name).is_open
+
+    world.switches.values["disabled_integrations"] = "none"
+    world.run_until_quiet()
+    assert [sent for _, sent in world.provider.sent].count(name) == 1
+
+
+def _frozen(world: World, op: str, meanwhile: Callable[[], None] = lambda: None) -> list[list[tuple[int, str]]]:
+    """Whoever has done `op` is frozen for longer than its lease, and everybody else comes to an end. Gives what was
+    sent by then.
+    """
+    sent: list[list[tuple[int, str]]] = []
+
+    def freeze() -> None:
+        world.clock.advance(VISIBILITY_MS + 1_000)
+        with ThreadPoolExecutor(1) as others:
+            others.submit(world.run_until_quiet).result()
+        meanwhile()
+        world.visibility.delays.clear()
+        sent.append(list(world.provider.sent))
+
+    world.messages = Queue()
+    at_first(world, op, freeze)
+    return sent
+
+
+def test_whoever_thaws_after_a_blind_mark_does_not_send_what_a_person_has_by_now() -> None:
+    world = World(("tag", "push"))
+    event = world.event()
+    sent = _frozen(world, "ledger.mark")
+    world.accept(event)
+    world.deliver()
+
+    assert [world.provider.sent] == sent
+    assert only_row(world, "push").status is Status.FAILED
+    assert "push" not in [name for _, name in world.provider.sent]
+    world.run_until_quiet()
+    world.check_settled(event)
+
+
+def test_whoever_thaws_after_it_counted_a_reply_does_not_send_it_a_second_time() -> None:
+    world = World(("tag", "reply"))
+    event = world.event()
+    sent = _frozen(world, "caps.count")
+    world.accept(event)
+    world.deliver()
+
+    assert [world.provider.sent] == sent
+    assert [name for _, name in world.provider.sent].count("reply") == 1
+    world.run_until_quiet()
+    world.check_settled(event)
+
+
+def test_whoever_thaws_after_a_lookup_found_nothing_does_not_send_it_a_second_time() -> None:
+    world = World(("tag", "reply"))
+    event = world.event()
+    answers_once(world, "reply", LOST)
+    world.accept(event)
+    world.deliver()
+    sent = _frozen(world, READS["reply"])
+    world.run_until_quiet()
+
+    assert [world.provider.sent] == sent
+    assert [name for _, name in world.provider.sent].count("reply") == 1
+    world.check_settled(event)
+
+
+def test_whoever_thaws_after_reading_a_setting_does_not_overwrite_what_a_person_set_since() -> None:
+    world = World(("tag", "assign"))
+    event = world.event()
+    answers_once(world, "assign", LOST)
+    world.accept(event)
+    world.deliver()
+
+    def a_person_sets_it() -> None:
+        world.provider.settings["t1"] = ("a person's", world.clock.now)
+
+    sent = _frozen(world, READS["assign"], a_person_sets_it)
+    world.run_until_quiet()
+
+    assert [world.provider.sent] == sent
+    assert world.provider.settings["t1"][0] == "a person's"
+
+
+# ------------------------------------------------------------------------- from a dead worker's claim to its last send
+
+
+def test_a_takeover_of_an_event_reckons_with_a_send_at_the_end_of_the_dead_workers_lease() -> None:
+    """Sent 40 s after the claim, and in the index 170 s after that: a lookup 180 s after the claim would miss it."""
+    world = World(("tag", "reply"))
+    world.provider = LaggingProvider(world.faults, world.clock)
+    event = world.event()
+    world.accept(event)
+
+    def on_after(op: str) -> None:
+        if op == "provider.send.tag" and not world.deaths:
+            world.clock.advance(LATE_MS)
+        if op == "provider.send.reply" and not world.deaths:
+            raise Died(op)
+
+    world.faults.on_after = on_after
+    world.deliver()
+    assert world.deaths == 1
+    world.clock.advance(26_000)  # the lease has just ended, and its message is there again
+    world.messages[0].visible_at_ms = world.clock.now
+    world.run_until_quiet()
+
+    world.check_settled(event)
+    assert [name for _, name in world.provider.sent].count("reply") == 1
+    assert only_row(world, "reply").status is Status.SUCCEEDED
+
+
+def test_a_takeover_of_a_row_reckons_with_a_send_at_the_end_of_the_dead_workers_lease() -> None:
+    world = World(("tag", "reply"))
+    world.provider = LaggingProvider(world.faults, world.clock)
+    event = world.event()
+    answers_once(world, "reply", REFUSED)
+    world.accept(event)
+    world.deliver()
+    assert only_row(world, "reply").status is Status.RETRYING
+
+    def on_after(op: str) -> None:
+        if op == "caps.count" and not world.deaths:
+            world.clock.advance(LATE_MS)
+        if op == "provider.send.reply" and not world.deaths:
+            raise Died(op)
+
+    world.faults.on_after = on_after
+    world.run_until_quiet()
+
+    assert world.deaths == 1
+    world.check_settled(event)
+    assert [name for _, name in world.provider.sent].count("reply") == 1
+    assert only_row(world, "reply").status is Status.SUCCEEDED
+
+
+# -------------------------------------------------------------------------------------------- what waits for one parent
+
+
+def test_everything_that_waited_for_one_action_is_sent_once_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """002.33: a child that nobody releases would be open for ever, without a time at which anybody looks."""
+    second = replace(ACTIONS["create"], name="second", params={"what": "another"}, requires=("tag",))
+    monkeypatch.setitem(ACTIONS, "first", replace(ACTIONS["create"], name="first", requires=("tag",)))
+    monkeypatch.setitem(ACTIONS, "second", second)
+    world = World(("tag", "first", "second"))
+    answers_once(world, "tag", REFUSED)
+    event = world.event()
+    world.accept(event)
+    world.run_until_quiet()
+
+    assert sorted(name for _, name in world.provider.sent) == ["first", "second", "tag"]
+    assert {row.status for row in world.tables.rows.values()} == {Status.SUCCEEDED}
+    world.check_settled(event)
