@@ -8,6 +8,7 @@ reckons with a send at the very end of its lease, because a lookup is believed o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,9 @@ from functions.core.failure import Done, Failure, NetworkCause, failure_of_netwo
 from functions.core.gate import WaitingFor
 from functions.core.ports import Absent, Call
 from functions.core.recovery import Row, Status
-from tests.worker_world import ACTIONS, VISIBILITY_MS, Died, Message, Provider, World
+from functions.worker.handler import build as build_worker
+from tests.crash.world import WORKER
+from tests.worker_world import ACTIONS, DESK, VISIBILITY_MS, Died, Message, Provider, World
 
 INDEX_LAG_MS = 170_000  # a little less than the kinds' settle delay of 180 s
 LATE_MS = 40_000  # into its invocation a worker may still send
@@ -59,6 +62,15 @@ def at_first(world: World, op: str, then: Callable[[], None]) -> list[str]:
 
     world.faults.on_after = on_after
     return seen
+
+
+def dies_in_its_next_send(world: World, name: str) -> None:
+    """The provider has done it, and nobody is told."""
+
+    def die() -> None:
+        raise Died(name)
+
+    at_first(world, f"provider.send.{name}", die)
 
 
 def answers_once(world: World, name: str, failure: Failure) -> None:
@@ -236,6 +248,69 @@ def test_a_takeover_of_a_row_reckons_with_a_send_at_the_end_of_the_dead_workers_
     world.check_settled(event)
     assert [name for _, name in world.provider.sent].count("reply") == 1
     assert only_row(world, "reply").status is Status.SUCCEEDED
+
+
+# ------------------------------------------------------------------------------------------------ whose message it is
+
+
+def test_whoever_thaws_after_its_lease_leaves_the_message_to_its_new_owner() -> None:
+    """002.33: the new owner dies too, and the message that the first would have acknowledged is all that is left."""
+    world = World(("tag",))
+    event = world.event()
+    world.messages = Queue()
+    world.accept(event)
+    seen: list[str] = []
+
+    def new_owner_dies() -> None:
+        world.faults.on_before = None
+        world.clock.advance(VISIBILITY_MS + 1_000)
+        dies_in_its_next_send(world, "tag")
+        with ThreadPoolExecutor(1) as other:
+            other.submit(world.deliver).result()
+        world.visibility.delays.clear()
+
+    def freeze(op: str) -> None:
+        if op == "ledger.settle" and not seen:
+            seen.append(op)
+            new_owner_dies()
+
+    world.faults.on_before = freeze
+    world.deliver()
+    assert (len(seen), world.deaths) == (1, 1)
+    world.run_until_quiet()
+
+    world.check_settled(event)
+
+
+def test_a_call_that_is_late_is_over_when_its_handler_returns() -> None:
+    """In a warm process the next invocation would let it go on: an effect that nobody waits for any more."""
+    world = World(("tag",))
+    world.integrations[DESK] = replace(world.integrations[DESK], deadline_seconds=0.05)
+    honest = world.provider.send
+
+    async def late(action: Action, call: Call) -> Done | Failure:
+        await asyncio.sleep(0.2)
+        return await honest(action, call)
+
+    world.provider.send = late  # type: ignore[method-assign]  # for this test only
+    loop = asyncio.new_event_loop()  # one for all invocations of a process, as in Lambda
+    try:
+        handler = build_worker(WORKER, world.ports(), run=loop.run_until_complete)
+        record = {
+            "messageId": "m1",
+            "receiptHandle": "m1",
+            "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:events",
+            "attributes": {"ApproximateReceiveCount": "1"},
+            "body": world.event().to_message(),
+        }
+        assert handler({"Records": [record]}, None) == {"batchItemFailures": []}
+        assert not asyncio.all_tasks(loop)
+        loop.run_until_complete(asyncio.sleep(0.4))  # the next invocation
+    finally:
+        loop.close()
+
+    assert not world.provider.sent
+    assert only_row(world, "tag").failure_code == "DEADLINE_EXCEEDED"
 
 
 # -------------------------------------------------------------------------------------------- what waits for one parent
