@@ -16,17 +16,19 @@ from dataclasses import replace
 import pytest
 
 from functions.core.decision import Action
-from functions.core.failure import Done, Failure, NetworkCause, failure_of_network
+from functions.core.failure import Done, Failure, NetworkCause, failure_of_network, failure_of_status
 from functions.core.gate import WaitingFor
-from functions.core.ports import Absent, Call
-from functions.core.recovery import Row, Status
+from functions.core.ports import Absent, Call, Hint, SettingState
+from functions.core.recovery import OUTCOME_UNKNOWN, Row, Status, replay
 from functions.worker.handler import build as build_worker
 from tests.crash.world import WORKER
+from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeRecovery
 from tests.worker_world import ACTIONS, DESK, VISIBILITY_MS, Died, Message, Provider, World
 
 INDEX_LAG_MS = 170_000  # a little less than the kinds' settle delay of 180 s
 LATE_MS = 40_000  # into its invocation a worker may still send
 REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED)
+REJECTED = failure_of_status(422)
 LOST = failure_of_network(NetworkCause.RESET)
 
 
@@ -36,6 +38,20 @@ class Queue(list[Message]):
     def remove(self, message: Message) -> None:
         if message in self:
             super().remove(message)
+
+
+class SlowProvider(Provider):
+    """Its answer holds for the moment at which it was asked, and may be long on its way."""
+
+    async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
+        found = await super().look_up(action, call)
+        self.faults.after(f"answer.look_up.{action.name}")
+        return found
+
+    async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:
+        state = await super().read_setting(action, call)
+        self.faults.after(f"answer.read_setting.{action.name}")
+        return state
 
 
 class LaggingProvider(Provider):
@@ -89,13 +105,19 @@ def answers_once(world: World, name: str, failure: Failure) -> None:
 
 # ------------------------------------------------------------------------------------- from the gate to the first byte
 
-READS = {"reply": "provider.look_up.reply", "assign": "provider.read_setting.assign"}
+READS = {"reply": "answer.look_up.reply", "assign": "answer.read_setting.assign"}
+
+
+def slow_world(name: str) -> World:
+    world = World(("tag", name))
+    world.provider = SlowProvider(world.faults, world.clock)
+    return world
 
 
 @pytest.mark.parametrize("name", ["push", "assign", "reply"])
 def test_what_is_disabled_during_the_request_before_a_send_is_not_called_any_more(name: str) -> None:
     """002.14: the mark of a blind action, the read of a setting, a lookup: each may take long."""
-    world = World(("tag", name))
+    world = slow_world(name)
     world.accept(world.event())
     if name != "push":
         answers_once(world, name, LOST)
@@ -168,7 +190,7 @@ def test_whoever_thaws_after_it_counted_a_reply_does_not_send_it_a_second_time()
 
 
 def test_whoever_thaws_after_a_lookup_found_nothing_does_not_send_it_a_second_time() -> None:
-    world = World(("tag", "reply"))
+    world = slow_world("reply")
     event = world.event()
     answers_once(world, "reply", LOST)
     world.accept(event)
@@ -182,7 +204,7 @@ def test_whoever_thaws_after_a_lookup_found_nothing_does_not_send_it_a_second_ti
 
 
 def test_whoever_thaws_after_reading_a_setting_does_not_overwrite_what_a_person_set_since() -> None:
-    world = World(("tag", "assign"))
+    world = slow_world("assign")
     event = world.event()
     answers_once(world, "assign", LOST)
     world.accept(event)
@@ -196,6 +218,30 @@ def test_whoever_thaws_after_reading_a_setting_does_not_overwrite_what_a_person_
 
     assert [world.provider.sent] == sent
     assert world.provider.settings["t1"][0] == "a person's"
+
+
+def test_a_replay_whose_hint_is_under_way_waits_when_replays_are_switched_off() -> None:
+    """004.20: what the replay was allowed by, a moment ago, does not count any more."""
+    world = World(("tag",))
+    world.provider.answers.append(lambda action: REJECTED if not world.clock.now - NOON_MS else None)
+    world.accept(world.event())
+    world.deliver()
+    world.clock.advance(1_000)
+    dead = only_row(world, "tag")
+    asked = replay(dead, world.clock.now, actor="ops", reason="mended", request_id="r", job_id="j", scale=1.0)
+    FakeRecovery(world.tables).commit([asked])
+    world.replays.send([Hint(dead.recovery_id, asked.after.version)], world.clock.now)
+    world.switches.values["replay"] = "off"
+    world.clock.advance(31_000)
+    world.deliver()
+
+    assert not world.provider.sent
+    assert only_row(world, "tag").waiting_for is WaitingFor.SWITCH
+    assert only_row(world, "tag").status is Status.REPLAYED
+
+    world.switches.values["replay"] = "on"
+    world.run_until_quiet()
+    assert [name for _, name in world.provider.sent] == ["tag"]
 
 
 # ------------------------------------------------------------------------- from a dead worker's claim to its last send
@@ -253,32 +299,51 @@ def test_a_takeover_of_a_row_reckons_with_a_send_at_the_end_of_the_dead_workers_
 # ------------------------------------------------------------------------------------------------ whose message it is
 
 
-def test_whoever_thaws_after_its_lease_leaves_the_message_to_its_new_owner() -> None:
-    """002.33: the new owner dies too, and the message that the first would have acknowledged is all that is left."""
-    world = World(("tag",))
-    event = world.event()
-    world.messages = Queue()
-    world.accept(event)
+def _frozen_before_it_settles(world: World, new_owner: Callable[[], None]) -> None:
+    """The first who has done its work is frozen for longer than its lease, and the event has a new owner, who dies."""
     seen: list[str] = []
 
-    def new_owner_dies() -> None:
-        world.faults.on_before = None
+    def freeze(op: str) -> None:
+        if op != "ledger.settle" or seen:
+            return
+        seen.append(op)
         world.clock.advance(VISIBILITY_MS + 1_000)
-        dies_in_its_next_send(world, "tag")
+        new_owner()
         with ThreadPoolExecutor(1) as other:
             other.submit(world.deliver).result()
         world.visibility.delays.clear()
 
-    def freeze(op: str) -> None:
-        if op == "ledger.settle" and not seen:
-            seen.append(op)
-            new_owner_dies()
-
+    world.messages = Queue()
+    world.accept(world.event())
     world.faults.on_before = freeze
     world.deliver()
     assert (len(seen), world.deaths) == (1, 1)
+
+
+def test_whoever_thaws_after_its_lease_leaves_the_message_to_its_new_owner() -> None:
+    """002.33: the new owner dies too, and the message that the first would have acknowledged is all that is left."""
+    world = World(("tag",))
+    event = world.event()
+    _frozen_before_it_settles(world, lambda: dies_in_its_next_send(world, "tag"))
     world.run_until_quiet()
 
+    world.check_settled(event)
+
+
+def test_whoever_thaws_after_its_lease_does_not_settle_over_what_its_new_owner_did() -> None:
+    """To the first it was disabled, and should wait as a row; the new owner sent it, and died."""
+    world = World(("tag", "push"), {**LIVE_SWITCHES, "disabled_integrations": "desk"})
+    event = world.event()
+
+    def enabled_again() -> None:
+        world.switches.values["disabled_integrations"] = "none"
+        dies_in_its_next_send(world, "push")
+
+    _frozen_before_it_settles(world, enabled_again)
+    world.run_until_quiet()
+
+    assert [name for _, name in world.provider.sent].count("push") == 1
+    assert only_row(world, "push").failure_code == OUTCOME_UNKNOWN
     world.check_settled(event)
 
 
