@@ -75,7 +75,7 @@ crash: setup ## break the promises if you can: every two faults, and a million r
 crash-long: setup ## every two faults of the longest lives too, and no random ones (6 minutes)
 	$(PY) -m tests.crash --long --schedules 0
 
-mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (5 minutes)
+mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (2 minutes)
 	$(PY) -m tests.mutants
 
 .PHONY: bench-ingress

@@ -1028,6 +1028,9 @@ def play(schedule: Schedule, runner: Runner) -> World:
         runner.run(world.run())
     except Broken as broken:
         world.broken.append(str(broken))
+    else:
+        if runner.left_behind:  # what goes on after its handler has returned thaws in a later invocation
+            world.broken.append(f"{runner.left_behind} calls were left behind when every handler had returned")
     return world
 
 
