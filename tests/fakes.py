@@ -22,7 +22,7 @@ from functions.core.event import SPILL, Event, digest
 from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import Counts, HealthChange, Record
-from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
+from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, LedgerStatus, Refused
 from functions.core.limiter import Full, Taken, take
 from functions.core.person import PersonChange
 from functions.core.ports import BatchView, Hint, Settlement, Spilled
@@ -165,6 +165,7 @@ class FakeTables:
     """The state that the fakes share, as a stack's tables do. One lock makes every operation atomic."""
 
     ledger: dict[str, LedgerItem] = field(default_factory=dict)
+    handles: dict[str, dict[Handle, str]] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     audit: dict[tuple[str, str], AuditEvent] = field(default_factory=dict)
     integrations: dict[str, IntegrationState] = field(default_factory=dict)
@@ -224,7 +225,11 @@ class FakeLedger:
             payload_hash=claim.payload_hash,
             decision=_stored(claim.decision.to_json()),
             actions=claim.marks,
+            request_id=claim.request_id,
+            event_name=claim.event_name,
+            written_at_ms=claim.now_ms // 1000 * 1000,
         )
+        handles = claim.handles
         if found is not None:
             is_ours = found.status is LedgerStatus.PROCESSING and found.owner == claim.owner
             if not _may_be_claimed(found, claim):
@@ -236,8 +241,12 @@ class FakeLedger:
                     epoch_ms=found.epoch_ms,
                     decision=found.decision,
                     actions=found.actions,
+                    request_id=found.request_id or claim.request_id,
+                    event_name=found.event_name or claim.event_name,
                 )
+                handles |= self.tables.handles.get(claim.key, {})
         self.tables.ledger[claim.key] = fresh
+        self.tables.handles[claim.key] = handles
         return Claimed(fresh)
 
     def mark(self, key: str, owner: str, generation: int, name: str, mark: ActionMark) -> None:
@@ -264,7 +273,11 @@ class FakeLedger:
                 return
             item = self._own(settlement.key, settlement.owner, settlement.generation)
             self.tables.ledger[settlement.key] = replace(
-                item, status=LedgerStatus.SETTLED, lease_until_ms=0, actions=dict(settlement.marks)
+                item,
+                status=LedgerStatus.SETTLED,
+                lease_until_ms=0,
+                actions=dict(settlement.marks),
+                written_at_ms=settlement.now_ms // 1000 * 1000,
             )
             self.tables.put_audit(settlement.audit)
             for change in settlement.changes:

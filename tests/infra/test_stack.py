@@ -383,6 +383,9 @@ def test_tables_have_the_keys_that_the_code_writes(template: Template) -> None:
         "RecipientsTable": ["pk"],
     }
     assert indexes == {
+        ("LedgerTable", "by_request"): (["rq", "received_at"], "KEYS_ONLY"),
+        ("LedgerTable", "by_ticket"): (["tk", "received_at"], "KEYS_ONLY"),
+        ("LedgerTable", "by_recipient"): (["rc", "received_at"], "KEYS_ONLY"),
         ("RecoveryTable", "work"): (["gpk", "gsk"], "ALL"),
         ("AuditTable", "by_request"): (["request_id", "sk"], "ALL"),
     }
