@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-RESOURCE_SERVER = "platform.member_admin"
+from functions.operator_api.settings import OPERATE, RESOURCE_SERVER, VIEW
+
 PUBLIC_PATHS = frozenset({"/status", "/health"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
@@ -17,8 +18,8 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 class Permission(StrEnum):
     """What a call needs. `operate` implies `view`. The value is the scope of the token, and the group of people."""
 
-    VIEW = f"{RESOURCE_SERVER}/view"
-    OPERATE = f"{RESOURCE_SERVER}/operate"
+    VIEW = f"{RESOURCE_SERVER}/{VIEW}"
+    OPERATE = f"{RESOURCE_SERVER}/{OPERATE}"
 
     @property
     def words(self) -> str:
