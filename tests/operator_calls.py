@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from functions.observability import logger, metrics
 from functions.operator_api.caller import Permission
 from functions.operator_api.handler import application, build
+from functions.operator_api.request import method_and_path
+from ops.operator_openapi import document
 from tests.fakes import FakeClock, FakeIds
 
 _NUMBERS = itertools.count()
@@ -90,8 +93,10 @@ class Answering:
 
     def __post_init__(self) -> None:
         name = f"operator-api-test-{next(_NUMBERS)}"  # loggers of one name share a stream
+        app = application(list(self.routers))
+        self.openapi = document(app)
         self.handle = build(
-            application(list(self.routers)),
+            app,
             clock=self.clock,
             ids=self.ids,
             log=logger(name, stream=self.log),
@@ -99,9 +104,26 @@ class Answering:
         )
 
     def __call__(self, event: Any) -> dict[str, Any]:
-        """The answer, with its body read."""
+        """The answer, with its body read. Raises `AssertionError` for one that the documentation does not know."""
         answer = self.handle(event, None)
+        self._check_documented(event, answer)
         return {**answer, "document": json.loads(answer["body"]) if answer.get("body") else None}
+
+    def _check_documented(self, event: Any, answer: Mapping[str, Any]) -> None:
+        method, path = method_and_path(event)
+        for template, item in self.openapi["paths"].items():
+            if method.lower() in item and re.fullmatch(re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)), path):
+                responses = item[method.lower()]["responses"]
+                break
+        else:
+            assert answer["statusCode"] in (400, 401, 403, 404), "there is no such call"
+            return
+        assert str(answer["statusCode"]) in responses, f"{method} {template} may not answer {answer['statusCode']}"
+        said = responses[str(answer["statusCode"])]
+        headers = {name.lower(): value for name, value in answer["headers"].items()}
+        assert set(map(str.lower, said["headers"])) <= headers.keys()
+        if answer.get("body"):
+            assert headers["content-type"] in said["content"]
 
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged."""

@@ -46,7 +46,10 @@ class Room:
         self.router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]  # Powertools leaves it untyped
         self.router.get("/platform/rooms/<name>")(self.look)
         self.router.post("/platform/rooms/<name>/note")(self.note)
-        self.router.delete("/platform/rooms/<name>")(self.clear)
+        self.router.delete(
+            "/platform/rooms/<name>",
+            responses={200: {"description": "Cleared."}, 409: {"description": "Somebody is in it."}},
+        )(self.clear)
 
     def look(self, name: Annotated[str, Path(max_length=64)], limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Told:
         return self._do(f"look {name} {limit}", name)
