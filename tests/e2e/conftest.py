@@ -26,6 +26,7 @@ FUNCTIONS = (
     "SweeperFunction",
     "EvaluatorFunction",
     "ReplayFunction",
+    "OperatorApiFunction",
 )
 
 
