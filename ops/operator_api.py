@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -66,6 +67,7 @@ class OperatorApi:
         self._bearer = bearer
         # A bulk plan may take as long as the gateway waits: 30 seconds.
         self._http = http or httpx.Client(timeout=httpx.Timeout(35, connect=5))
+        weakref.finalize(self, self._http.close)
         self._pause = pause
 
     def call(

@@ -143,14 +143,13 @@ class Tokens:
         stack: Stack,
         cache: TokenCache | None = None,
         *,
-        http: httpx.Client | None = None,
+        transport: httpx.BaseTransport | None = None,
         now: Callable[[], float] = time.time,
         remark: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._stack = stack
         self._cache = TokenCache.of_user() if cache is None else cache
-        # On this machine's loopback no proxy is asked.
-        self._http = http or httpx.Client(timeout=15, trust_env=not stack.is_local)
+        self._transport = transport
         self._now = now
         self._remark = remark
 
@@ -228,9 +227,11 @@ class Tokens:
     def ask(self, form: Mapping[str, str], auth: tuple[str, str] | None = None) -> dict[str, Any]:
         """What the pool's token endpoint answers to that form. Raises `LoginFailed`, `StackUnreachable`."""
         try:
-            answer = self._http.post(
-                f"{self.login_url}/oauth2/token", data=dict(form), auth=auth or httpx.USE_CLIENT_DEFAULT
-            )
+            # On this machine's loopback no proxy is asked.
+            with httpx.Client(
+                timeout=15, auth=auth, transport=self._transport, trust_env=not self._stack.is_local
+            ) as http:
+                answer = http.post(f"{self.login_url}/oauth2/token", data=dict(form))
         except httpx.HTTPError as exc:
             raise StackUnreachable(f"the user pool at {self.login_url} does not answer: {type(exc).__name__}") from exc
         try:

@@ -99,7 +99,7 @@ def tokens_of(pool: FakePool, cache: TokenCache, remarks: list[str] | None = Non
     return Tokens(
         stack_of(pool, **stack),
         cache,
-        http=httpx.Client(transport=httpx.MockTransport(pool.handle)),
+        transport=httpx.MockTransport(pool.handle),
         now=lambda: pool.now,
         remark=(remarks if remarks is not None else []).append,
     )

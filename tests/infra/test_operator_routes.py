@@ -1,4 +1,4 @@
-"""Each call of the operator API has its route at the gateway. What has none would be answered as if it did not exist."""
+"""Each call of the operator API has its route at the gateway: by it the access log and the metrics tell them apart."""
 
 from __future__ import annotations
 
