@@ -196,7 +196,7 @@ class OperatorApi(Construct):
         function.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
         function.allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.recovery.table_arn])
         function.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
-        function.allow(["dynamodb:BatchGetItem", "dynamodb:PutItem"], [storage.control.table_arn])
+        function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         function.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
         function.allow_switches(config=config)
         return function

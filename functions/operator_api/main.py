@@ -5,6 +5,7 @@ from __future__ import annotations
 from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
@@ -40,6 +41,7 @@ handler = build(
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
                 switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
+                quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
             )
         )
     ),

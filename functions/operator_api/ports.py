@@ -20,3 +20,4 @@ class Ports:
     health_counts: ports.HealthCounts
     switches: ports.Switches
     replays: ports.Hints
+    quarantines: ports.Quarantines

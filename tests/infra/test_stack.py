@@ -725,7 +725,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Recovery/index/work": {"dynamodb:Query"},
         "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
-        "Control": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
         "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParametersByPath"},
