@@ -27,6 +27,7 @@ from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem
 from functions.core.limiter import Full, Taken, take
 from functions.core.person import PersonChange
 from functions.core.ports import BatchView, DoorLine, Hint, Page, Rejections, Settlement, Sighting, Spilled
+from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
@@ -174,6 +175,7 @@ class FakeTables:
     counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
     people: dict[tuple[str, str], Person] = field(default_factory=dict)
     sends: dict[str, Sends] = field(default_factory=dict)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -201,12 +203,13 @@ class FakeLedger:
         self.tables = tables
         self.faults = tables.faults
 
-    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+    def read(self, keys: Sequence[str], integrations: Sequence[str], *, with_rules: bool = False) -> BatchView:
         """See the port."""
         with self.faults.around("ledger.read"), self.tables.lock:
             items = {key: self.tables.ledger[key] for key in keys if key in self.tables.ledger}
             states = {name: self.tables.integrations.get(name) or IntegrationState(name) for name in integrations}
-        return BatchView(items, states)
+            quarantine = self.tables.quarantine if with_rules else Quarantine()
+        return BatchView(items, states, quarantine)
 
     def claim(self, claim: Claim) -> Claimed | Refused:
         """See the port."""
@@ -556,6 +559,29 @@ class FakeCaps:
             after = uncounted(self.tables.sends.get(conversation, Sends()), action_id, at_ms)
             if after is not None:
                 self.tables.sends[conversation] = after
+
+
+class FakeQuarantines:
+    """`ports.Quarantines`. Tests may write `tables.quarantine`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def read(self) -> Quarantine:
+        """See the port."""
+        with self.faults.around("quarantine.read"), self.tables.lock:
+            return self.tables.quarantine
+
+    def store(self, change: QuarantineChange) -> None:
+        """See the port."""
+        with self.faults.around("quarantine.store"), self.tables.lock:
+            if self.tables.quarantine == change.after:
+                return
+            if self.tables.quarantine.version != change.before.version:
+                raise VersionConflict("the rules of quarantine have changed since they were read")
+            self.tables.quarantine = change.after
+            self.tables.put_audit([change.audit])
 
 
 # -------------------------------------------------------------------------------------- parameters, bucket, and queues

@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
 from functions.adapters.health import state_fields
+from functions.adapters.quarantine import QUARANTINE_KEY, rules_or_none
 from functions.adapters.recovery import row_put
 from functions.adapters.transactions import Transactions, check_size
 from functions.core.clock import Ids
@@ -41,6 +42,7 @@ from functions.core.ledger import (
 )
 from functions.core.limiter import Full, Taken
 from functions.core.ports import BatchView, Settlement
+from functions.core.quarantine import Quarantine
 from functions.core.recovery import Change
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class DynamoLedger:
 
     # --------------------------------------------------------------------------------------------------------- reading
 
-    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+    def read(self, keys: Sequence[str], integrations: Sequence[str], *, with_rules: bool = False) -> BatchView:
         """One consistent BatchGetItem per 100 different keys, over both tables.
 
         Raises `MalformedDecision` if an item cannot be read, naming its key, and `StorageUnavailable`.
@@ -100,16 +102,20 @@ class DynamoLedger:
         ledger_keys = {items.sound(key): key for key in keys}
         control_keys = {items.sound(f"I#{name}"): name for name in integrations}
         wanted = [(self._ledger_table, pk) for pk in ledger_keys] + [(self._control_table, pk) for pk in control_keys]
+        wanted += [(self._control_table, QUARANTINE_KEY)] if with_rules else []
         found: dict[str, LedgerItem] = {}
+        quarantine = Quarantine()
         states = {name: IntegrationState(name) for name in integrations}
         for chunk in items.chunks(wanted, BATCH_SIZE):
             for table, item in self._batch(chunk):
                 pk = item["pk"]["S"]
                 if table == self._ledger_table:
                     found[ledger_keys[pk]] = ledger_item(ledger_keys[pk], item)
+                elif pk == QUARANTINE_KEY:
+                    quarantine = rules_or_none(item)
                 else:
                     states[control_keys[pk]] = integration_state(control_keys[pk], item)
-        return BatchView(found, states)
+        return BatchView(found, states, quarantine)
 
     def _batch(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, Mapping[str, Any]]]:
         requests: dict[str, Any] = {}

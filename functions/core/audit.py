@@ -28,6 +28,7 @@ class AuditType(StrEnum):
     HEALTH_CHANGED = "platform.integration.health.changed"
     SWITCH_CHANGED = "platform.switch.changed"
     SOURCE_CHANGED = "platform.source.changed"
+    QUARANTINE_CHANGED = "platform.quarantine.changed"
     RECIPIENT_CHANGED = "platform.recipient.changed"
 
 

@@ -22,6 +22,7 @@ from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
 from functions.core.person import PersonChange
+from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
@@ -31,10 +32,13 @@ from functions.core.switches import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """What one batched read found: ledger items by key, and the control item of every integration asked for."""
+    """What one batched read found: ledger items by key, the control item of every integration asked for, and the rules
+    by which events are kept aside, if they were asked for.
+    """
 
     items: Mapping[str, LedgerItem] = field(default_factory=dict)
     integrations: Mapping[str, IntegrationState] = field(default_factory=dict)
+    quarantine: Quarantine = field(default_factory=Quarantine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,10 @@ class Settlement:
 class Ledger(Protocol):
     """The ledger table, with the control items that its readers need in the same request."""
 
-    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
-        """One batched, consistent read of everything; unprocessed keys are asked for again. Keys may repeat."""
+    def read(self, keys: Sequence[str], integrations: Sequence[str], *, with_rules: bool = False) -> BatchView:
+        """One batched, consistent read of everything, with the rules of quarantine too if asked for; unprocessed keys
+        are asked for again. Keys may repeat. Rules that cannot be read back count as none, and are logged as an error.
+        """
         ...
 
     def claim(self, claim: Claim) -> Claimed | Refused:
@@ -393,6 +399,20 @@ class ReplayJobs(Protocol):
 
     def get(self, job_id: str) -> ReplayJob | None:
         """The record, read consistently. Raises `StorageUnavailable`."""
+        ...
+
+
+class Quarantines(Protocol):
+    """The rules by which events are kept aside: one control item."""
+
+    def read(self) -> Quarantine:
+        """Read consistently. Raises `StorageUnavailable`, also where they cannot be read back."""
+        ...
+
+    def store(self, change: QuarantineChange) -> None:
+        """Write the rules and their audit event, both or neither. A change that was written before is no error. Raises
+        `VersionConflict`, or `StorageUnavailable`.
+        """
         ...
 
 

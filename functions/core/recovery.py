@@ -43,6 +43,7 @@ from functions.core.failure import (
 from functions.core.gate import WaitingFor
 from functions.core.integration import KindRules
 from functions.core.machine import ABSENT, Machine, steps
+from functions.core.quarantine import QUARANTINED
 from functions.core.retry import RetryPolicy, is_exhausted, wait_ms
 
 HISTORY_LENGTH = 20
@@ -213,7 +214,12 @@ ROW = Machine(
         (ABSENT, "by_hand_first", "failed", "It must arrive, and no way is open: a person does it"),
         (ABSENT, "failed_first", "failed", "Not worth a retry, or nobody can tell what it did"),
         (ABSENT, "failed_first", "dlq", "It was the only attempt"),
-        (ABSENT, "suppressed_first|expired_first|held_first", "failed", "`SUPPRESSED`, `EXPIRED`, `HELD`: untried"),
+        (
+            ABSENT,
+            "suppressed_first|expired_first|held_first|quarantined_first",
+            "failed",
+            "`SUPPRESSED`, `EXPIRED`, `HELD`, `QUARANTINED`: untried",
+        ),
         (ABSENT, "unknown_first", "failed", "`OUTCOME_UNKNOWN`: its owner died in a send that nothing can look up"),
         (ABSENT, "dead_first", "failed", "An event that only a person can judge"),
         (ABSENT, "dead_first", "dlq", "An event that cannot be processed, or whose message a queue gave up"),
@@ -236,6 +242,7 @@ ROW = Machine(
         ("retrying|replayed", "unknown_outcome", "failed", "`OUTCOME_UNKNOWN`: for a person"),
         ("retrying|replayed", "worker_died", "dlq", "`WORKER_DIED`: three claims in a row had no end"),
         ("pending|retrying|replayed", "poisoned", "dlq", "`POISONED`: a queue gave its hint up"),
+        ("pending|retrying", "quarantine", "failed", "`QUARANTINED`: a rule keeps it aside, until a person replays it"),
         ("retrying|replayed", "suppress", "failed", "`SUPPRESSED`: the claim was no attempt"),
         ("retrying", "succeeded", "succeeded", "Done or superseded; what waits for it is released with it"),
         ("replayed", "succeeded", ENDED, "Done or superseded, by a replay"),
@@ -408,6 +415,11 @@ def suppressed_first(row: Row, reason: str) -> Change:
 def held_first(row: Row, reason: str) -> Change:
     """The row of an event whose source a person has put on hold: only a person resumes it, by a replay."""
     return _untried(row, HELD, reason, AuditType.ACTION_PARKED, "kept with its envelope")
+
+
+def quarantined_first(row: Row, reason: str) -> Change:
+    """The row of an event that a rule keeps aside: only a person sends it on, by a replay."""
+    return _untried(row, QUARANTINED, reason, AuditType.ACTION_PARKED, "kept with its envelope")
 
 
 def expired_first(row: Row, reason: str) -> Change:
@@ -742,6 +754,20 @@ def poisoned(row: Row, detail: str, now_ms: int) -> Change:
     )
     event = audit_of(_to_dlq(row), Severity.ERROR, row, after, containment="kept for replay")
     return Change(after, row, (*_first_failure(row, after), event))
+
+
+def quarantine(row: Row, reason: str, now_ms: int) -> Change:
+    """A rule keeps it aside before its next attempt: only a person sends it on, by a replay. What a person has replayed
+    already is not kept. Its last failure stands in its history.
+    """
+    if row.status not in (Status.PENDING, Status.RETRYING):
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: no rule keeps it aside")
+    _must_not_be_leased(row, now_ms)
+    known = _abandoned(row) if _was_abandoned(row, now_ms) else row
+    marked = replace(known, failure_code=QUARANTINED, failure_detail=reason[:DETAIL_LENGTH])
+    after = _dead(marked, Status.FAILED, now_ms, reason)
+    event = audit_of(AuditType.ACTION_PARKED, Severity.WARNING, row, after, containment="kept aside", reason=reason)
+    return Change(after, row, (event,))
 
 
 def suppress(row: Row, reason: str, now_ms: int) -> Change:

@@ -7,22 +7,28 @@ does not answer is 503, and then nothing has happened.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError, ResponseValidationError
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from functions.core.clock import Clock, Ids
-from functions.core.failure import StorageUnavailable
+from functions.core.failure import HoldfastError, StorageUnavailable
 from functions.observability import Metrics
 from functions.operator_api.caller import Caller, caller_of, needed_for
 from functions.operator_api.problems import CONTENT_TYPE, Code, Refusal, body_of
+from functions.operator_api.request import method_and_path, readable
+
+_LONGEST_ROUTE = 120
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
+
+
+class UndocumentedAnswer(HoldfastError):
+    """A call of ours answers otherwise than it says: a defect."""
 
 
 def caller(router: APIGatewayHttpRouter) -> Caller:
@@ -33,7 +39,8 @@ def caller(router: APIGatewayHttpRouter) -> Caller:
 
 def application(routers: Sequence[APIGatewayHttpRouter]) -> APIGatewayHttpResolver:
     """All calls, with the answers to what no call takes. OpenAPI is made of it."""
-    app = APIGatewayHttpResolver(enable_validation=True)
+    # With a code for answers of ours that are not as documented, these are told apart from requests that are not valid.
+    app = APIGatewayHttpResolver(enable_validation=True, response_validation_error_http_code=Code.DEFECT.status)
     for router in routers:
         app.include_router(router)
 
@@ -43,6 +50,10 @@ def application(routers: Sequence[APIGatewayHttpRouter]) -> APIGatewayHttpResolv
             {"at": "/".join(str(part) for part in one["loc"]), "problem": str(one["msg"])} for one in error.errors()
         ]
         return _problem(app, Code.INVALID_PAYLOAD, "the request is not valid", problems=problems[:20])
+
+    @app.exception_handler(ResponseValidationError)  # type: ignore[untyped-decorator]  # Powertools leaves it untyped
+    def undocumented(error: ResponseValidationError) -> Response[str]:
+        raise UndocumentedAnswer(", ".join("/".join(map(str, one["loc"])) for one in error.errors())) from error
 
     @app.exception_handler(Refusal)  # type: ignore[untyped-decorator]  # Powertools leaves it untyped
     def refused(refusal: Refusal) -> Response[str]:
@@ -67,41 +78,42 @@ def build(app: APIGatewayHttpResolver, *, clock: Clock, ids: Ids, log: Logger, m
     def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         began_ms = clock.now_ms()
         who = caller_of(event, ids.new_id())
-        answer = _refused_at_once(event, who)
-        if answer is None:
+        try:
+            _check(event, who)
+            asked = readable(event)
             app.append_context(caller=who)  # type: ignore[no-untyped-call]  # as above
-            try:
-                answer = app.resolve(_decoded(event), context)  # type: ignore[arg-type]  # Lambda's context, as it came
-            except Exception:
-                log.exception("a call ended with a defect of ours", extra=_about(who))
-                answer = _raw(Code.DEFECT, "an error of ours: it is in the log under the request id", who)
-        answer.setdefault("headers", {}).update({"x-request-id": who.request_id, "traceparent": who.traceparent})
+            answer = app.resolve(asked, context)  # type: ignore[arg-type]  # Lambda's context, as it came
+        except Refusal as refusal:
+            answer = _raw(refusal.code, refusal.detail, who)
+        except Exception:
+            log.exception("a call ended with a defect of ours", extra=_about(who))
+            answer = _raw(Code.DEFECT, "an error of ours: it is in the log under the request id", who)
+        answer.setdefault("headers", {}).update(
+            {"x-request-id": who.request_id, "traceparent": who.traceparent, "cache-control": "no-store"}
+        )
         status = int(answer["statusCode"])
+        if status == Code.UNAUTHORIZED.status:
+            answer["headers"]["www-authenticate"] = "Bearer"
         metrics.count("operator_calls", outcome=str(status))
-        log.info("answered", extra={**_about(who), "status": status, "duration_ms": clock.now_ms() - began_ms})
+        # The route's key, not the path: it holds no id and no name of anybody.
+        asked_for = str(event.get("routeKey", ""))[:_LONGEST_ROUTE]
+        duration_ms = clock.now_ms() - began_ms
+        log.info("answered", extra={**_about(who), "action": asked_for, "status": status, "duration_ms": duration_ms})
         metrics.flush()
         return answer
 
     return handle
 
 
-def _refused_at_once(event: dict[str, Any], who: Caller) -> dict[str, Any] | None:
-    """Before anything of the request is looked at: 401 and 403."""
-    http = (event.get("requestContext") or {}).get("http") or {}
-    needed = needed_for(str(http.get("method", "")), str(event.get("rawPath", "")))
+def _check(event: Mapping[str, Any], who: Caller) -> None:
+    """Before anything else of the request is looked at: raises `Refusal` with 401 or 403."""
+    needed = needed_for(*method_and_path(event))
     if needed is None:
-        return None
+        return
     if not who.name:
-        return _raw(Code.UNAUTHORIZED, "a bearer token is needed: `holdfast token` prints one", who)
+        raise Refusal(Code.UNAUTHORIZED, "an access token is needed: `holdfast token` prints one")
     if not who.may(needed):
-        return _raw(Code.PERMISSION_DENIED, f"{needed.words} is needed", who)
-    return None
-
-
-def _decoded(event: dict[str, Any]) -> dict[str, Any]:
-    """The event with its path as it is meant. Parameters are told apart by slashes, so an encoded one stays encoded."""
-    path = str(event.get("rawPath", ""))
-    return {**event, "rawPath": "/".join(unquote(part).replace("/", "%2F") for part in path.split("/"))}
+        raise Refusal(Code.PERMISSION_DENIED, f"{needed.words} is needed")
 
 
 def _problem(app: APIGatewayHttpResolver, code: Code, detail: str, **more: Any) -> Response[str]:

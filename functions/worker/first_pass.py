@@ -48,6 +48,7 @@ from functions.core.ledger import (
 )
 from functions.core.limiter import VISIBLE_WAIT_MS
 from functions.core.ports import Settlement
+from functions.core.quarantine import QUARANTINED, Quarantine, Rule, kept_aside
 from functions.core.recovery import (
     PAYLOAD_MISMATCH,
     POLL_SECONDS,
@@ -64,6 +65,7 @@ from functions.core.recovery import (
     hop_event,
     hopped_first,
     parked_first,
+    quarantined_first,
     suppressed_first,
     unknown_first,
 )
@@ -153,6 +155,7 @@ class FirstPass:
         self._scale = time_scale
         self._reading = asyncio.Semaphore(LARGE_AT_ONCE)
         self._hops = Hops(ports, attempts)
+        self.quarantine = Quarantine()  # the rules as the batch read them
 
     def admitted(self, message: Event | ClaimCheck, claim: str = "") -> Admitted:
         """The event with its ledger key, which depends on the mode: shadow has keys of its own.
@@ -210,6 +213,9 @@ class FirstPass:
         event = admitted.event
         if event.held and not is_released:
             return await self._held_source(admitted)
+        rule = None if is_released else self._rule_for(event)
+        if rule is not None:
+            return await self._kept_aside(admitted, rule)
         if admitted.switches.mode is Mode.HOLD:
             return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
         flow = self._ports.flows.get(event.flow)
@@ -482,6 +488,22 @@ class FirstPass:
         change = held_first(row, "the source is held: replay the event when it may go on")
         await self._ports.io(self._ports.recovery.put_if_absent, change)
         return Parked("the source is held")
+
+    def _rule_for(self, event: Event) -> Rule | None:
+        now_ms = self._ports.clock.now_ms()
+        return self.quarantine.for_event(event.source, event.event_name, event.event_version, event.tenant, now_ms)
+
+    async def _kept_aside(self, admitted: Admitted, rule: Rule) -> EventResult:
+        """What a rule keeps aside, only a person sends on: by a replay."""
+        event = admitted.event
+        row = event_row(event, await self._envelope(admitted), self._ports.clock.now_ms())
+        if await self._ports.io(self._ports.recovery.put_if_absent, quarantined_first(row, kept_aside(rule))):
+            self._ports.meter.count("events_quarantined", flow=event.flow)
+            self._ports.log.warning(
+                "a rule of quarantine keeps the event aside: it is a recovery item, and goes on when it is replayed",
+                extra=_about(event) | {"recovery_id": row.recovery_id, "reason": rule.rule_id, "actor": rule.author},
+            )
+        return Parked(QUARANTINED)
 
     async def _hold(self, admitted: Admitted, waiting_for: WaitingFor, reason: str) -> EventResult:
         now_ms = self._ports.clock.now_ms()

@@ -20,6 +20,7 @@ from ops.cli import (
     health,
     integrations,
     limits,
+    login,
     queue,
     recipients,
     rejections,
@@ -31,7 +32,9 @@ from ops.cli import (
     verifying,
 )
 from ops.cli.console import ExitCode, Refused, say
+from ops.operator_api import ApiRefused
 from ops.stack import StackNotFound, StackUnreachable, Wanted
+from ops.tokens import LoginFailed
 from ops.traffic import UnknownSource
 
 __all__ = ["main", "run"]
@@ -63,6 +66,9 @@ def choose(
 
 
 app.command("env")(environment.show)
+app.command("login")(login.login)
+app.command("logout")(login.logout)
+app.command("token")(login.token)
 app.command("send")(sending.send)
 app.command("events")(events.show)
 app.command("queue")(queue.show)
@@ -87,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
         _command()(args=list(arguments), prog_name="holdfast")
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else int(ExitCode.OK if exc.code is None else ExitCode.REFUSED)
-    except (Refused, UnknownSource) as exc:
+    except (ApiRefused, LoginFailed, Refused, UnknownSource) as exc:
         say(str(exc))
         return ExitCode.REFUSED
     except (StackNotFound, StackUnreachable) as exc:

@@ -26,12 +26,14 @@ from functions.evaluator.settings import EvaluatorSettings
 from functions.ingress.request import Route
 from functions.ingress.settings import IngressSettings
 from functions.observability import metrics
+from functions.operator_api.caller import Permission
+from functions.operator_api.settings import OperatorApiSettings
 from functions.replay.settings import ReplaySettings
 from functions.sweeper.settings import SweeperSettings
 from functions.triage.settings import TriageSettings
 from functions.worker.leases import ENVIRONMENTS
 from functions.worker.settings import WorkerSettings
-from infra.config import STAGES
+from infra.config import LOGIN_REDIRECTS, STAGES
 from infra.operations import SWITCHES
 from infra.python_function import PythonFunction
 from tests.template import Resource, Template, new_stack
@@ -45,6 +47,7 @@ SETTINGS: dict[str, type[EnvSettings]] = {
     "sweeper": SweeperSettings,
     "evaluator": EvaluatorSettings,
     "replay": ReplaySettings,
+    "operator_api": OperatorApiSettings,
 }
 OUTPUTS = {
     "AlarmTopicArn",
@@ -59,7 +62,11 @@ OUTPUTS = {
     "IngressFunction",
     "IntegrationsPath",
     "LedgerTable",
+    "LoginUrl",
+    "OperateClientId",
+    "OperatorApiFunction",
     "OpsDlqUrl",
+    "PeopleClientId",
     "RecipientsTable",
     "RecoveryTable",
     "ReplayFunction",
@@ -71,6 +78,8 @@ OUTPUTS = {
     "SweeperFunction",
     "SwitchesPath",
     "TriageFunction",
+    "UserPoolId",
+    "ViewClientId",
     "WorkerFunction",
 }
 
@@ -438,7 +447,11 @@ def test_prod_keeps_its_data_and_the_others_leave_nothing_behind(template: Templ
 
 
 def test_what_comes_in_comes_by_a_route_that_ingress_knows(template: Template) -> None:
-    routes = {route["Properties"]["RouteKey"] for route in template.of_type("AWS::ApiGatewayV2::Route").values()}
+    routes = {
+        route["Properties"]["RouteKey"]
+        for route in template.of_type("AWS::ApiGatewayV2::Route").values()
+        if " /platform/" not in route["Properties"]["RouteKey"]
+    }
     assert routes == {route.value for route in Route if route}
 
 
@@ -448,6 +461,158 @@ def test_the_gateway_logs_what_it_refuses_without_an_address_or_a_body(template:
     assert {"status", "route", "request_id", "gateway_error"} <= set(written)
     assert not any("identity" in value or "body" in value for value in written.values())
     assert api_stage["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"] > 0
+
+
+# ----------------------------------------------------------------------------------------------------------- operators
+
+
+def operator_routes(template: Template) -> dict[str, dict[str, Any]]:
+    return {
+        route["Properties"]["RouteKey"]: route["Properties"]
+        for route in template.of_type("AWS::ApiGatewayV2::Route").values()
+        if " /platform/" in route["Properties"]["RouteKey"]
+    }
+
+
+def user_pool(template: Template) -> dict[str, Any]:
+    (pool,) = template.of_type("AWS::Cognito::UserPool").values()
+    properties: dict[str, Any] = pool["Properties"]
+    return properties
+
+
+def client_of(template: Template, output: str) -> dict[str, Any]:
+    properties: dict[str, Any] = template.body["Resources"][template.output(output)["Ref"]]["Properties"]
+    return properties
+
+
+def test_every_call_of_the_operator_api_has_its_route_and_what_is_no_call_is_answered_too(template: Template) -> None:
+    item = "/platform/integrations/{integration_id}/recovery/queue/{recovery_id}"
+    job = "/platform/replays/{replay_id}"
+    assert set(operator_routes(template)) == {
+        "GET /platform/integrations",
+        "GET /platform/integrations/{integration_id}",
+        "PUT /platform/integrations/{integration_id}/health",
+        "GET /platform/integrations/{integration_id}/recovery/queue",
+        f"GET {item}",
+        f"POST {item}/replay",
+        f"POST {item}/dismiss",
+        f"POST {item}/root-cause",
+        f"POST {item}/note",
+        f"POST {item}/cancel",
+        "POST /platform/replays",
+        f"GET {job}",
+        f"POST {job}/approve",
+        f"POST {job}/pause",
+        f"POST {job}/resume",
+        f"POST {job}/cancel",
+        "GET /platform/events/{event_id}",
+        "GET /platform/trace",
+        "GET /platform/rejections",
+        "GET /platform/quarantine",
+        "POST /platform/quarantine",
+        "DELETE /platform/quarantine/{quarantine_id}",
+        "GET /platform/switches",
+        "PUT /platform/switches/{name+}",
+        "GET /platform/audit",
+        "ANY /platform/{proxy+}",
+    }
+
+
+def test_nobody_comes_to_the_operator_api_without_a_token_of_the_pool_for_a_client_of_ours(template: Template) -> None:
+    ((authorizer, properties),) = [
+        (name, resource["Properties"]) for name, resource in template.of_type("AWS::ApiGatewayV2::Authorizer").items()
+    ]
+    for route in operator_routes(template).values():
+        assert route["AuthorizationType"] == "JWT"
+        assert route["AuthorizerId"] == {"Ref": authorizer}
+    assert properties["IdentitySource"] == ["$request.header.Authorization"]
+    clients = {"PeopleClientId", "ViewClientId", "OperateClientId"}
+    assert properties["JwtConfiguration"]["Audience"] == [
+        template.output(client) for client in ("PeopleClientId", "ViewClientId", "OperateClientId")
+    ]
+    assert refers_to(properties["JwtConfiguration"]["Issuer"]) == {template.output("UserPoolId")["Ref"], "AWS::Region"}
+    assert len(template.of_type("AWS::Cognito::UserPoolClient")) == len(clients)
+
+
+def test_what_the_gateway_lets_through_goes_to_the_function_that_authorizes(template: Template) -> None:
+    (function,) = [resource for name, resource in functions(template) if name == "operator_api"]
+    assert template.output("OperatorApiFunction")["Ref"] in {
+        name for name, resource in template.body["Resources"].items() if resource is function
+    }
+    for route in operator_routes(template).values():
+        (integration,) = refers_to(route["Target"])
+        target = template.body["Resources"][integration]["Properties"]
+        assert refers_to(target["IntegrationUri"]) == {template.output("OperatorApiFunction")["Ref"]}
+        assert target["PayloadFormatVersion"] == "2.0"
+    permissions = [
+        permission["Properties"]
+        for permission in template.of_type("AWS::Lambda::Permission").values()
+        if refers_to(permission["Properties"]["FunctionName"]) == {template.output("OperatorApiFunction")["Ref"]}
+    ]
+    assert [permission["Principal"] for permission in permissions] == ["apigateway.amazonaws.com"]
+
+
+def test_people_are_let_in_by_an_administrator_with_a_strong_password_and_a_second_factor(template: Template) -> None:
+    pool = user_pool(template)
+    assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] is True
+    assert (pool["MfaConfiguration"], pool["EnabledMfas"]) == ("ON", ["SOFTWARE_TOKEN_MFA"])
+    policy = pool["Policies"]["PasswordPolicy"]
+    assert policy["MinimumLength"] >= 14
+    assert all(policy[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers", "Symbols"))
+    assert (pool["UserPoolTier"], pool["UserPoolAddOns"]["AdvancedSecurityMode"]) == ("PLUS", "ENFORCED")
+    assert pool["AccountRecoverySetting"]["RecoveryMechanisms"] == [{"Name": "verified_email", "Priority": 1}]
+    kept = template.config.name == "prod"
+    assert pool.get("DeletionProtection", "INACTIVE") == ("ACTIVE" if kept else "INACTIVE")
+    (resource,) = template.of_type("AWS::Cognito::UserPool").values()
+    assert resource["DeletionPolicy"] == ("Retain" if kept else "Delete")
+
+
+def test_a_persons_permissions_are_their_groups_and_no_scope_that_anybody_who_signs_in_would_get(
+    template: Template,
+) -> None:
+    groups = {group["Properties"]["GroupName"] for group in template.of_type("AWS::Cognito::UserPoolGroup").values()}
+    assert groups == {permission.words for permission in Permission}
+    people = client_of(template, "PeopleClientId")
+    assert people["AllowedOAuthFlows"] == ["code"]
+    assert people["AllowedOAuthScopes"] == ["openid"]
+    assert people["CallbackURLs"] == list(LOGIN_REDIRECTS)
+    assert all(url.startswith("http://localhost:") for url in LOGIN_REDIRECTS)
+    assert people["GenerateSecret"] is False
+    assert people["ExplicitAuthFlows"] == ["ALLOW_REFRESH_TOKEN_AUTH"]
+    assert people["SupportedIdentityProviders"] == ["COGNITO"]
+
+
+@pytest.mark.parametrize(
+    ("output", "permission"), [("ViewClientId", Permission.VIEW), ("OperateClientId", Permission.OPERATE)]
+)
+def test_a_machine_has_its_one_scope_and_no_other_way_in(
+    template: Template, output: str, permission: Permission
+) -> None:
+    machine = client_of(template, output)
+    assert machine["AllowedOAuthFlows"] == ["client_credentials"]
+    assert machine["GenerateSecret"] is True
+    assert machine["ExplicitAuthFlows"] == ["ALLOW_REFRESH_TOKEN_AUTH"]  # of which a machine gets none
+    ((server, properties),) = [
+        (name, resource["Properties"])
+        for name, resource in template.of_type("AWS::Cognito::UserPoolResourceServer").items()
+    ]
+    (scope,) = machine["AllowedOAuthScopes"]
+    assert scope == {"Fn::Join": ["", [{"Ref": server}, f"/{permission.name.lower()}"]]}
+    # The resource's `Ref` is its identifier.
+    assert f"{properties['Identifier']}/{permission.name.lower()}" == permission.value
+    assert {each["ScopeName"] for each in properties["Scopes"]} == {"view", "operate"}
+
+
+def test_a_token_of_somebody_who_lost_their_permission_soon_ends(template: Template) -> None:
+    for client in template.of_type("AWS::Cognito::UserPoolClient").values():
+        properties = client["Properties"]
+        assert (properties["AccessTokenValidity"], properties["TokenValidityUnits"]["AccessToken"]) == (30, "minutes")
+        assert properties["PreventUserExistenceErrors"] == "ENABLED"
+        assert properties["EnableTokenRevocation"] is True
+
+
+def test_no_secret_of_a_client_is_in_the_template(template: Template) -> None:
+    assert "ClientSecret" not in json.dumps(template.body)
 
 
 # ------------------------------------------------------------------------------------------------------------ switches
@@ -556,6 +721,15 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Control": {"dynamodb:GetItem", "dynamodb:PutItem"},
         "replays": {"sqs:SendMessage"},
         "ops-dlq": {"send"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParametersByPath"},
+    },
+    "operator_api": {
+        "Recovery/index/work": {"dynamodb:Query"},
+        "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Audit": {"dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParametersByPath"},
     },

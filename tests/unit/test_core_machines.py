@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from functions.core.attempt import Superseded
+from functions.core.attempt import Effect, Superseded
 from functions.core.decision import Repeat
 from functions.core.failure import Done, IllegalTransition, RootCause
 from functions.core.gate import WaitingFor
@@ -39,6 +39,8 @@ from functions.core.recovery import (
     parked_first,
     poisoned,
     put_off,
+    quarantine,
+    quarantined_first,
     release,
     replay,
     state_of,
@@ -148,7 +150,9 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     (ABSENT, "by_hand_first", "failed"): lambda: by_hand_first(first(), "rung", "call them", "nothing is left"),
     (ABSENT, "failed_first", "failed"): lambda: failed_at_first(HTTP_422),
     (ABSENT, "failed_first", "dlq"): lambda: failed_at_first(CONNECT_REFUSED, ONE),
-    (ABSENT, "suppressed_first|expired_first|held_first", "failed"): lambda: suppressed_first(first(), "off"),
+    (ABSENT, "suppressed_first|expired_first|held_first|quarantined_first", "failed"): lambda: suppressed_first(
+        first(), "off"
+    ),
     (ABSENT, "unknown_first", "failed"): lambda: unknown_first(first(), "died"),
     (ABSENT, "dead_first", "failed"): lambda: dead_first(first(), "X", "x", RootCause.CODE_DEFECT, Status.FAILED),
     (ABSENT, "dead_first", "dlq"): lambda: dead_first(first(), "X", "x", RootCause.CODE_DEFECT, Status.DLQ),
@@ -194,6 +198,8 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     ("pending", "poisoned", "dlq"): lambda: poisoned(pending(), "x", NOON_MS),
     ("retrying", "poisoned", "dlq"): lambda: poisoned(waiting(), "x", NOON_MS),
     ("replayed", "poisoned", "dlq"): lambda: poisoned(replayed(), "x", NOON_MS),
+    ("pending", "quarantine", "failed"): lambda: quarantine(pending(), "a rule", NOON_MS),
+    ("retrying", "quarantine", "failed"): lambda: quarantine(waiting(), "a rule", NOON_MS),
     ("retrying", "suppress", "failed"): lambda: suppress(claimed(pending()), "off", NOON_MS),
     ("replayed", "suppress", "failed"): lambda: suppress(claimed(replayed()), "off", NOON_MS),
     ("retrying", "succeeded", "succeeded"): lambda: succeeded(claimed(pending()), Done(), NOON_MS),
@@ -223,9 +229,23 @@ def test_a_row_can_walk_this_line_of_its_table_004_1(line: tuple[str, str, str])
     assert state_of(change.after) == line[2]
 
 
-@pytest.mark.parametrize("begin", [expired_first, held_first])
+@pytest.mark.parametrize("begin", [expired_first, held_first, quarantined_first])
 def test_what_was_stopped_untried_begins_as_failed(begin: Callable[[Row, str], Change]) -> None:
     assert begin(first(), "x").after.status is Status.FAILED
+
+
+def test_no_rule_keeps_aside_what_a_person_has_sent_on_or_a_worker_is_at() -> None:
+    """001.44: a replay is a person's word against the rule; and a live lease may be sending at this moment."""
+    for row in (replayed(), dead(Status.DLQ), claimed(pending())):
+        with pytest.raises(IllegalTransition):
+            quarantine(row, "a rule", NOON_MS)
+
+
+def test_what_a_dead_worker_may_have_sent_stays_in_doubt_when_a_rule_keeps_it_aside() -> None:
+    abandoned = claimed(pending())
+    after = quarantine(abandoned, "a rule", abandoned.lease_until_ms + 1).after
+    assert (after.status, after.failure_code) == (Status.FAILED, "QUARANTINED")
+    assert after.effect is Effect.UNKNOWN
 
 
 def test_no_row_leaves_an_end_but_by_a_replay_or_a_dismissal_004_15() -> None:

@@ -1,0 +1,52 @@
+"""Where the operator API meets Lambda. Everything is made once, before the first request."""
+
+from __future__ import annotations
+
+from functions.adapters import aws
+from functions.adapters.audit import DynamoAudit
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.quarantine import DynamoQuarantines
+from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.sqs_hints import SqsHints
+from functions.adapters.ssm import SsmSwitches
+from functions.core.clock import SystemClock, SystemIds
+from functions.observability import logger, metrics
+from functions.operator_api.handler import application, build
+from functions.operator_api.ports import Ports
+from functions.operator_api.routes import routers
+from functions.operator_api.settings import OperatorApiSettings
+
+_settings = OperatorApiSettings.from_env()
+_clock, _ids = SystemClock(), SystemIds()
+_dynamodb = aws.dynamodb_client()
+_metrics = metrics("operator_api", _settings.stage)
+
+handler = build(
+    application(
+        routers(
+            Ports(
+                clock=_clock,
+                ids=_ids,
+                recovery=DynamoRecovery(
+                    _dynamodb,
+                    _ids,
+                    recovery_table=_settings.recovery_table,
+                    audit_table=_settings.audit_table,
+                    count=_metrics.count,
+                ),
+                audit=DynamoAudit(_dynamodb, _settings.audit_table),
+                health=DynamoHealthRecords(
+                    _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
+                ),
+                health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
+                switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
+                replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
+                quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
+            )
+        )
+    ),
+    clock=_clock,
+    ids=_ids,
+    log=logger("operator_api"),
+    metrics=_metrics,
+)
