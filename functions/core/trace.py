@@ -16,7 +16,7 @@ from functions.core.event import digest
 from functions.core.fallback import post_processing
 from functions.core.ledger import ActionMark, ActionStatus, LedgerItem, LedgerStatus, key_parts
 from functions.core.ports import DoorLine
-from functions.core.recovery import HELD, OUTCOME_UNKNOWN, Row, Status, Subject, action_recovery_id, event_recovery_id
+from functions.core.recovery import OUTCOME_UNKNOWN, Row, Subject, action_recovery_id, event_recovery_id
 from functions.core.switches import Integrations, SwitchView
 from functions.core.whereabouts import Fate, Whereabouts, fate_of, whereabouts
 
@@ -207,7 +207,9 @@ def switch_names(flow: str, source: str, tenant: str, integrations: Iterable[str
 
 
 def trace_of(evidence: Evidence, switches: SwitchView | None, changes: Sequence[AuditEvent], now_ms: int) -> EventTrace:
-    """The story of one event. `changes` are those of switches meanwhile, by whomever."""
+    """The story of one event. `changes` are those of switches that may have had a say in it, by whomever; what was
+    changed before it came, or after its end, is left out.
+    """
     item, source = evidence.item, evidence.event_id.partition(":")[0]
     by_id = {row.recovery_id: row for row in evidence.rows}
     actions, used = _actions(evidence, by_id, now_ms)
@@ -221,7 +223,9 @@ def trace_of(evidence: Evidence, switches: SwitchView | None, changes: Sequence[
     )
     actions += later
     state = _state(evidence, actions, now_ms)
-    steps = _steps(evidence, actions, changes)
+    is_over = state in (Whereabouts.SETTLED, Whereabouts.ENDED)
+    ended_ms = max((told.updated_at_ms for told in (*actions, *whole)), default=0) + 1000 if is_over else now_ms
+    steps = _steps(evidence, actions, [event for event in changes if event.at_ms <= ended_ms])
     return EventTrace(
         event_id=evidence.event_id,
         tenant=evidence.tenant,
@@ -354,9 +358,10 @@ def _of_row(row: Row, name: str, audit: Iterable[AuditEvent], now_ms: int) -> To
 
 
 def _waits(row: Row) -> str:
-    if row.status is Status.FAILED and row.failure_code == HELD:
-        return "person"
-    return row.waiting_for.value if row.is_open else ""
+    """What it waits for: `person` where only somebody's replay lets it go on."""
+    if row.is_open:
+        return row.waiting_for.value
+    return "person" if fate_of(row.status, row.result, row.failure_code) is Fate.OPEN else ""
 
 
 def _state_of_row(row: Row, now_ms: int) -> ActionState:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from enum import StrEnum
 
 from functions.core.ledger import LedgerStatus
+from functions.core.quarantine import QUARANTINED
 from functions.core.recovery import HELD, SUPPRESSED, Status
 
 
@@ -35,7 +36,8 @@ _RESULTS = {"": Fate.OPEN, "succeeded": Fate.DONE}
 
 
 def fate_of(status: Status, result: str, failure_code: str) -> Fate:
-    """What a row's fields say. A held event waits for a person to let it go on; what was suppressed is wanted no more.
+    """What a row's fields say. What is held or in quarantine waits for a person to let it go on; what was suppressed is
+    wanted no more.
 
     An `ended` row is one that a person may still bring back, or has given up.
     """
@@ -48,7 +50,7 @@ def fate_of(status: Status, result: str, failure_code: str) -> Fate:
     return _CODES.get(failure_code, Fate.ENDED) if status is Status.FAILED else Fate.ENDED
 
 
-_CODES = {HELD: Fate.OPEN, SUPPRESSED: Fate.NOT_WANTED, "DONE_BY_HAND": Fate.DONE}
+_CODES = {HELD: Fate.OPEN, QUARANTINED: Fate.OPEN, SUPPRESSED: Fate.NOT_WANTED, "DONE_BY_HAND": Fate.DONE}
 
 
 def whereabouts(
