@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -104,6 +105,21 @@ def test_an_integration_is_shown_with_its_health_its_backlog_and_whom_to_ask(tab
     assert (document["resumes_at_ms"], document["override"]) == (0, {})
     assert document["feature"] == "support"
     assert {"status_url", "support_contact"} <= set(document)
+
+
+def test_a_row_whose_replay_succeeded_waits_for_nothing(tables: Tables, told: Told) -> None:
+    """It stays `replayed` for weeks, and is neither waiting nor dead; one that failed again is dead."""
+    recovery = DynamoRecovery(
+        tables.client, tables.ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT
+    )
+    for each in (
+        row("under-way", status=Status.REPLAYED),
+        row("done", status=Status.REPLAYED, result="succeeded", due_at_ms=0),
+        replace(dead("again"), result="failed"),
+    ):
+        recovery.put_if_absent(Change(each, None))
+    assert run(["integrations", "helpdesk", "--json"]) == ExitCode.OK
+    assert told()["backlog"] == {"replayed": 1, "dlq": 1}
 
 
 def test_without_a_name_every_integration_of_the_catalog_is_listed(tables: Tables, told: Told) -> None:
