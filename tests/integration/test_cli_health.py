@@ -152,6 +152,14 @@ def test_a_person_gets_words_and_times_and_nothing_that_steers_a_terminal(
     assert "\x1b" not in listed.out
 
 
+def test_tables_that_do_not_answer_are_said_so_without_a_traceback(
+    tables: Tables, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables.client.delete_table(TableName=aws_tables.CONTROL)
+    assert run(["integrations"]) == ExitCode.UNREACHABLE
+    assert "ResourceNotFoundException" in capsys.readouterr().err
+
+
 def test_an_integration_that_is_not_there_is_refused_with_those_that_are(
     tables: Tables, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,3 +116,13 @@ def test_what_an_operator_holds_down_resumes_at_its_end_with_the_day_where_that_
 def test_a_degraded_integration_is_shown_at_half_its_rate() -> None:
     one, _ = said(IntegrationState("desk", Health.DEGRADED))
     assert (one.per_second, one.factor, one.health) == (1.0, 1.0, "degraded")
+
+
+def test_a_table_that_does_not_answer_is_said_so_without_a_traceback(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boto3.client("dynamodb", region_name=aws_tables.REGION).delete_table(TableName=aws_tables.CONTROL)
+    assert run(["limits"]) == ExitCode.UNREACHABLE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "ResourceNotFoundException" in told.err
