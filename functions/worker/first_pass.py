@@ -676,12 +676,12 @@ class _Work:
                 current = self._hops.action_at(action, taken.hop)
                 history = History(had_lease=history.had_lease)
                 return current, history, self._blank(action, current, history, why)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(current.integration, taken, _about(self._event) | {"action": action.name})
                 why = (
                     f"{current.integration} is {self._hops.health(current.integration).value}, and no other way is open"
                 )
-                await self._hand_over(action, by_hand_first(blank, rung, task, why))
+                await self._hand_over(action, by_hand_first(blank, matrix_row, task, why))
                 return None
             case _:
                 return current, history, blank
@@ -707,9 +707,9 @@ class _Work:
                 now_ms = self._ports.clock.now_ms()
                 self._row(action, hopped_first(blank, way, failed.failure_code, now_ms, failed=failed))
                 self._add_later(action, taken.hop)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(failed.integration_id, taken, _about(self._event) | {"action": action.name})
-                await self._hand_over(action, handed_over(change, rung, task))
+                await self._hand_over(action, handed_over(change, matrix_row, task))
 
     async def _hand_over(self, action: Action, change: Change) -> None:
         """A person has it. As for a suppressed action, what stands in for it comes next in this pass; that it is not
