@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-from functions.adapters import stripe
-from functions.adapters.richpanel import marker_of
-from functions.adapters.twilio import reference_of
+from functions.adapters import richpanel, ses, stripe, twilio
 from functions.catalog.loader import load
 from functions.core.attempt import Effect
 from functions.core.decision import Action
@@ -144,11 +142,11 @@ def at_the_provider(row: Row) -> list[tuple[str, str]]:
 
 def _mark_of(action: Action) -> str:
     match action.kind:
-        case "helpdesk.reply":
-            return f"a comment that ends with {marker_of(action.action_id)}"
-        case "sms.send":
-            return f"a text that ends with {reference_of(action.action_id)}"
-        case "email.send":
+        case richpanel.REPLY:
+            return f"a comment that ends with {richpanel.marker_of(action.action_id)}"
+        case twilio.SEND:
+            return f"a text that ends with {twilio.reference_of(action.action_id)}"
+        case ses.SEND:
             return f"the tag action_id={action.action_id}"
         case stripe.CREATE_CHECKOUT_SESSION | stripe.REFUND:
             return f"metadata {stripe.MARKER}={action.action_id}"
