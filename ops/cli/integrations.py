@@ -60,7 +60,7 @@ def show(
                 one["integration"],
                 one["health"],
                 time_of(one["since_ms"]),
-                one["reason"] or one["override"].get("reason", ""),
+                one["override"].get("reason", "") or one["reason"],
                 time_of(one["override"].get("until_ms")),
                 time_of(one["resumes_at_ms"]),
                 sum(one["backlog"].get(status, 0) for status in ("pending", "retrying", "replayed")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -137,6 +138,7 @@ def test_a_person_gets_words_and_times_and_nothing_that_steers_a_terminal(
             override_until_ms=FOREVER_MS,
             override_by="anna\x1b[2J",
             override_reason="their\x07 maintenance",
+            reason="recovered: 30 of 30",
             version=1,
         )
     )
@@ -148,7 +150,7 @@ def test_a_person_gets_words_and_times_and_nothing_that_steers_a_terminal(
     assert "section 5" in shown.err
     assert run(["integrations"]) == ExitCode.OK
     listed = capsys.readouterr()
-    assert "helpdesk" in listed.out
+    assert re.search(r"helpdesk +hard_down .*their.* maintenance +2100", listed.out), "the operator's word, and its why"
     assert "\x1b" not in listed.out
 
 
