@@ -10,12 +10,13 @@ from pathlib import Path
 
 from functions.core.health import HEALTH
 from functions.core.ledger import ACTION, EVENT
+from functions.core.limiter import LIMITER
 from functions.core.machine import Machine, Step
 from functions.core.recovery import ROW
 from functions.core.replay import JOB
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "states.md"
-MACHINES: tuple[Machine, ...] = (EVENT, ACTION, ROW, HEALTH, JOB)
+MACHINES: tuple[Machine, ...] = (EVENT, ACTION, ROW, LIMITER, HEALTH, JOB)
 
 _HEAD = """# States
 

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from functions.core.integration import Rate
+from functions.core.machine import Machine, steps
 
 if TYPE_CHECKING:
     from functions.core.gate import IntegrationState
@@ -41,22 +42,52 @@ class Load(StrEnum):
     FULL = "full"
 
 
-TRANSITIONS: tuple[tuple[str, str, str, str], ...] = (
-    ("idle", "n calls asked for", "busy", "tat = now + n x cost; those within the credit go now, the others own slots"),
-    ("idle", "n calls asked for", "full", "likewise; n x cost is over an hour, which only a factor near 0 can bring"),
-    ("idle", "pause", "busy", "tat = end of the pause + credit: what waits follows it at the rate, without a burst"),
-    ("idle", "pause", "full", "likewise; it is over an hour long"),
-    ("busy", "n calls asked for", "busy", "tat = tat + n x cost; those within the credit go now, the others own slots"),
-    ("busy", "n calls asked for", "full", "likewise; the last of them may lie more than an hour ahead"),
-    ("busy", "pause", "busy", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
-    ("busy", "pause", "full", "likewise; it is over an hour long"),
-    ("busy", "time passes", "idle", "tat is over: the whole credit is there again"),
-    ("full", "n calls asked for", "full", "refused, nothing is reserved: ask again when less than an hour is taken"),
-    ("full", "pause", "full", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
-    ("full", "time passes", "busy", "less than an hour is taken: slots are given again"),
-    ("full", "time passes", "idle", "likewise, and nobody looked in between"),
+LIMITER = Machine(
+    "limit",
+    "What may be called of an integration with a rate: the number `tat` of its control item, one conditional write a "
+    "batch. The state is what that number says at a moment, so that none is stored and none is asked for: a test holds "
+    "this table to what the code does.",
+    steps(
+        (
+            "idle",
+            "n calls asked for",
+            "busy",
+            "tat = now + n x cost; those within the credit go now, the others own slots",
+        ),
+        (
+            "idle",
+            "n calls asked for",
+            "full",
+            "likewise; n x cost is over an hour, which only a factor near 0 can bring",
+        ),
+        (
+            "idle",
+            "pause",
+            "busy",
+            "tat = end of the pause + credit: what waits follows it at the rate, without a burst",
+        ),
+        ("idle", "pause", "full", "likewise; it is over an hour long"),
+        (
+            "busy",
+            "n calls asked for",
+            "busy",
+            "tat = tat + n x cost; those within the credit go now, the others own slots",
+        ),
+        ("busy", "n calls asked for", "full", "likewise; the last of them may lie more than an hour ahead"),
+        ("busy", "pause", "busy", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("busy", "pause", "full", "likewise; it is over an hour long"),
+        ("busy", "time passes", "idle", "tat is over: the whole credit is there again"),
+        (
+            "full",
+            "n calls asked for",
+            "full",
+            "refused, nothing is reserved: ask again when less than an hour is taken",
+        ),
+        ("full", "pause", "full", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("full", "time passes", "busy", "less than an hour is taken: slots are given again"),
+        ("full", "time passes", "idle", "likewise, and nobody looked in between"),
+    ),
 )
-"""State, event, next state, what it does."""
 
 
 def load_of(tat_ms: int, now_ms: int) -> Load:

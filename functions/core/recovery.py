@@ -1029,27 +1029,27 @@ def hopped_first(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row) 
     return Change(after, None, (detected, _hop_event(None, after, way)))
 
 
-def by_hand(row: Row, rung: str, task: str, why: str, now_ms: int) -> Change:
+def by_hand(row: Row, matrix_row: str, task: str, why: str, now_ms: int) -> Change:
     """Nothing is left that could be tried: a person does it, and somebody is told at once. It has had no effect."""
     if not row.is_open or row.effect is Effect.UNKNOWN or _was_abandoned(row, now_ms):
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, effect {row.effect}: it is not for a person yet")
     _must_not_be_leased(row, now_ms)
     after = _dead(_for_a_person(row, task, why), Status.FAILED, now_ms, why)
-    event = _person_event(AuditType.REPROCESS_FAILED, row, after, rung, task)
+    event = _person_event(AuditType.REPROCESS_FAILED, row, after, matrix_row, task)
     return Change(after, row, (*_first_failure(row, after), event))
 
 
-def by_hand_first(row: Row, rung: str, task: str, why: str) -> Change:
+def by_hand_first(row: Row, matrix_row: str, task: str, why: str) -> Change:
     """The row of an action that nothing could be tried for in the event's first pass: see `by_hand`."""
     after = _first(_for_a_person(row, task, why), Status.FAILED, why)
     detected = audit_of(AuditType.FAILURE_DETECTED, Severity.CRITICAL, None, after)
-    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, rung, task)))
+    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, matrix_row, task)))
 
 
-def handed_over(change: Change, rung: str, task: str) -> Change:
+def handed_over(change: Change, matrix_row: str, task: str) -> Change:
     """The change that killed a row, where what it was about must arrive all the same: a person does it."""
     audit = tuple(
-        replace(event, severity=Severity.CRITICAL, containment_action=f"{rung}: {task}") for event in change.audit
+        replace(event, severity=Severity.CRITICAL, containment_action=f"{matrix_row}: {task}") for event in change.audit
     )
     return replace(change, audit=audit)
 
@@ -1113,5 +1113,5 @@ def _for_a_person(row: Row, task: str, why: str) -> Row:
     return replace(row, failure_class="", failure_code=task.upper(), failure_detail=why[:DETAIL_LENGTH])
 
 
-def _person_event(kind: AuditType, before: Row | None, after: Row, rung: str, task: str) -> AuditEvent:
-    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{rung}: {task}")
+def _person_event(kind: AuditType, before: Row | None, after: Row, matrix_row: str, task: str) -> AuditEvent:
+    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{matrix_row}: {task}")

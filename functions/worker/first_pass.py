@@ -236,7 +236,7 @@ class FirstPass:
         asks_llm = may_ask and (asking.asks or self._attempts.probes.is_free(LLM))
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
-        verdict = await self._classify(prepared, event.tenant, admitted.switches.limit(LLM)) if asks_llm else None
+        verdict = await self._classify(prepared, event, admitted.switches.limit(LLM)) if asks_llm else None
         if not asking.decides:  # whatever it said: while it is not well no decision replies (002.28)
             verdict = ClassifierUnavailable(health.name, f"the LLM is {health.value}")
             self._ports.meter.count("fallback_taken", integration=LLM, reason=asking.row)
@@ -251,7 +251,9 @@ class FirstPass:
         whole = await self.read(admitted.claim)
         return flow.prepare(ClaimCheck(admitted.event, admitted.claim).redeemed(whole))
 
-    async def _classify(self, prepared: Prepared, tenant: str, factor: float) -> Classification | ClassifierUnavailable:
+    async def _classify(
+        self, prepared: Prepared, event: Event, factor: float
+    ) -> Classification | ClassifierUnavailable:
         """What the LLM says. While it is down, one event at a time finds out whether it still is; the others go on."""
         probes, probe = self._attempts.probes, None
         if probes.is_needed(LLM):
@@ -259,17 +261,17 @@ class FirstPass:
             if probe is None:
                 self._ports.meter.count("classifier_unavailable", reason="HARD_DOWN")
                 return ClassifierUnavailable("HARD_DOWN", "the LLM is down")
-        verdict = await self._asked(prepared, factor)
+        verdict = await self._asked(prepared, event, factor)
         outcome = CallOutcome.OK
         if isinstance(verdict, ClassifierUnavailable):
             outcome = outcome_of_classifier(verdict.code)
-        self._attempts.tally.note(LLM, tenant, outcome)
+        self._attempts.tally.note(LLM, event.tenant, outcome)
         if probe is not None:
             probe.found = outcome
             await probes.record(probe)
         return verdict
 
-    async def _asked(self, prepared: Prepared, factor: float) -> Classification | ClassifierUnavailable:
+    async def _asked(self, prepared: Prepared, event: Event, factor: float) -> Classification | ClassifierUnavailable:
         """What it says in time. At its rate it counts as one that cannot answer in time: nothing waits for it."""
         meter, clock = self._ports.meter, self._ports.clock
         if not await self._attempts.leases.may_call(LLM, factor):
@@ -291,7 +293,10 @@ class FirstPass:
             return unavailable
         except Exception:  # a defect of the adapter must not keep the event from being routed
             meter.count("classifier_unavailable", reason="ADAPTER_DEFECT")
-            self._ports.log.exception("the classifier raised: it counts as one that gave no answer")
+            self._ports.log.exception(
+                "the classifier raised: it counts as one that gave no answer",
+                extra=_about(event) | {"integration": LLM},
+            )
             return ClassifierUnavailable("ADAPTER_DEFECT", "the adapter raised")
         return verdict
 
@@ -693,12 +698,12 @@ class _Work:
                 current = self._hops.action_at(action, taken.hop)
                 history = History(had_lease=history.had_lease)
                 return current, history, self._blank(action, current, history, why)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(current.integration, taken, _about(self._event) | {"action": action.name})
                 why = (
                     f"{current.integration} is {self._hops.health(current.integration).value}, and no other way is open"
                 )
-                await self._hand_over(action, by_hand_first(blank, rung, task, why))
+                await self._hand_over(action, by_hand_first(blank, matrix_row, task, why))
                 return None
             case _:
                 return current, history, blank
@@ -724,9 +729,9 @@ class _Work:
                 now_ms = self._ports.clock.now_ms()
                 self._row(action, hopped_first(blank, way, failed.failure_code, now_ms, failed=failed))
                 self._add_later(action, taken.hop)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(failed.integration_id, taken, _about(self._event) | {"action": action.name})
-                await self._hand_over(action, handed_over(change, rung, task))
+                await self._hand_over(action, handed_over(change, matrix_row, task))
 
     async def _hand_over(self, action: Action, change: Change) -> None:
         """A person has it. As for a suppressed action, what stands in for it comes next in this pass; that it is not

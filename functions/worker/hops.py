@@ -100,7 +100,7 @@ class Hops:
             is_critical=fallback.is_critical(matrix, event_name),
             health=await self._healths(whose),
             standing={
-                channel: await self._standing(whose.tenant, action.recipient, channel)
+                channel: await self._standing(whose, action, channel)
                 for channel in fallback.channels_ahead(matrix, action, hop)
             },
         )
@@ -116,16 +116,22 @@ class Hops:
             for name in self._ports.integrations
         }
 
-    async def _standing(self, tenant: str, recipient: str, channel: str) -> Standing:
+    async def _standing(self, whose: Whose, action: Action, channel: str) -> Standing:
         ports = self._ports
-        if not recipient:
+        if not action.recipient:
             return Standing.NO_CONSENT  # nobody whose contact and consent could be looked up
         try:
-            person = await ports.io(ports.recipients.person, tenant, recipient)
+            person = await ports.io(ports.recipients.person, whose.tenant, action.recipient)
         except StorageUnavailable:
             ports.log.exception(
                 "the recipient's standing could not be read: whether another channel is open is not known",
-                extra={"reason": "recipient_unknown"},
+                extra={
+                    "tenant": whose.tenant,
+                    "action_id": action.action_id,
+                    "request_id": whose.request_id,
+                    "traceparent": whose.traceparent,
+                    "reason": "recipient_unknown",
+                },
             )
             return Standing.UNKNOWN
         return standing_on(person, channel)

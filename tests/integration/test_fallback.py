@@ -46,7 +46,7 @@ def test_a_hop_is_stored_before_it_is_taken() -> None:
     assert world.row(event) is None
 
 
-def test_a_hop_taken_without_a_row_is_counted_and_in_the_audit_with_its_rung() -> None:
+def test_a_hop_taken_without_a_row_is_counted_and_in_the_audit_with_its_row_of_the_matrix() -> None:
     """000.5"""
     world = ChannelsWorld()
     world.health(email=Health.DEGRADED)

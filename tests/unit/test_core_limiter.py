@@ -19,9 +19,9 @@ from functions.core.integration import Rate
 from functions.core.limiter import (
     GRACE_MS,
     HORIZON_MS,
+    LIMITER,
     PACED_GRACE_MS,
     SHORTEST_GRACE_MS,
-    TRANSITIONS,
     VISIBLE_WAIT_MS,
     Full,
     Limit,
@@ -225,8 +225,8 @@ def test_the_table_of_transitions_is_what_happens() -> None:
             after = load_of(tat_ms, now_ms)
             if not (event == "time passes" and after is before):
                 met.add((before.value, event, after.value))
-    assert met == {line[:3] for line in TRANSITIONS}
-    assert len(TRANSITIONS) == len(met)
+    assert met == {(step.state, step.event, step.next) for step in LIMITER.steps}
+    assert len(LIMITER.steps) == len(met)
     assert load_of(0, NOON_MS) is Load.IDLE
 
 
