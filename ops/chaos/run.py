@@ -141,6 +141,7 @@ def play(stage: Stage, plan: Plan) -> Seen:
         killer = Killer(
             stage.running.process("emulator").pid,
             {output: stage.stack.output(output) for output in FUNCTIONS},
+            lambda: proxy.seen()["at_work"],
             random.Random(chance.random()),  # noqa: S311  # as above
         )
         proxy.fail(aws_shares(plan.aws_share))
@@ -311,8 +312,10 @@ def _stirring(stage: Stage) -> str:
 
 
 def _replay(stage: Stage, plan: Plan, seen: Seen) -> None:
-    """Nothing fails any more: what has died is given one more attempt, and its children after it."""
-    seen.was_quiet_after_replay = True
+    """Nothing fails any more: what has died is given one more attempt, and its children after it. All of it within
+    the plan's patience.
+    """
+    seen.was_quiet_after_replay, until = True, time.monotonic() + plan.patience_seconds
     for integration in (INTAKE, *load().integrations):
         for _ in range(REPLAYS):
             request = {
@@ -329,8 +332,9 @@ def _replay(stage: Stage, plan: Plan, seen: Seen) -> None:
             if not answer["replayed"]:
                 break
             seen.replayed += int(answer["replayed"])
-            is_quiet = _await_quiet(stage, plan.patience_seconds)
-            seen.was_quiet_after_replay = seen.was_quiet_after_replay and is_quiet
+            if not _await_quiet(stage, until - time.monotonic()):
+                seen.was_quiet_after_replay = False
+                return
 
 
 # ------------------------------------------------------------------------------------------------------------- evidence
