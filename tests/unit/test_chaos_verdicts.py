@@ -69,6 +69,15 @@ BREAKS: dict[str, Callable[[Seen], object]] = {
     "a defect": lambda seen: add(
         seen.said, {"message": "it came back", "exception_name": "KeyError", "exception": "x"}
     ),
+    "a defect among failures that are reckoned with": lambda seen: add(
+        seen.said,
+        {
+            "message": "a duty failed",
+            "exception_name": "ExceptionGroup",
+            "exceptions_within": ["KeyError", "StorageUnavailable"],
+        },
+    ),
+    "a group that does not say what it holds": lambda seen: add(seen.said, {"exception_name": "ExceptionGroup"}),
     "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(),
     "a way of a provider that was not met": lambda seen: seen.provider_faults.update({FAULTS[0]: -20}),
 }
@@ -89,9 +98,11 @@ def test_what_a_log_says_is_summed_up_and_failures_that_have_a_name_of_ours_are_
     add(said, {"_aws": {"CloudWatchMetrics": metrics}, "takeovers": [1.0], "hints_stale": 0})
     for name in ("StorageUnavailable", "UnusableSecret", "ModuleNotFoundError"):
         add(said, {"level": "ERROR", "message": "trouble", "exception_name": name, "exception": name})
+    add(said, {"exception_name": "ExceptionGroup", "exceptions_within": ["StorageUnavailable"]})
     add(said, {"level": "INFO", "message": "swept"})
     assert said.counts == {"takeovers": 3, "hints_stale": 3}
-    assert said.exceptions == {"StorageUnavailable": 1, "UnusableSecret": 1, "ModuleNotFoundError": 1}
+    names = ("StorageUnavailable", "UnusableSecret", "ModuleNotFoundError", "ExceptionGroup")
+    assert said.exceptions == dict.fromkeys(names, 1)
     assert said.defects == []
 
 
