@@ -151,11 +151,12 @@ def figures(seen: Seen, stage: Stage, plan: Plan, seconds: float) -> Table:
     """The balance in figures."""
     table = Table(title=f"Chaos, seed {plan.seed}", title_justify="left", box=None, pad_edge=False, show_header=False)
     sent, books, after = stage.sent, seen.books, seen.after_replay
+    warm = len(stage.expectations) - plan.events
     fired = sum(count for _, _, count in seen.proxy["fired"])
     calls = sum(seen.proxy["calls"].values())
     failed, asked = sum(seen.provider_faults.values()), sum(seen.provider_calls.values())
     for name, text in (
-        ("events accepted", f"{len(sent.accepted)} of {plan.events} and those of the warm-up"),
+        ("events accepted", f"{len(sent.accepted)} of {plan.events} and {warm} to warm up"),
         ("sent twice", f"{sent.repeats}, and {sent.answered_again} sent again after no answer or a 5xx"),
         ("never acknowledged", str(len(sent.lost_at_the_door))),
         ("became of them", _listed({fate.value: books.fates[fate] for fate in Fate})),
@@ -188,7 +189,8 @@ def ways(seen: Seen) -> Table:
         most = sorted(of_way, key=lambda operation: -of_way[operation])[:4]
         table.add_row(f"AWS: {way}", str(sum(of_way.values())), _listed({one: of_way[one] for one in most}))
     for name, count in seen.provider_faults.items():
-        table.add_row(name, str(count), "")
+        if seen.provider_calls[name.partition(":")[0]]:
+            table.add_row(name, str(count), "")
     return table
 
 
