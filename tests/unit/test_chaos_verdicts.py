@@ -10,7 +10,7 @@ import pytest
 from functions.adapters.http import PHASE_TIMEOUTS
 from functions.catalog.loader import load
 from functions.core.decision import Repeat
-from ops.chaos.__main__ import verdicts
+from ops.chaos.__main__ import conclusion, verdicts
 from ops.chaos.books import Books, Fate, Violation
 from ops.chaos.calls import Way
 from ops.chaos.logs import Said, add
@@ -39,13 +39,14 @@ def good() -> Seen:
         },
         provider_calls=Counter({"helpdesk": 8000, "llm": 1400}),
         provider_faults=Counter(dict.fromkeys(FAULTS, 20)),
-        killed=Counter({"WorkerFunction": 60}),
+        killed=Counter({"WorkerFunction": 60, "SweeperFunction": 5}),
+        seconds=Counter({"sending": 100, "until quiet": 250, "replay": 3000}),
         depths={"Events": 0, "spill": 0},
     )
 
 
 def broken(kind: str) -> Books:
-    return Books(Counter({Fate.DONE: 1999}), Counter(), 6000, [Violation(kind, "github:1", "t1", "is broken")])
+    return Books(Counter({Fate.DONE: 2000}), Counter(), 6000, [Violation(kind, "github:1", "t1", "is broken")])
 
 
 def test_a_run_in_which_everything_held_holds() -> None:
@@ -53,6 +54,9 @@ def test_a_run_in_which_everything_held_holds() -> None:
 
 
 BREAKS: dict[str, Callable[[Seen], object]] = {
+    "too few sent": lambda seen: seen.books.fates.update({Fate.DONE: -1}),
+    "too few deaths": lambda seen: seen.killed.update({"WorkerFunction": -40}),
+    "too few deaths of workers": lambda seen: seen.killed.update({"WorkerFunction": -57, "TriageFunction": 50}),
     "no rest": lambda seen: setattr(seen, "was_quiet", False),
     "lost": lambda seen: setattr(seen, "books", broken("lost")),
     "waiting": lambda seen: setattr(seen, "books", broken("waiting")),
@@ -89,6 +93,15 @@ def test_one_broken_promise_is_one_verdict_against_it(what: str) -> None:
     BREAKS[what](seen)
     against = [text for text, holds, _ in verdicts(seen, PLAN) if not holds]
     assert len(against) == 1
+
+
+def test_the_last_words_say_what_was_promised_and_how_to_see_a_broken_promise_again() -> None:
+    seen = good()
+    assert conclusion(seen, PLAN, []).startswith("Every promise held: 2000 events accepted, 0 lost, 0 effects doubled")
+    seen.books = broken("doubled")
+    told = conclusion(seen, Plan(seed=7), ["1 effects doubled"])
+    assert "2000 events accepted, 0 lost, 1 effects doubled" in told
+    assert told.endswith("1 effects doubled\nAgain: python -m ops.chaos --events 2000 --seed 7")
 
 
 def test_what_a_log_says_is_summed_up_and_failures_that_have_a_name_of_ours_are_no_defects() -> None:
