@@ -20,8 +20,8 @@ _TEXT_LENGTH = 1500
 class Said:
     """`counts` are the functions' own metrics, `exceptions` those that were logged, by name.
 
-    A failure that somebody reckoned with has a name of ours. Any other is a defect: `defects` has what was logged of
-    it.
+    A failure that somebody reckoned with has a name of ours; a group of failures is judged by those that it holds. Any
+    other is a defect: `defects` has what was logged of it.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ def add(said: Said, line: dict[str, Any]) -> None:
     if name is None:
         return
     said.exceptions[name] += 1
-    if name not in _names_of(HoldfastError) | _NOT_OURS:
+    if not set(line.get("exceptions_within", [name])) <= _names_of(HoldfastError) | _NOT_OURS:
         said.defects.append(f"{line.get('message')}: {str(line.get('exception'))[-_TEXT_LENGTH:]}")
 
 
