@@ -51,6 +51,10 @@ class Hops:
         matrix = self._ports.fallbacks
         return fallback.by_hand(matrix, action, is_critical=fallback.is_critical(matrix, event_name))
 
+    def has_ways(self, action: Action) -> bool:
+        """Whether anything could take over from it."""
+        return fallback.has_ways(self._ports.fallbacks, action.kind)
+
     def health(self, integration: str) -> Health:
         """The integration's health as this invocation knows it."""
         return fallback.health_of(self._attempts.states.get(integration), self._ports.clock.now_ms())
@@ -73,12 +77,15 @@ class Hops:
         """
         matrix = self._ports.fallbacks
         current = self.action_at(action, hop)
-        if self.health(current.integration) is Health.HEALTHY or not fallback.has_ways(matrix, action.kind):
+        if self.health(current.integration) is Health.HEALTHY or not self.has_ways(action):
             return Stay()
         verdict = await self._attempts.gate(current, whose, lease_until_ms)
         is_health = isinstance(verdict, Park) and verdict.waiting_for is WaitingFor.HEALTH
         if not isinstance(verdict, Send) and not is_health:
             return Stay()
+        is_probe = isinstance(verdict, Send) and self.health(current.integration) is Health.HARD_DOWN
+        if is_new and is_probe and not fallback.is_critical(matrix, event_name):
+            return Stay()  # if everything left, nobody would ever find out that the integration is back
         seen = await self._occasion(action, hop, whose, event_name)
         return fallback.before_send(matrix, replace(seen, is_new=is_new, is_unsettled=is_unsettled))
 
@@ -86,7 +93,7 @@ class Hops:
         self, action: Action, hop: int, whose: Whose, event_name: str, *, is_unsettled: bool, may_have_been_sent: bool
     ) -> Fallback:
         """What takes over from an action that failed for good on its present way."""
-        if not fallback.has_ways(self._ports.fallbacks, action.kind):
+        if not self.has_ways(action):
             return Stay()
         seen = await self._occasion(action, hop, whose, event_name)
         seen = replace(seen, is_unsettled=is_unsettled, may_have_been_sent=may_have_been_sent)

@@ -15,7 +15,7 @@ from functions.core.audit import AuditType
 from functions.core.decision import Repeat
 from functions.core.failure import ClassifierUnavailable, Failure, NetworkCause, failure_of_network, failure_of_status
 from functions.core.fallback import MAX_HOPS
-from functions.core.gate import Health, WaitingFor
+from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.integration import KindRules
 from functions.core.ledger import ActionMark, ActionStatus
 from functions.core.ports import Hint
@@ -527,6 +527,35 @@ def test_while_ocr_is_down_new_documents_go_to_the_parser() -> None:
     world.deliver()
     assert (world.others["ocr"].asked, world.others["parser"].sent[0].params) == (0, {"document": "d1"})
     assert world.mark(event, "read") == ActionMark(ActionStatus.DONE, "id-read", hop=1)
+
+
+def test_though_every_new_document_leaves_ocr_while_it_is_down_its_return_is_found_out() -> None:
+    """000.9, 000.16: one at a time stays to be the probe; of a batch that all might be, the others leave at once."""
+    world = ChannelsWorld(action("read", "ocr.parse", params={"document": "d1"}))
+    world.tables.integrations["ocr"] = IntegrationState("ocr", Health.HARD_DOWN, since_ms=world.clock.now)
+    first = [world.event(str(number)) for number in range(10)]
+    for event in first:
+        world.accept(event)
+    world.deliver()
+    assert (world.others["ocr"].asked, world.others["parser"].asked) == (1, 9)
+    for number in range(10, 13):
+        world.clock.advance(30_000)
+        world.accept(world.event(str(number)))
+        world.deliver()
+    assert world.tables.integrations["ocr"].health is Health.DEGRADED
+    assert world.tables.rows == {}
+
+
+def test_a_document_that_was_a_probe_in_vain_goes_to_the_parser_when_it_is_seen_again() -> None:
+    world = ChannelsWorld(action("read", "ocr.parse", params={"document": "d1"}))
+    world.tables.integrations["ocr"] = IntegrationState("ocr", Health.HARD_DOWN, since_ms=world.clock.now)
+    world.others["ocr"].answers.append(always(HTTP_503))
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event, "read")
+    assert row is not None
+    assert (row.status, row.integration_id, world.others["ocr"].asked) == (Status.SUCCEEDED, "parser", 1)
+    assert row.created_at_ms + 6 * 60_000 > row.updated_at_ms
 
 
 def test_while_the_analysis_is_down_the_packet_is_published_and_the_analysis_done_later() -> None:
