@@ -695,6 +695,7 @@ class _Work:
             blank.hop,
             self._whose(action),
             self._event.event_name,
+            code=failed.failure_code,
             is_unsettled=failed.effect is Effect.UNKNOWN,
             may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
         )

@@ -13,11 +13,19 @@ import pytest
 from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.decision import Repeat
-from functions.core.failure import ClassifierUnavailable, Failure, NetworkCause, failure_of_network, failure_of_status
+from functions.core.failure import (
+    ClassifierUnavailable,
+    Failure,
+    FailureClass,
+    NetworkCause,
+    failure_of_network,
+    failure_of_status,
+)
 from functions.core.fallback import MAX_HOPS
 from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.integration import KindRules
 from functions.core.ledger import ActionMark, ActionStatus
+from functions.core.person import OPTED_OUT_THERE
 from functions.core.ports import Hint
 from functions.core.recovery import Status, replay
 from tests.channels_world import BY_HAND, EMAIL, ChannelsWorld, action, always, severities
@@ -275,6 +283,36 @@ def test_without_consent_the_item_is_dead_and_stays_where_it_is() -> None:
     assert (row.status, row.integration_id, row.hop) == (Status.DLQ, "email", 0)
     assert (world.told(event), world.others["sms"].asked) == ({}, 0)
     assert "critical" not in severities(world).values()
+
+
+@pytest.mark.parametrize("event_name", ["message.created", CRITICAL])
+def test_who_told_one_channel_to_stop_is_told_by_no_other_though_that_was_never_stored(event_name: str) -> None:
+    """003.20: the table takes no write for as long as the attempts last."""
+    world = ChannelsWorld(action("tell", "sms.send", expires_seconds=7 * 86_400), BY_HAND, event_name=event_name)
+    stop = Failure(FailureClass.DATA_ERROR, OPTED_OUT_THERE, "they said stop", False, False)
+    world.others["sms"].answers.append(always(stop))
+    world.faults.fail("recipients.store", times=1_000)
+    event = world.begin()
+    world.run_until_quiet()
+    assert (world.told(event), world.others["email"].asked, world.others["sms"].asked) == ({}, 0, 3)
+    row = world.row(event)
+    assert row is not None
+    assert (row.status, row.hop) == (Status.DLQ, 0)
+    assert bool(world.quiet.counts.get("fallback_nothing_left")) is (event_name == CRITICAL)
+
+
+def test_nor_where_their_channel_goes_down_before_that_could_be_stored() -> None:
+    world = ChannelsWorld(action("tell", "sms.send", expires_seconds=7 * 86_400), event_name=CRITICAL)
+    stop = Failure(FailureClass.DATA_ERROR, OPTED_OUT_THERE, "they said stop", False, False)
+    world.others["sms"].answers.append(always(stop))
+    world.faults.fail("recipients.store", times=1_000)
+    event = world.begin()
+    world.deliver()
+    world.health(sms=Health.HARD_DOWN)
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert (world.told(event), row.failure_code) == ({}, "MANUAL_OUTREACH")
 
 
 def test_nobody_is_asked_twice_on_the_same_channel_after_both_have_failed() -> None:
