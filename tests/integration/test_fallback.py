@@ -23,13 +23,14 @@ from functions.core.failure import (
 )
 from functions.core.fallback import MAX_HOPS
 from functions.core.gate import Health, IntegrationState, WaitingFor
-from functions.core.integration import KindRules
+from functions.core.integration import KindRules, Rate
 from functions.core.ledger import ActionMark, ActionStatus
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.ports import Hint
 from functions.core.recovery import Status, replay
 from tests.channels_world import BY_HAND, EMAIL, ChannelsWorld, action, always, severities
-from tests.worker_world import Died
+from tests.rates import most_over
+from tests.worker_world import FLOW, Died
 
 REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED)
 RESET = failure_of_network(NetworkCause.RESET)
@@ -505,6 +506,30 @@ def test_what_must_arrive_and_is_rejected_at_once_is_handed_over_in_the_first_pa
     )
     assert {one.severity.value for one in world.tables.events if one.affected_id == row.recovery_id} == {"critical"}
     assert len(world.others["helpdesk"].sent) == 1
+
+
+def test_a_slot_of_the_channel_that_was_left_is_none_of_the_other() -> None:
+    """002.25: else all that waits for a fast channel would come to a slow one at the fast one's rate."""
+    world = ChannelsWorld(event_name=CRITICAL)
+    slow = Rate(0.1, 1)
+    world.integrations["email"] = replace(world.integrations["email"], rate=Rate(1.0, 1))
+    world.integrations["sms"] = replace(world.integrations["sms"], rate=slow)
+    world.fallbacks = replace(world.fallbacks, integrations=world.integrations)
+    world.automatic_per_hour = {FLOW: 1_000}
+    sent_at_ms: list[int] = []
+    world.faults.on_before = lambda op: sent_at_ms.append(world.clock.now) if op == "sms.send" else None
+    for number in range(200):
+        world.accept(world.event(str(number), event_name=CRITICAL))
+    for second in range(20 * 60):
+        while world.deliver():
+            pass
+        if second % 60 == 0:
+            world.sweep()
+        if second == 2 * 60:
+            world.health(email=Health.HARD_DOWN)
+        world.clock.advance(1_000)
+    assert len(sent_at_ms) > 50
+    assert float(most_over(sent_at_ms, slow)) <= 0.2  # visibility and delays are whole seconds
 
 
 def test_a_standing_that_cannot_be_read_hands_nothing_over() -> None:
