@@ -7,7 +7,8 @@ made now or not: those that may not have a **slot** each, a time of their own fr
 another question. So one write grants and reserves, and whoever waits neither polls nor comes in a herd.
 
 A factor makes calls dearer and leaves the credit as it is: with half the rate, half the burst fits into it, and no
-change of a factor can bring a burst beyond the new rate's. Slots are given for an hour ahead at most.
+change of a factor can bring a burst beyond the new rate's. Slots are given for an hour ahead at most,
+at a factor for that part of an hour: what was reserved at a factor near 0 does not long outlast it.
 
 Calls made at their slots are never above `burst + rate x window` in any window of time. A slot that is used late adds
 at most its lateness to the window, which is why lateness is bounded (`holds`).

@@ -1101,6 +1101,7 @@ def _on(way: NextWay, row: Row, why: str) -> dict[str, Any]:
         "effect": Effect.NONE,
         "waiting_for": WaitingFor.NOTHING,
         "credential_version": "",
+        "slot_ms": 0,
     }
 
 

@@ -631,17 +631,20 @@ class _Work:
             )
             return
         self.is_started = True
-        turned = await self._turned_aside(action, current, history, blank)
-        if turned is None:
-            return
-        current, history, blank = turned
-        attempt = await self._attempts.make(
-            current,
-            self._whose(action),
-            history,
-            self._item_lease_ms(),
-            before_blind=lambda: self._mark_trying(action),
-        )
+        for is_last in (False, True):
+            turned = await self._turned_aside(action, current, history, blank)
+            if turned is None:
+                return
+            current, history, blank = turned
+            attempt = await self._attempts.make(
+                current,
+                self._whose(action),
+                history,
+                self._item_lease_ms(),
+                before_blind=lambda: self._mark_trying(action),
+            )
+            if is_last or not _is_down(attempt) or not self._hops.has_ways(action):
+                break  # else it stayed to be the probe, and another has that now: it may leave
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Park):
             blank = replace(blank, slot_ms=self._set_aside(current))
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Suppress) and blank.stand_in is not None:
@@ -719,6 +722,7 @@ class _Work:
             blank.hop,
             self._whose(action),
             self._event.event_name,
+            code=failed.failure_code,
             is_unsettled=failed.effect is Effect.UNKNOWN,
             may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
         )
@@ -884,6 +888,15 @@ class _Work:
 
     def _item_lease_ms(self) -> int:
         return self._item.lease_until_ms
+
+
+def _is_down(attempt: object) -> bool:
+    """Whether nothing was tried because the integration is down."""
+    return (
+        isinstance(attempt, Held)
+        and isinstance(attempt.verdict, Park)
+        and attempt.verdict.waiting_for is WaitingFor.HEALTH
+    )
 
 
 def _has_failed(row: Row) -> bool:

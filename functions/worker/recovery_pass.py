@@ -283,6 +283,7 @@ class RecoveryPass:
             self._budget.lease_until_ms,
             is_new=False,
             is_unsettled=row.effect is Effect.UNKNOWN or row.verify_only or row.lease_until_ms > 0,
+            code=row.failure_code,
         )
         now_ms, health = self._ports.clock.now_ms(), self._hops.health(row.integration_id).value
         match taken:
@@ -311,6 +312,7 @@ class RecoveryPass:
             row.hop,
             _whose(row),
             row.event_name,
+            code=failed.failure_code,
             is_unsettled=failed.effect is Effect.UNKNOWN,
             may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
         )
