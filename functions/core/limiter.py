@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from functions.core.gate import IntegrationState
 
 HORIZON_MS = 3600 * 1000  # how far ahead slots are given
+LONGEST_COST_MS = 24 * 3600 * 1000  # a factor that asks for less is almost 0, which parks; no number stands for it
 GRACE_MS = 60 * 1000  # how late a slot may be used; less than a lease, so that none is used by two owners
 PACED_GRACE_MS = 180 * 1000  # likewise of a row, which the sweeper wakes: it comes once a minute
 SHORTEST_GRACE_MS = 10 * 1000  # a queue needs some seconds to deliver, however much the waits are shortened
@@ -140,7 +141,7 @@ class Limit:
             raise ValueError("at a factor of 0 nothing is called: the gate parks it")
         interval_ms = 1000 * scale / rate.per_second
         credit_ms = max(0.0, rate.burst / scale - 1) * interval_ms
-        return Limit(max(1, math.ceil(interval_ms / factor)), int(credit_ms))
+        return Limit(max(1, math.ceil(min(interval_ms / factor, LONGEST_COST_MS))), int(credit_ms))
 
     def slots(self, base_ms: int, calls: int) -> tuple[int, ...]:
         """When each of the calls that were taken from there on may be made, earliest first."""

@@ -85,11 +85,12 @@ class Hops:
         is_health = isinstance(verdict, Park) and verdict.waiting_for is WaitingFor.HEALTH
         if not isinstance(verdict, Send) and not is_health:
             return Stay()
-        is_probe = isinstance(verdict, Send) and self.health(current.integration) is Health.HARD_DOWN
-        if is_new and is_probe and not fallback.is_critical(matrix, event_name):
-            return Stay()  # if everything left, nobody would ever find out that the integration is back
         seen = await self._occasion(action, hop, whose, event_name, code)
-        return fallback.before_send(matrix, replace(seen, is_new=is_new, is_unsettled=is_unsettled))
+        taken = fallback.before_send(matrix, replace(seen, is_new=is_new, is_unsettled=is_unsettled))
+        is_probe = isinstance(verdict, Send) and self.health(current.integration) is Health.HARD_DOWN
+        if is_new and is_probe and (isinstance(taken, Manual) or not seen.is_critical):
+            return Stay()  # if everything left, nobody would ever find out that the integration is back
+        return taken
 
     async def after_failure(
         self,

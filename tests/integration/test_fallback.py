@@ -458,6 +458,29 @@ def test_when_nothing_is_left_a_person_is_asked_and_told_so_loudly(standing: str
     assert world.told(event) == {}  # a person has it: the machine does not send it behind their back
 
 
+def test_what_must_arrive_and_has_no_way_left_finds_out_whether_its_own_channel_is_back() -> None:
+    """000.9, 000.10: else two channels that were down once would be left to people for good. One at a time is the
+    probe; a person has the others meanwhile, and the probe if it fails.
+    """
+    world = ChannelsWorld(event_name=CRITICAL)
+    for channel in ("email", "sms"):
+        world.tables.integrations[channel] = IntegrationState(channel, Health.HARD_DOWN, since_ms=world.clock.now)
+    world.others["email"].answers.append(always(REFUSED, 1))
+    events = [world.event(str(number), event_name=CRITICAL) for number in range(6)]
+    for event in events[:2]:
+        world.accept(event)
+    world.deliver()
+    assert world.others["email"].asked == 1
+    for event in events[2:]:
+        world.run_until_quiet()
+        world.clock.advance(5 * 60_000)
+        world.accept(event)
+        world.deliver()
+    assert world.tables.integrations["email"].health is Health.DEGRADED
+    assert [world.told(event) for event in events] == [{}, {}, *[{"email": 1}] * 4]
+    assert [row.failure_code for row in world.tables.rows.values()] == ["MANUAL_OUTREACH"] * 2
+
+
 def test_a_row_that_must_arrive_is_handed_over_when_the_last_channel_goes_down() -> None:
     """001.49"""
     world = ChannelsWorld(EMAIL, BY_HAND, event_name=CRITICAL)
