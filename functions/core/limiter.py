@@ -45,49 +45,30 @@ class Load(StrEnum):
 
 
 LIMITER = Machine(
-    "limit",
-    "What may be called of an integration with a rate: the number `tat` of its control item, one conditional write a "
-    "batch. The state is what that number says at a moment, so that none is stored and none is asked for: a test holds "
-    "this table to what the code does.",
+    "limiter",
+    "How much of an integration's rate is taken: by `tat` on its control item (0: nobody ever asked), as seen at one "
+    "moment. One write asks for the calls of a batch, and moves `tat` on or is refused. `tat` never moves back.",
     steps(
+        ("idle", "taken", "busy", "`tat` = now + n x cost; those within the credit go now, the others own slots"),
+        ("idle", "taken", "full", "Likewise; n x cost is over an hour, which only a factor near 0 can bring"),
+        ("busy", "taken", "=", "`tat` + n x cost; those within the credit go now, the others own slots"),
+        ("busy", "taken", "full", "Likewise; the last of them may lie more than an hour ahead"),
+        ("busy", "refused", "=", "Nothing is reserved: they were to be made now or not at all, and do not fit"),
+        ("full", "refused", "=", "Nothing is reserved: ask again when less than an hour is taken"),
+        ("idle", "paused", "=", "Stored so late that the pause is over, and nothing has to wait for it"),
         (
             "idle",
-            "n calls asked for",
+            "paused",
             "busy",
-            "tat = now + n x cost; those within the credit go now, the others own slots",
+            "`tat` = end of the pause + credit: what waits follows at the rate, with no burst",
         ),
-        (
-            "idle",
-            "n calls asked for",
-            "full",
-            "likewise; n x cost is over an hour, which only a factor near 0 can bring",
-        ),
-        (
-            "idle",
-            "pause",
-            "busy",
-            "tat = end of the pause + credit: what waits follows it at the rate, without a burst",
-        ),
-        ("idle", "pause", "full", "likewise; it is over an hour long"),
-        (
-            "busy",
-            "n calls asked for",
-            "busy",
-            "tat = tat + n x cost; those within the credit go now, the others own slots",
-        ),
-        ("busy", "n calls asked for", "full", "likewise; the last of them may lie more than an hour ahead"),
-        ("busy", "pause", "busy", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
-        ("busy", "pause", "full", "likewise; it is over an hour long"),
-        ("busy", "time passes", "idle", "tat is over: the whole credit is there again"),
-        (
-            "full",
-            "n calls asked for",
-            "full",
-            "refused, nothing is reserved: ask again when less than an hour is taken",
-        ),
-        ("full", "pause", "full", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
-        ("full", "time passes", "busy", "less than an hour is taken: slots are given again"),
-        ("full", "time passes", "idle", "likewise, and nobody looked in between"),
+        ("idle", "paused", "full", "Likewise; it is about an hour long, or longer"),
+        ("busy", "paused", "=", "`tat` = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("busy", "paused", "full", "Likewise; it is about an hour long, or longer"),
+        ("full", "paused", "=", "`tat` = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("busy", "time passes", "idle", "`tat` is over: the whole credit is there again"),
+        ("full", "time passes", "busy", "Less than an hour is taken: slots are given again"),
+        ("full", "time passes", "idle", "Likewise, and nobody looked in between"),
     ),
 )
 
@@ -161,11 +142,26 @@ def take(tat_ms: int, cost_ms: int, now_ms: int, until_ms: int) -> tuple[int, Ta
     """What asking for calls does to `tat`: where it is afterwards, and the answer. `until_ms` bounds where it may be
     before.
     """
+    answer: Taken | Full
     if tat_ms <= now_ms:
-        return now_ms + cost_ms, Taken(now_ms)
-    if tat_ms <= until_ms:
-        return tat_ms + cost_ms, Taken(tat_ms)
-    return tat_ms, Full(tat_ms)
+        answer = Taken(now_ms)
+    elif tat_ms <= until_ms:
+        answer = Taken(tat_ms)
+    else:
+        answer = Full(tat_ms)
+    return tat_after(answer, cost_ms, now_ms), answer
+
+
+def tat_after(answer: Taken | Full, cost_ms: int, now_ms: int) -> int:
+    """Where `tat` is after calls were asked for at `now_ms`, and this was the answer. Raises `IllegalTransition` for
+    one that cannot be.
+    """
+    if isinstance(answer, Taken):
+        before_ms, event, after_ms = answer.base_ms, "taken", answer.base_ms + cost_ms
+    else:
+        before_ms, event, after_ms = answer.tat_ms, "refused", answer.tat_ms
+    LIMITER.require_line(load_of(before_ms, now_ms), event, load_of(after_ms, now_ms), "calls asked for")
+    return after_ms
 
 
 def after_pause(rate: Rate | None, until_ms: int, scale: float = 1.0) -> int:
@@ -173,6 +169,13 @@ def after_pause(rate: Rate | None, until_ms: int, scale: float = 1.0) -> int:
     waits follows the pause's end at the rate, without a burst.
     """
     return until_ms if rate is None else until_ms + Limit.of(rate, scale=scale).credit_ms
+
+
+def paused(tat_ms: int, to_ms: int, now_ms: int) -> int:
+    """Where `tat` is after a pause that puts it there, as somebody sees it at that moment: it never moves back."""
+    after_ms = max(tat_ms, to_ms)
+    LIMITER.require_line(load_of(tat_ms, now_ms), "paused", load_of(after_ms, now_ms), "a pause")
+    return after_ms
 
 
 def holds(slot_ms: int, state: IntegrationState, limit: Limit, now_ms: int, scale: float, *, is_paced: bool) -> bool:

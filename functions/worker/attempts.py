@@ -43,7 +43,7 @@ from functions.core.gate import (
 )
 from functions.core.health import CallOutcome, may_be_probe, outcome_of, rate_factor
 from functions.core.integration import Integration, KindRules
-from functions.core.limiter import AT_ONCE, Slot, after_pause
+from functions.core.limiter import AT_ONCE, Slot, after_pause, paused
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.ports import Absent, Call, Provider, SettingState
 from functions.core.recipient import Person, standing_on
@@ -547,12 +547,13 @@ class Attempts:
     async def pause(self, integration: str, wait_ms: int) -> None:
         """Hold the whole fleet's calls to an integration for so long, and let them follow at the rate then."""
         ports = self._ports
-        until_ms = ports.clock.now_ms() + wait_ms
+        now_ms = ports.clock.now_ms()
+        until_ms = now_ms + wait_ms
         known = ports.integrations.get(integration)
         tat_ms = after_pause(known.rate if known else None, until_ms, self._scale)
         seen = self._states.get(integration, IntegrationState(integration))
         self._states[integration] = replace(
-            seen, paused_until_ms=max(seen.paused_until_ms, until_ms), tat_ms=max(seen.tat_ms, tat_ms)
+            seen, paused_until_ms=max(seen.paused_until_ms, until_ms), tat_ms=paused(seen.tat_ms, tat_ms, now_ms)
         )
         try:
             await ports.io(ports.ledger.pause, integration, until_ms, tat_ms)

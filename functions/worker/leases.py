@@ -20,7 +20,18 @@ from typing import Any, Final
 from functions.core.failure import StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.integration import Integration, Rate
-from functions.core.limiter import AT_ONCE, HORIZON_MS, Full, Limit, Slot, Taken, holds, resumes_at_ms, take
+from functions.core.limiter import (
+    AT_ONCE,
+    HORIZON_MS,
+    Full,
+    Limit,
+    Slot,
+    Taken,
+    holds,
+    resumes_at_ms,
+    take,
+    tat_after,
+)
 from functions.worker.ports import Ports
 
 WINDOW_SECONDS: Final = 0.1
@@ -324,7 +335,7 @@ class Leases:
                 extra={"integration": integration},
             )
             raise
-        tat_ms = answer.base_ms + cost_ms if isinstance(answer, Taken) else answer.tat_ms
+        tat_ms = tat_after(answer, cost_ms, now_ms)
         seen = self._state(integration)
         busy_from_ms = now_ms if answer == Taken(now_ms) else seen.busy_from_ms
         self._states[integration] = replace(seen, tat_ms=max(seen.tat_ms, tat_ms), busy_from_ms=busy_from_ms)
