@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from functions.core.audit import AuditEvent
 from functions.core.cap import Capped, Counted
@@ -19,7 +19,7 @@ from functions.core.event import Event
 from functions.core.failure import Done, Failure
 from functions.core.gate import IntegrationState
 from functions.core.health import Counts, HealthChange, Record
-from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, Refused
+from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
 from functions.core.person import PersonChange
 from functions.core.quarantine import Quarantine, QuarantineChange
@@ -542,4 +542,128 @@ class Classifier(Protocol):
         """Label the text with one of `labels` (name to description). Raises `ClassifierUnavailable`, never anything
         else.
         """
+        ...
+
+
+# ------------------------------------------------------------------------------------------- for people who ask, by eye
+
+_Entry = TypeVar("_Entry")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_Entry]):
+    """A part of a list. `further` continues it; empty at its end.
+
+    `unreadable` entries belong here too and could not be read back: they are counted, and never hidden by silence.
+    """
+
+    entries: tuple[_Entry, ...] = ()
+    further: str = ""
+    unreadable: int = 0
+
+
+class EventIndex(Protocol):
+    """The ledger and its rows, by what people have in their hands. The index may lag behind a claim by moments."""
+
+    def find(self, handle: Handle, key: str, limit: int, after: str = "") -> Page[str]:
+        """Ledger keys of the events that have that key, the last received first. A ticket goes by its `ticket_key`.
+        Raises `BadCursor` for an `after` that is no `further` of such a list, or `StorageUnavailable`.
+        """
+        ...
+
+    def items(self, keys: Sequence[str]) -> Mapping[str, LedgerItem | None]:
+        """Those that are there, read consistently; None for one that cannot be read back. Raises
+        `StorageUnavailable`.
+        """
+        ...
+
+    def rows(self, recovery_ids: Sequence[str]) -> Mapping[str, Row | None]:
+        """Rows, likewise."""
+        ...
+
+
+class AuditLog(Protocol):
+    """The audit table, for reading."""
+
+    def of_entity(
+        self, entity: str, limit: int, after: str = "", *, until_ms: int | None = None, latest_first: bool = False
+    ) -> Page[AuditEvent]:
+        """What is recorded of one entity (`{kind}#{id}`), oldest first unless it is said otherwise, and up to a moment.
+        Raises `BadCursor`, or `StorageUnavailable`.
+        """
+        ...
+
+    def of_request(self, request_id: str, limit: int, after: str = "") -> Page[AuditEvent]:
+        """What one request has done, oldest first; the index may lag by moments. Raises like `of_entity`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLine:
+    """One request that the door accepted or refused. What its log line does not say is empty.
+
+    `source` is in the sender's own words while `provider` is `none`: nobody had looked it up yet. `secret_number`
+    counts from 1 the source's secrets, of which the first is the newest.
+    """
+
+    at_ms: int
+    is_refused: bool
+    source: str = ""
+    provider: str = ""
+    request_id: str = ""
+    event_id: str = ""
+    status: int = 0
+    reason: str = ""
+    why: str = ""
+    headers_missing: tuple[str, ...] = ()
+    header_malformed: tuple[str, ...] = ()
+    secret_number: int = 0
+    tenant: str = ""
+    event_name: str = ""
+    stored_in: str = ""
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether ingress knew the source when it wrote the line: then the id is one of ours."""
+        return bool(self.source) and self.provider not in ("", NO_PROVIDER)
+
+
+NO_PROVIDER: Final = "none"  # what ingress logs for a source that it has not found
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """Refused requests, newest first, at most as many as were asked for; `counts` by reason are of all that were read.
+
+    `since_ms` is how far back every line has been read; `is_complete`: that is the whole window.
+    """
+
+    newest: tuple[DoorLine, ...]
+    counts: Mapping[str, int]
+    since_ms: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The newest line of the door's log that was asked for; None: none since then. `since_ms` as in `Rejections`."""
+
+    line: DoorLine | None
+    since_ms: int
+    is_complete: bool
+
+
+class Door(Protocol):
+    """What ingress has logged of its requests: it writes no table. Every reading is bounded, and says how far back it
+    came. Raise `StorageUnavailable`.
+    """
+
+    def rejections(
+        self, since_ms: int, now_ms: int, *, source: str = "", reason: str = "", request_id: str = "", limit: int = 50
+    ) -> Rejections:
+        """What was refused since then, narrowed by what is not empty."""
+        ...
+
+    def sighting(self, since_ms: int, now_ms: int, *, request_id: str = "", event_id: str = "") -> Sighting:
+        """The newest request under that id, or that brought that event; one of the two is said."""
         ...

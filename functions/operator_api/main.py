@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
+from functions.adapters.audit_log import DynamoAuditLog
+from functions.adapters.door_log import CloudWatchDoor
+from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
@@ -42,6 +45,11 @@ handler = build(
                 switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
+                index=DynamoEventIndex(
+                    _dynamodb, ledger_table=_settings.ledger_table, recovery_table=_settings.recovery_table
+                ),
+                audit_log=DynamoAuditLog(_dynamodb, _settings.audit_table),
+                door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group),
             )
         )
     ),

@@ -21,3 +21,6 @@ class Ports:
     switches: ports.Switches
     replays: ports.Hints
     quarantines: ports.Quarantines
+    index: ports.EventIndex
+    audit_log: ports.AuditLog
+    door: ports.Door

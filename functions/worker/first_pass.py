@@ -242,7 +242,7 @@ class FirstPass:
             self._ports.meter.count("fallback_taken", integration=LLM, reason=asking.row)
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
-        return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
+        return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None, prepared=prepared)
 
     async def _prepared(self, flow: Flow, admitted: Admitted) -> Prepared:
         """What the flow reads of it. A large body is let go of again: from here on what was read stands for it."""
@@ -311,7 +311,13 @@ class FirstPass:
     # -------------------------------------------------------------------------------------------------------- claiming
 
     async def _claim(
-        self, admitted: Admitted, decision: Decision, seen_epoch_ms: int | None, *, old_lease_ms: int | None
+        self,
+        admitted: Admitted,
+        decision: Decision,
+        seen_epoch_ms: int | None,
+        *,
+        old_lease_ms: int | None,
+        prepared: Prepared | None = None,
     ) -> EventResult:
         ports, event = self._ports, admitted.event
         decision.bound(event.tenant, event.event_id, event.epoch_ms)  # two equal effects are a defect: before the claim
@@ -326,6 +332,10 @@ class FirstPass:
             payload_hash=event.payload_hash,
             decision=decision,
             seen_epoch_ms=seen_epoch_ms,
+            request_id=event.request_id,
+            event_name=event.event_name,
+            ticket=prepared.subject if prepared else "",
+            recipient=prepared.recipient if prepared else "",
         )
         answer = await ports.io(ports.ledger.claim, claim)
         if not isinstance(answer, Claimed):

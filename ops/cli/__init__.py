@@ -30,6 +30,7 @@ from ops.cli import (
     sources,
     status,
     switches,
+    tracing,
     verifying,
 )
 from ops.cli.console import ExitCode, Refused, say
@@ -79,6 +80,8 @@ app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
 app.command("status")(status.show)
+app.command("trace")(tracing.trace)
+app.command("audit")(tracing.audit)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")

@@ -151,4 +151,12 @@ _STYLES = {
     "dlq": "red",
     "operational": "green",
     "unavailable": "red",
+    "accepted": "yellow",
+    "waiting": "yellow",
+    "under way": "yellow",
+    "dead": "red",
+    "ended": "red",
+    "unknown": "red",
+    "missing": "red",
+    "suppressed": "cyan",
 }
