@@ -817,13 +817,24 @@ def release(child: Row, parent_id: str, now_ms: int) -> Change:
     return Change(_next(child, now_ms, "a required action is done", waits_for=left, **due), child)
 
 
-def why_not_replayable(row: Row, now_ms: int) -> str | None:
-    """Why a replay of the row is refused, or None if it is allowed (runbook 004: only `failed` and `dlq`)."""
+def annotate(row: Row, why: str, now_ms: int, **fields: Any) -> Change:
+    """What a person says of it, in its history; it stays what it was. Raises `IllegalTransition` while a worker is at
+    it, whose outcome another version would keep out.
+    """
+    _must_not_be_leased(row, now_ms)
+    return Change(_next(row, now_ms, why, **fields), row)
+
+
+def why_not_replayable(row: Row, now_ms: int, *, is_verified: bool = False) -> str | None:
+    """Why a replay of the row is refused, or None if it is allowed (runbook 004: only `failed` and `dlq`).
+
+    `is_verified`: its attempt will find out whether it has happened before it does it again.
+    """
     if row.status not in (Status.FAILED, Status.DLQ):
         return f"status_{row.status.value}"
     if row.is_final:
         return f"ended_{row.failure_code.lower()}"
-    if row.effect is Effect.UNKNOWN:
+    if row.effect is Effect.UNKNOWN and not is_verified:
         return "effect_unknown"
     if row.subject is Subject.EVENT and now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
         return "too_old"
@@ -839,11 +850,21 @@ def replay_expires_at(row: Row) -> int:
     return row.expires_at_ms
 
 
-def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, job_id: str, scale: float) -> Change:
+def replay(
+    row: Row,
+    now_ms: int,
+    *,
+    actor: str,
+    reason: str,
+    request_id: str,
+    job_id: str,
+    scale: float,
+    is_verified: bool = False,
+) -> Change:
     """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is
-    lost.
+    lost. `is_verified`: see `why_not_replayable`.
     """
-    refused = why_not_replayable(row, now_ms)
+    refused = why_not_replayable(row, now_ms, is_verified=is_verified)
     if refused is not None:
         raise IllegalTransition(f"{row.recovery_id} cannot be replayed: {refused}")
     after = _next(
