@@ -25,8 +25,9 @@ from functions.core.gate import Health, IntegrationState
 from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, LedgerStatus, Refused
 from functions.core.limiter import Full, Taken, take
+from functions.core.operations import Answered
 from functions.core.person import PersonChange
-from functions.core.ports import BatchView, DoorLine, Hint, Page, Rejections, Settlement, Sighting, Spilled
+from functions.core.ports import BatchView, DoorLine, Hint, Page, Rejections, RowPage, Settlement, Sighting, Spilled
 from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
@@ -176,6 +177,7 @@ class FakeTables:
     people: dict[tuple[str, str], Person] = field(default_factory=dict)
     sends: dict[str, Sends] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    answered: dict[tuple[str, str], Answered] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -559,6 +561,53 @@ class FakeCaps:
             after = uncounted(self.tables.sends.get(conversation, Sends()), action_id, at_ms)
             if after is not None:
                 self.tables.sends[conversation] = after
+
+
+class FakeOperatorChanges:
+    """`ports.OperatorChanges`. Tests may look at `tables.answered`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def answered(self, principal: str, key: str, now_ms: int) -> Answered | None:
+        """See the port."""
+        with self.faults.around("operators.answered"), self.tables.lock:
+            found = self.tables.answered.get((principal, key))
+            return found if found is not None and found.is_kept(now_ms) else None
+
+    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
+        """See the port."""
+        with self.faults.around("operators.commit"), self.tables.lock:
+            if answered is not None:
+                known = self.tables.answered.get((answered.principal, answered.key))
+                if known is not None and known.is_kept(answered.at_ms):
+                    return known
+            found = self.tables.rows.get(change.after.recovery_id)
+            if change.before is None or found is None or found.version != change.before.version:
+                raise VersionConflict(f"{change.after.recovery_id} has moved on since it was read")
+            self.tables.rows[change.after.recovery_id] = change.after
+            self.tables.put_audit(change.audit)
+            if answered is not None:
+                self.tables.answered[answered.principal, answered.key] = answered
+        return None
+
+    def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
+        """See the port."""
+        with self.faults.around("operators.page"), self.tables.lock:
+            rows = [row for row in self.tables.rows.values() if row.integration_id == integration_id]
+        ordered = sorted(
+            ((_list_key(row), row) for row in rows if row.status in statuses and _list_key(row) > after),
+            key=lambda one: one[0],
+        )
+        shown = ordered[:limit]
+        return RowPage(tuple(row for _, row in shown), shown[-1][0] if len(ordered) > limit else "")
+
+
+def _list_key(row: Row) -> str:
+    open_until = f"{row.due_at_ms:013d}" if row.due_at_ms else "w"
+    moment = open_until if row.is_open else f"e{row.updated_at_ms:013d}"
+    return f"{row.status.value}#{moment}#{row.recovery_id}"
 
 
 class FakeQuarantines:

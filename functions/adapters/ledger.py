@@ -12,7 +12,6 @@ there.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,14 +20,14 @@ from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
-from functions.adapters.health import state_fields
+from functions.adapters.health import number_of, state_fields
 from functions.adapters.quarantine import QUARANTINE_KEY, rules_or_none
 from functions.adapters.recovery import row_put
 from functions.adapters.transactions import Transactions, check_size
 from functions.core.clock import Ids
 from functions.core.decision import Decision
 from functions.core.failure import Fenced, MalformedDecision, StorageUnavailable
-from functions.core.gate import Health, IntegrationState
+from functions.core.gate import IntegrationState
 from functions.core.ledger import (
     RETENTION_SECONDS,
     ActionMark,
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 BATCH_SIZE: Final = 100
 PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)  # before unprocessed keys are asked for again
 
-_LOG = logging.getLogger(__name__)
 _Kind = TypeVar("_Kind", str, int)
 _HEX = re.compile(r"(?:[0-9a-f]{2})+\Z")
 _OWN = "#owner = :owner AND #generation = :generation AND #status = :processing"
@@ -468,23 +466,11 @@ def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
 
 
 def integration_state(integration: str, stored: Mapping[str, Any]) -> IntegrationState:
-    """A control item as it was read. A health that nobody can understand counts as down: parked is safe, and seen."""
-    said = stored.get("health", {}).get("S", Health.HEALTHY.value)
-    try:
-        health = Health(said)
-    except ValueError:
-        _LOG.error(
-            "an integration's health cannot be read: it counts as down until its control item is mended",
-            extra={"integration": integration},
-        )
-        health = Health.HARD_DOWN
-    paused_until_ms, tat_ms, busy_from_ms = (
-        int(stored.get(name, {}).get("N", "0")) for name in ("paused_until", "tat", "busy_from")
-    )
+    """A control item as it was read, its health as `functions.adapters.health` understands it."""
+    paused_until_ms, tat_ms, busy_from_ms = (number_of(stored, name) for name in ("paused_until", "tat", "busy_from"))
     return IntegrationState(
         integration,
-        health,
-        paused_until_ms,
+        paused_until_ms=paused_until_ms,
         tat_ms=tat_ms,
         busy_from_ms=busy_from_ms,
         **state_fields(integration, stored),

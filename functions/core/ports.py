@@ -21,6 +21,7 @@ from functions.core.gate import IntegrationState
 from functions.core.health import Counts, HealthChange, Record
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
+from functions.core.operations import Answered
 from functions.core.person import PersonChange
 from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
@@ -399,6 +400,37 @@ class ReplayJobs(Protocol):
 
     def get(self, job_id: str) -> ReplayJob | None:
         """The record, read consistently. Raises `StorageUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage:
+    """Some rows of a list. `after` is where the next page begins; empty if there is none. `unreadable` are ids."""
+
+    rows: tuple[Row, ...]
+    after: str = ""
+    unreadable: tuple[str, ...] = ()
+
+
+class OperatorChanges(Protocol):
+    """Rows as operators list and change them, and what their calls were answered."""
+
+    def answered(self, principal: str, key: str, now_ms: int) -> Answered | None:
+        """What the call under that key was answered, within the last day. Raises `StorageUnavailable`."""
+        ...
+
+    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
+        """Change the row with its audit events, and keep what the call is answered: all or nothing.
+
+        Gives what a call under the same key was answered before; then nothing is written. Raises `VersionConflict`
+        where the row has moved on, or `StorageUnavailable`.
+        """
+        ...
+
+    def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
+        """Rows of one integration in these statuses, status by status, oldest first: by due time while open, by last
+        change once ended. None is left out or shown twice while rows stay as they are. Raises `StorageUnavailable`.
+        """
         ...
 
 

@@ -817,13 +817,24 @@ def release(child: Row, parent_id: str, now_ms: int) -> Change:
     return Change(_next(child, now_ms, "a required action is done", waits_for=left, **due), child)
 
 
-def why_not_replayable(row: Row, now_ms: int) -> str | None:
-    """Why a replay of the row is refused, or None if it is allowed (runbook 004: only `failed` and `dlq`)."""
+def annotate(row: Row, why: str, now_ms: int, **fields: Any) -> Change:
+    """What a person says of it, in its history; it stays what it was. Raises `IllegalTransition` while a worker is at
+    it, whose outcome another version would keep out.
+    """
+    _must_not_be_leased(row, now_ms)
+    return Change(_next(row, now_ms, why, **fields), row)
+
+
+def why_not_replayable(row: Row, now_ms: int, *, is_verified: bool = False) -> str | None:
+    """Why a replay of the row is refused, or None if it is allowed (runbook 004: only `failed` and `dlq`).
+
+    `is_verified`: its attempt will find out whether it has happened before it does it again.
+    """
     if row.status not in (Status.FAILED, Status.DLQ):
         return f"status_{row.status.value}"
     if row.is_final:
         return f"ended_{row.failure_code.lower()}"
-    if row.effect is Effect.UNKNOWN:
+    if row.effect is Effect.UNKNOWN and not is_verified:
         return "effect_unknown"
     if row.subject is Subject.EVENT and now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
         return "too_old"
@@ -839,11 +850,21 @@ def replay_expires_at(row: Row) -> int:
     return row.expires_at_ms
 
 
-def replay(row: Row, now_ms: int, *, actor: str, reason: str, request_id: str, job_id: str, scale: float) -> Change:
+def replay(
+    row: Row,
+    now_ms: int,
+    *,
+    actor: str,
+    reason: str,
+    request_id: str,
+    job_id: str,
+    scale: float,
+    is_verified: bool = False,
+) -> Change:
     """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is
-    lost.
+    lost. `is_verified`: see `why_not_replayable`.
     """
-    refused = why_not_replayable(row, now_ms)
+    refused = why_not_replayable(row, now_ms, is_verified=is_verified)
     if refused is not None:
         raise IllegalTransition(f"{row.recovery_id} cannot be replayed: {refused}")
     after = _next(
@@ -1029,27 +1050,27 @@ def hopped_first(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row) 
     return Change(after, None, (detected, _hop_event(None, after, way)))
 
 
-def by_hand(row: Row, rung: str, task: str, why: str, now_ms: int) -> Change:
+def by_hand(row: Row, matrix_row: str, task: str, why: str, now_ms: int) -> Change:
     """Nothing is left that could be tried: a person does it, and somebody is told at once. It has had no effect."""
     if not row.is_open or row.effect is Effect.UNKNOWN or _was_abandoned(row, now_ms):
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, effect {row.effect}: it is not for a person yet")
     _must_not_be_leased(row, now_ms)
     after = _dead(_for_a_person(row, task, why), Status.FAILED, now_ms, why)
-    event = _person_event(AuditType.REPROCESS_FAILED, row, after, rung, task)
+    event = _person_event(AuditType.REPROCESS_FAILED, row, after, matrix_row, task)
     return Change(after, row, (*_first_failure(row, after), event))
 
 
-def by_hand_first(row: Row, rung: str, task: str, why: str) -> Change:
+def by_hand_first(row: Row, matrix_row: str, task: str, why: str) -> Change:
     """The row of an action that nothing could be tried for in the event's first pass: see `by_hand`."""
     after = _first(_for_a_person(row, task, why), Status.FAILED, why)
     detected = audit_of(AuditType.FAILURE_DETECTED, Severity.CRITICAL, None, after)
-    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, rung, task)))
+    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, matrix_row, task)))
 
 
-def handed_over(change: Change, rung: str, task: str) -> Change:
+def handed_over(change: Change, matrix_row: str, task: str) -> Change:
     """The change that killed a row, where what it was about must arrive all the same: a person does it."""
     audit = tuple(
-        replace(event, severity=Severity.CRITICAL, containment_action=f"{rung}: {task}") for event in change.audit
+        replace(event, severity=Severity.CRITICAL, containment_action=f"{matrix_row}: {task}") for event in change.audit
     )
     return replace(change, audit=audit)
 
@@ -1101,6 +1122,7 @@ def _on(way: NextWay, row: Row, why: str) -> dict[str, Any]:
         "effect": Effect.NONE,
         "waiting_for": WaitingFor.NOTHING,
         "credential_version": "",
+        "slot_ms": 0,
     }
 
 
@@ -1113,5 +1135,5 @@ def _for_a_person(row: Row, task: str, why: str) -> Row:
     return replace(row, failure_class="", failure_code=task.upper(), failure_detail=why[:DETAIL_LENGTH])
 
 
-def _person_event(kind: AuditType, before: Row | None, after: Row, rung: str, task: str) -> AuditEvent:
-    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{rung}: {task}")
+def _person_event(kind: AuditType, before: Row | None, after: Row, matrix_row: str, task: str) -> AuditEvent:
+    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{matrix_row}: {task}")

@@ -8,10 +8,12 @@ from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.door_log import CloudWatchDoor
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
 from functions.operator_api.handler import application, build
@@ -44,6 +46,15 @@ handler = build(
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
                 switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
+                operator_changes=DynamoOperatorChanges(
+                    _dynamodb,
+                    _ids,
+                    recovery_table=_settings.recovery_table,
+                    audit_table=_settings.audit_table,
+                    control_table=_settings.control_table,
+                ),
+                integrations=load().integrations,
+                time_scale=_settings.time_scale,
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
                 index=DynamoEventIndex(
                     _dynamodb, ledger_table=_settings.ledger_table, recovery_table=_settings.recovery_table

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from functions.core import ports
 from functions.core.clock import Clock, Ids
+from functions.core.integration import Integration
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,9 @@ class Ports:
     switches: ports.Switches
     replays: ports.Hints
     quarantines: ports.Quarantines
+    operator_changes: ports.OperatorChanges
+    integrations: Mapping[str, Integration]
+    time_scale: float
     index: ports.EventIndex
     audit_log: ports.AuditLog
     door: ports.Door

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import audit, events, quarantine, rejections, trace
+from functions.operator_api.calls import audit, events, quarantine, queue, rejections, trace
 from functions.operator_api.ports import Ports
 
 SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
+    queue.routes,
     events.routes,
     trace.routes,
     audit.routes,

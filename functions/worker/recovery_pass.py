@@ -283,16 +283,17 @@ class RecoveryPass:
             self._budget.lease_until_ms,
             is_new=False,
             is_unsettled=row.effect is Effect.UNKNOWN or row.verify_only or row.lease_until_ms > 0,
+            code=row.failure_code,
         )
         now_ms, health = self._ports.clock.now_ms(), self._hops.health(row.integration_id).value
         match taken:
             case Hop() | Substitute():
                 change = hopped(row, self._hops.way(_action_of(row), taken), health, now_ms)
                 return await self._hop(row, change, taken)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(row.integration_id, taken, _about(row))
                 why = f"{row.integration_id} is {health}, and no other way is open"
-                change = by_hand(row, rung, task, why, now_ms)
+                change = by_hand(row, matrix_row, task, why, now_ms)
                 return await self._commit_last(row, change, task)
             case _:
                 return None
@@ -311,6 +312,7 @@ class RecoveryPass:
             row.hop,
             _whose(row),
             row.event_name,
+            code=failed.failure_code,
             is_unsettled=failed.effect is Effect.UNKNOWN,
             may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
         )
@@ -319,9 +321,9 @@ class RecoveryPass:
                 now_ms = self._ports.clock.now_ms()
                 way = self._hops.way(_action_of(row), taken)
                 return await self._hop(row, hopped(row, way, failed.failure_code, now_ms, failed=failed), taken)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(row.integration_id, taken, _about(row))
-                return await self._commit_last(row, handed_over(change, rung, task), outcome)
+                return await self._commit_last(row, handed_over(change, matrix_row, task), outcome)
             case _:
                 return await self._commit(row, change, outcome)
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from functions.core.failure import StorageUnavailable
 from ops.cli import (
     environment,
     events,
@@ -106,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
         error = exc.response.get("Error", {})
         say(f"AWS refused {exc.operation_name}: {error.get('Code', '?')}: {error.get('Message', '')}")
         return ExitCode.REFUSED
-    except BotoCoreError as exc:
+    except (BotoCoreError, StorageUnavailable) as exc:
         say(f"the stack does not answer: {exc}")
         return ExitCode.UNREACHABLE
     return ExitCode.OK
