@@ -10,13 +10,15 @@ from typing import Any, cast
 
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.health import DynamoHealthRecords
+from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
+from functions.catalog.loader import load
 from functions.core.decision import Repeat
 from functions.core.integration import Integration, KindRules
 from functions.core.recovery import Change, Row
-from functions.operator_api.calls import quarantine, queue
+from functions.operator_api.calls import integrations, quarantine, queue
 from functions.operator_api.ports import Ports
 from tests import aws_tables
 from tests.contract.storage import Flaky
@@ -64,11 +66,16 @@ class OperatorWorld:
             operator_changes=DynamoOperatorChanges(
                 client, self.ids, control_table=aws_tables.CONTROL, pause=lambda _: None, **names
             ),
+            ledger=DynamoLedger(client, self.ids, control_table=aws_tables.CONTROL),
             integrations={"helpdesk": HELPDESK},
+            profiles=load().profiles,
+            fallbacks=load().fallbacks,
             time_scale=1.0,
         )
         self.answering = Answering(
-            [routes(self.ports) for routes in (queue.routes, quarantine.routes)], clock=self.clock, ids=self.ids
+            [routes(self.ports) for routes in (integrations.routes, queue.routes, quarantine.routes)],
+            clock=self.clock,
+            ids=self.ids,
         )
 
     def put(self, row: Row) -> Row:

@@ -8,6 +8,7 @@ from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.door_log import CloudWatchDoor
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
@@ -22,6 +23,7 @@ from functions.operator_api.routes import routers
 from functions.operator_api.settings import OperatorApiSettings
 
 _settings = OperatorApiSettings.from_env()
+_catalog = load()
 _clock, _ids = SystemClock(), SystemIds()
 _dynamodb = aws.dynamodb_client()
 _metrics = metrics("operator_api", _settings.stage)
@@ -53,7 +55,10 @@ handler = build(
                     audit_table=_settings.audit_table,
                     control_table=_settings.control_table,
                 ),
-                integrations=load().integrations,
+                ledger=DynamoLedger(_dynamodb, _ids, control_table=_settings.control_table),
+                integrations=_catalog.integrations,
+                profiles=_catalog.profiles,
+                fallbacks=_catalog.fallbacks,
                 time_scale=_settings.time_scale,
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
                 index=DynamoEventIndex(

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import audit, events, quarantine, queue, rejections, trace
+from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, trace
 from functions.operator_api.ports import Ports
 
 SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
+    integrations.routes,
     queue.routes,
     events.routes,
     trace.routes,
