@@ -21,6 +21,7 @@ from ops.cli import (
     integrations,
     limits,
     login,
+    quarantine,
     queue,
     recipients,
     rejections,
@@ -81,6 +82,7 @@ app.command("status")(status.show)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(recipients.app, name="recipient")
 
 
