@@ -22,6 +22,7 @@ from ops.cli import (
     integrations,
     limits,
     login,
+    quarantine,
     queue,
     recipients,
     rejections,
@@ -85,6 +86,7 @@ app.command("audit")(tracing.audit)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(recipients.app, name="recipient")
 
 
