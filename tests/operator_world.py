@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 from functions.adapters.audit import DynamoAudit
-from functions.adapters.health import DynamoHealthRecords
+from functions.adapters.audit_log import DynamoAuditLog
+from functions.adapters.event_index import DynamoEventIndex
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
@@ -18,11 +20,11 @@ from functions.catalog.loader import load
 from functions.core.decision import Repeat
 from functions.core.integration import Integration, KindRules
 from functions.core.recovery import Change, Row
-from functions.operator_api.calls import integrations, quarantine, queue
 from functions.operator_api.ports import Ports
+from functions.operator_api.routes import routers
 from tests import aws_tables
 from tests.contract.storage import Flaky
-from tests.fakes import FakeClock, FakeHints, FakeIds, FakeSwitches
+from tests.fakes import FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches
 from tests.operator_calls import OPERATOR, Answering, call
 
 HELPDESK = Integration(
@@ -67,13 +69,17 @@ class OperatorWorld:
                 client, self.ids, control_table=aws_tables.CONTROL, pause=lambda _: None, **names
             ),
             ledger=DynamoLedger(client, self.ids, control_table=aws_tables.CONTROL),
+            health_counts=DynamoHealthCounts(client, aws_tables.CONTROL, self.ids),
+            index=DynamoEventIndex(client, ledger_table=aws_tables.LEDGER, recovery_table=aws_tables.RECOVERY),
+            audit_log=DynamoAuditLog(client, aws_tables.AUDIT),
+            door=FakeDoor(),
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,
             fallbacks=load().fallbacks,
             time_scale=1.0,
         )
         self.answering = Answering(
-            [routes(self.ports) for routes in (integrations.routes, queue.routes, quarantine.routes)],
+            routers(self.ports),
             clock=self.clock,
             ids=self.ids,
         )
