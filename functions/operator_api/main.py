@@ -9,6 +9,8 @@ from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
 from functions.operator_api.handler import application, build
@@ -18,6 +20,7 @@ from functions.operator_api.settings import OperatorApiSettings
 
 _settings = OperatorApiSettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
+_ssm = aws.ssm_client()
 _dynamodb = aws.dynamodb_client()
 _metrics = metrics("operator_api", _settings.stage)
 
@@ -39,9 +42,11 @@ handler = build(
                     _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
                 ),
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
-                switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
+                switches=SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
+                switch_history=SsmSwitchHistory(_ssm, _settings.switches_path),
+                switch_writer=SsmSwitchWriter(_ssm, _settings.switches_path),
             )
         )
     ),

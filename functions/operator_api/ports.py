@@ -21,3 +21,5 @@ class Ports:
     switches: ports.Switches
     replays: ports.Hints
     quarantines: ports.Quarantines
+    switch_history: ports.SwitchHistory
+    switch_writer: ports.SwitchWriter

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import quarantine
+from functions.operator_api.calls import quarantine, switches
 from functions.operator_api.ports import Ports
 
-SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (quarantine.routes,)
+SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (quarantine.routes, switches.routes)
 """`routes` of each module under `calls`, in the order of the documentation."""
 
 
