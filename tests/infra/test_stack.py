@@ -672,6 +672,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
     "ingress": {
         "events": {"sqs:SendMessage"},
         "Ledger": {"dynamodb:GetItem"},
+        "Recovery": {"dynamodb:GetItem"},
         "Bucket/claims/*": {"s3:PutObject"},
         "Bucket/spill/*": {"s3:PutObject"},
         "sources/*": {"ssm:GetParameter"},
@@ -771,6 +772,15 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _whose_log(template: Template, log_group: str) -> str:
+    (owner,) = [
+        name
+        for name, resource in functions(template)
+        if log_group in refers_to(resource["Properties"]["LoggingConfig"])
+    ]
+    return f"Logs of {owner}"
+
+
 def _spelled(template: Template, arn: Any) -> str:
     """A policy's resource in the words of `GRANTS`."""
     match arn:
@@ -781,12 +791,7 @@ def _spelled(template: Template, arn: Any) -> str:
             if "QueueName" in properties:
                 return str(properties["QueueName"]).removeprefix(f"holdfast-{template.config.name}-")
             if template.body["Resources"][logical_id]["Type"] == "AWS::Logs::LogGroup":
-                (owner,) = [
-                    name
-                    for name, resource in functions(template)
-                    if logical_id in refers_to(resource["Properties"]["LoggingConfig"])
-                ]
-                return f"Logs of {owner}"
+                return _whose_log(template, logical_id)
             (word,) = [
                 key.removesuffix("Table")
                 for key in template.body["Outputs"]
@@ -797,6 +802,8 @@ def _spelled(template: Template, arn: Any) -> str:
             text = "".join(part if isinstance(part, str) else f"<{_spelled(template, part)}>" for part in parts)
             if ":parameter/" in text:
                 return text.split(f":parameter/holdfast/{template.config.name}/", 1)[1]
+            if ":log-group:" in text:
+                return _whose_log(template, text.rpartition(":log-group:")[2].strip("<>"))
             if ":ses:" in text:
                 return "ses:" + text.rpartition(":")[2]
             return text.replace("<", "").replace(">", "")
