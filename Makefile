@@ -83,7 +83,7 @@ bench-ingress: setup ## what ingress costs beside a Powertools + boto3 handler: 
 	@$(PY) -m ops.bench
 
 .PHONY: chaos
-chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (10 minutes)
+chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (20 minutes)
 	$(PY) -m ops.chaos
 
 ##  the gate ----------------------------------------------------------------------------------------------------------

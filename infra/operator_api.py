@@ -226,7 +226,7 @@ class OperatorApi(Construct):
             )
         function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         function.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
-        function.allow_switches(config=config)
+        function.allow_switches(config=config, write=True)
         return function
 
     def _routes(self, intake: Intake) -> None:

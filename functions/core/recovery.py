@@ -1031,8 +1031,11 @@ def hopped(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row | None 
     """The action goes on by another way, due at once, with all its attempts: one write, which is the hop.
 
     `failed` is the dead row that the last attempt would have led to; without it the present way is left because of its
-    integration's health. Only what is known to have had no effect may go: anything else would happen twice.
+    integration's health, by whoever holds no claim of it. Only what is known to have had no effect may go: anything
+    else would happen twice.
     """
+    if failed is None:
+        _must_not_be_leased(row, now_ms)  # its owner may be sending it
     _must_be_able_to_hop(row if failed is None else failed, row, way, now_ms)
     seen = row if failed is None else _with_failure(row, failed)
     status = Status.REPLAYED if row.status is Status.REPLAYED else Status.PENDING

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from functions.core import ports
+from functions.core.catalog import IntegrationProfile
 from functions.core.clock import Clock, Ids
+from functions.core.fallback import Matrix
 from functions.core.integration import Integration
 
 
@@ -24,8 +26,13 @@ class Ports:
     replays: ports.Hints
     quarantines: ports.Quarantines
     operator_changes: ports.OperatorChanges
+    ledger: ports.Ledger
     integrations: Mapping[str, Integration]
+    profiles: Mapping[str, IntegrationProfile]
+    fallbacks: Matrix
     time_scale: float
     index: ports.EventIndex
     audit_log: ports.AuditLog
     door: ports.Door
+    switch_history: ports.SwitchHistory
+    switch_writer: ports.SwitchWriter

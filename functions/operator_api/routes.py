@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import audit, events, quarantine, queue, rejections, trace
+from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, switches, trace
 from functions.operator_api.ports import Ports
 
 SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
+    integrations.routes,
     queue.routes,
     events.routes,
     trace.routes,
     audit.routes,
     rejections.routes,
     quarantine.routes,
+    switches.routes,
 )
 """`routes` of each module under `calls`, in the order of the documentation."""
 

@@ -22,6 +22,7 @@ from ops.cli import (
     integrations,
     limits,
     login,
+    quarantine,
     queue,
     recipients,
     rejections,
@@ -73,7 +74,7 @@ app.command("logout")(login.logout)
 app.command("token")(login.token)
 app.command("send")(sending.send)
 app.command("events")(events.show)
-app.command("queue")(queue.show)
+app.add_typer(queue.app, name="queue")
 app.command("limits")(limits.show)
 app.command("replay")(replaying.replay)
 app.command("integrations")(integrations.show)
@@ -85,6 +86,7 @@ app.command("audit")(tracing.audit)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(recipients.app, name="recipient")
 
 

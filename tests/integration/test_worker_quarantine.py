@@ -37,6 +37,7 @@ def replay_all(world: World) -> None:
 
 
 def test_an_event_that_a_rule_means_is_kept_with_its_envelope_and_nothing_is_decided_or_sent() -> None:
+    """001.44"""
     world = quarantined_world()
     world.accept(world.event(), copies=2)
     world.run_until_quiet()

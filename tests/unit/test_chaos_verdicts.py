@@ -32,7 +32,12 @@ def good() -> Seen:
         dead=3,
         replayed=3,
         proxy={
-            "calls": {"dynamodb.Query": 50_000},
+            "calls": {
+                "dynamodb.Query": 50_000,
+                "dynamodb.TransactWriteItems": 7_000,
+                "dynamodb.BatchGetItem": 6_000,
+                "sqs.SendMessageBatch": 400,
+            },
             "fired": [["dynamodb.Query", way.value, 500] for way in Way],
             "errors": [["dynamodb.PutItem", "ConditionalCheckFailedException", 7]],
             "broken": {},
@@ -82,7 +87,8 @@ BREAKS: dict[str, Callable[[Seen], object]] = {
         },
     ),
     "a group that does not say what it holds": lambda seen: add(seen.said, {"exception_name": "ExceptionGroup"}),
-    "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(),
+    "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(0),
+    "a way of one operation that was not met": lambda seen: seen.proxy["fired"].pop(),
     "a way of a provider that was not met": lambda seen: seen.provider_faults.update({FAULTS[0]: -20}),
 }
 
@@ -121,8 +127,16 @@ def test_what_a_log_says_is_summed_up_and_failures_that_have_a_name_of_ours_are_
 
 def test_a_short_run_is_not_blamed_for_what_chance_left_out() -> None:
     seen = good()
-    seen.proxy["calls"]["dynamodb.Query"] = 500
+    few = {"dynamodb.Query": 500, "dynamodb.TransactWriteItems": 100, "sqs.SendMessageBatch": 20}
+    seen.proxy["calls"].update(few, **{"dynamodb.BatchGetItem": 0})
     seen.proxy["fired"].clear()
+    assert all(holds for _, holds, _ in verdicts(seen, PLAN))
+
+
+def test_a_way_that_one_operation_knows_is_sought_among_the_calls_of_that_operation() -> None:
+    seen = good()
+    seen.proxy["fired"].pop()  # of SendMessageBatch
+    seen.proxy["calls"]["sqs.SendMessageBatch"] = 20
     assert all(holds for _, holds, _ in verdicts(seen, PLAN))
 
 

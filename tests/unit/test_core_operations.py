@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,11 @@ KEYED = KindRules("add_tag", Repeat.KEYED, key_window_seconds=60)
 BLIND = KindRules("add_tag", Repeat.BLIND)
 
 
-def dead(**fields: object) -> Row:
+def dead(**fields: Any) -> Row:
     return row(**{"status": Status.DLQ, "due_at_ms": 0, "failure_code": "HTTP_503", **fields})
 
 
-def unknown(**fields: object) -> Row:
+def unknown(**fields: Any) -> Row:
     stated = {"status": Status.FAILED, "effect": Effect.UNKNOWN, "failure_code": "OUTCOME_UNKNOWN", **fields}
     return dead(**stated)
 

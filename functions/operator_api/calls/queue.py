@@ -32,7 +32,9 @@ TAG = "recovery queue"
 QUEUE = "/platform/integrations/<integration_id>/recovery/queue"
 ITEM = f"{QUEUE}/<recovery_id>"
 _NOT_THERE: OpenAPIResponse = {"description": "There is no such integration, or no such item of it."}
-_CONFLICT: OpenAPIResponse = {"description": "The item is not in a state in which this may be done: `current_status` says in which."}
+_CONFLICT: OpenAPIResponse = {
+    "description": "The item is not in a state in which this may be done: `current_status` says in which."
+}
 
 Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
 IntegrationId = Annotated[str, Path(max_length=64)]
