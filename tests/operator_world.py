@@ -24,7 +24,8 @@ from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
 from tests.contract.storage import Flaky
-from tests.fakes import FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchWriter
+from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches
 from tests.operator_calls import OPERATOR, Answering, call
 
 HELPDESK = Integration(
@@ -49,6 +50,9 @@ class OperatorWorld:
 
     def __post_init__(self) -> None:
         self.switches = FakeSwitches(self.clock)
+        history = FakeSwitchHistory(self.clock)
+        for name, value in LIVE_SWITCHES.items():
+            history.write(name, value, "deploy")
         names = {"recovery_table": aws_tables.RECOVERY, "audit_table": aws_tables.AUDIT}
         self.recovery = DynamoRecovery(self.flaky, self.ids, **names)  # type: ignore[arg-type]  # a client with faults
         absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(Ports)}
@@ -73,6 +77,8 @@ class OperatorWorld:
             index=DynamoEventIndex(client, ledger_table=aws_tables.LEDGER, recovery_table=aws_tables.RECOVERY),
             audit_log=DynamoAuditLog(client, aws_tables.AUDIT),
             door=FakeDoor(),
+            switch_history=history,
+            switch_writer=FakeSwitchWriter(history),
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,
             fallbacks=load().fallbacks,

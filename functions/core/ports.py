@@ -339,6 +339,16 @@ class SwitchHistory(Protocol):
         ...
 
 
+class SwitchWriter(Protocol):
+    """Sets a switch."""
+
+    def put(self, name: str, value: str, description: str) -> int:
+        """Make that value the switch's next version, whatever it was before or is meanwhile; gives its number. The
+        store keeps refusing what nobody could read. Raises `StorageUnavailable`: it may have happened all the same.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AuditedSwitch:
     """The last version of a switch that is in the audit. `missing_since_ms` is when it was first not found; 0 while it

@@ -14,6 +14,8 @@ from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
@@ -25,6 +27,7 @@ from functions.operator_api.settings import OperatorApiSettings
 _settings = OperatorApiSettings.from_env()
 _catalog = load()
 _clock, _ids = SystemClock(), SystemIds()
+_ssm = aws.ssm_client()
 _dynamodb = aws.dynamodb_client()
 _metrics = metrics("operator_api", _settings.stage)
 
@@ -46,7 +49,7 @@ handler = build(
                     _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
                 ),
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
-                switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
+                switches=SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
                 operator_changes=DynamoOperatorChanges(
                     _dynamodb,
@@ -66,6 +69,8 @@ handler = build(
                 ),
                 audit_log=DynamoAuditLog(_dynamodb, _settings.audit_table),
                 door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group),
+                switch_history=SsmSwitchHistory(_ssm, _settings.switches_path),
+                switch_writer=SsmSwitchWriter(_ssm, _settings.switches_path),
             )
         )
     ),

@@ -34,3 +34,5 @@ class Ports:
     index: ports.EventIndex
     audit_log: ports.AuditLog
     door: ports.Door
+    switch_history: ports.SwitchHistory
+    switch_writer: ports.SwitchWriter

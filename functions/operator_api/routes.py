@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, trace
+from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, switches, trace
 from functions.operator_api.ports import Ports
 
 SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
@@ -17,6 +17,7 @@ SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
     audit.routes,
     rejections.routes,
     quarantine.routes,
+    switches.routes,
 )
 """`routes` of each module under `calls`, in the order of the documentation."""
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from botocore.exceptions import ClientError
 
 from functions.catalog.loader import load
-from functions.core.event import NAME
-from functions.core.integration import INTAKE
-from functions.core.switches import problem
-from ops.cli.console import AsJson, Refused, check_integrations, emit, say, show_table, stack_of
+from functions.core.switches import UnfitSwitch, written
+from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of
 from ops.stack import Stack
 
 app = typer.Typer(help="The operators' switches: show them, or set one.", no_args_is_help=True)
@@ -58,12 +55,9 @@ def change(
 ) -> None:
     """Set a switch. A value that nobody could read is refused, exit code 1, and nothing is written."""
     stack = stack_of(ctx)
-    wrong = problem(name, value) or _unfit(name)
-    if wrong:
-        raise Refused(wrong)
+    value = _checked(name, value)
     if not reason.strip() or len(reason.encode()) > REASON_BYTES:
         raise Refused(f"give a reason of at most {REASON_BYTES} bytes")
-    value = _checked(name, value)
     before, version = write(stack, name, value, reason.strip())
     if as_json:
         emit({"name": name, "before": before, "value": value, "version": version})
@@ -118,40 +112,14 @@ def _pattern(ssm: Any, parameter: str) -> str:
 
 
 def _checked(name: str, value: str) -> str:
-    """The value as the parameter's pattern takes it. Raises `Refused` for integrations that it would do nothing to."""
-    switch = _without_scope(name)
-    if switch[0] == "limits":
-        check_integrations(switch[1:])
-    if switch[0] not in ("disabled_integrations", "replay_blocked_integrations"):
-        return value
-    words = [word.strip() for word in value.split(",") if word.strip()]
-    if words in (["none"], ["all"]):
-        return words[0]
-    if not words or {"none", "all"} & set(words):
-        raise Refused("none and all stand alone; else name integrations, with commas between")
-    # Whole events may be kept from replays; nothing is sent for them, so there is nothing of them to disable.
-    if switch[0] == "replay_blocked_integrations":
-        _check_replayed(words)
-    else:
-        check_integrations(words)
-    return ",".join(words)
+    """The value as the parameter's pattern takes it. Raises `Refused`."""
+    try:
+        return written(name, value, load().integrations)
+    except UnfitSwitch as unfit:
+        raise Refused(str(unfit)) from unfit
 
 
 def _without_scope(name: str) -> list[str]:
     """The switch's own name, in parts, without `flow/NAME/`, `source/NAME/` or `tenant/NAME/`."""
     parts = name.split("/")
     return parts[2:] if parts[0] in ("flow", "source", "tenant") and len(parts) > 2 else parts
-
-
-def _check_replayed(named: Sequence[str]) -> None:
-    """Raise `Refused` for an integration that no action goes to: blocking it would be obeyed and do nothing."""
-    check_integrations(named, [INTAKE])
-    integrations = load().integrations
-    for one in named:
-        if one in integrations and not integrations[one].kinds:
-            raise Refused(f"no action goes to {one!r}: nothing of it is ever replayed")
-
-
-def _unfit(name: str) -> str | None:
-    """Why no switch can bear that name, if none can: each part is a name as tenants and sources have them."""
-    return None if all(NAME.match(part) for part in name.split("/")) else f"{name!r} cannot be a switch's name"
