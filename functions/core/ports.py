@@ -429,17 +429,26 @@ class OperatorChanges(Protocol):
         """What the call under that key was answered, within the last day. Raises `StorageUnavailable`."""
         ...
 
-    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
-        """Change the row with its audit events, and keep what the call is answered: all or nothing.
+    def commit(
+        self, change: Change, answered: Answered | None = None, released: Sequence[Change] = ()
+    ) -> Answered | None:
+        """Change the row with its audit events, and rows that waited for it, and keep what the call is answered: all or
+        nothing.
 
         Gives what a call under the same key was answered before; then nothing is written. Raises `VersionConflict`
-        where the row has moved on, or `StorageUnavailable`.
+        where a row has moved on, or `StorageUnavailable`: then it may have been written all the same.
         """
         ...
 
     def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
         """Rows of one integration in these statuses, status by status, oldest first: by due time while open, by last
         change once ended. None is left out or shown twice while rows stay as they are. Raises `StorageUnavailable`.
+        """
+        ...
+
+    def count(self, integration_id: str, most: int) -> Mapping[Status, int]:
+        """How many rows of one integration are in each status, at most `most` of one; those that nobody need look at
+        (`succeeded`, and replays that succeeded) and zeros are left out. Raises `StorageUnavailable`.
         """
         ...
 
