@@ -11,6 +11,7 @@ from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.adapters.ssm_writer import SsmSwitchWriter
+from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
 from functions.operator_api.handler import application, build
@@ -46,6 +47,7 @@ handler = build(
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
                 switch_history=SsmSwitchHistory(_ssm, _settings.switches_path),
+                switch_returns=DynamoSwitchReturns(_dynamodb, _settings.control_table, _settings.audit_table),
                 switch_writer=SsmSwitchWriter(_ssm, _settings.switches_path),
             )
         )

@@ -23,3 +23,4 @@ class Ports:
     quarantines: ports.Quarantines
     switch_history: ports.SwitchHistory
     switch_writer: ports.SwitchWriter
+    switch_returns: ports.SwitchReturns

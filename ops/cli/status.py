@@ -135,8 +135,15 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
     _show(
         "switches that do not say what they say every day",
         switches,
-        ("switch", "says", "every day", "since"),
-        lambda one: (one["name"], one["value"], one.get("everyday") or "", time_of(one["changed_at_ms"])),
+        ("switch", "says", "every day", "since", "until", "then"),
+        lambda one: (
+            one["name"],
+            one["value"],
+            one.get("everyday") or "",
+            time_of(one["changed_at_ms"]),
+            time_of(one.get("until_ms")),
+            one.get("back_to") or "",
+        ),
     )
     _show(
         "rules of quarantine",

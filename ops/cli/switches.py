@@ -30,9 +30,17 @@ def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
         return
     show_table(
         "",
-        ("switch", "value", "every day", "version", "changed"),
+        ("switch", "value", "every day", "version", "changed", "until", "then"),
         [
-            (name, item["value"], item.get("everyday") or "", item["version"], time_of(item["changed_at_ms"]))
+            (
+                name,
+                item["value"],
+                item.get("everyday") or "",
+                item["version"],
+                time_of(item["changed_at_ms"]),
+                time_of(item.get("until_ms")),
+                item.get("back_to") or "",
+            )
             for name, item in sorted(switches.items())
         ],
     )
@@ -57,6 +65,9 @@ def change(
     name: Name,
     value: Annotated[str, typer.Argument()],
     reason: Annotated[str, typer.Option(help="Why; it is kept in the audit, and with the parameter's version.")],
+    lasts: Annotated[
+        str, typer.Option("--for", help="For how long: 90s, 30m, 4h, 2d; then it says again what it says now.")
+    ] = "",
     direct: Annotated[
         bool,
         typer.Option(
@@ -72,16 +83,23 @@ def change(
     value = _checked(name, value)
     if not reason.strip() or len(reason.encode()) > REASON_BYTES:
         raise Refused(f"give a reason of at most {REASON_BYTES} bytes")
+    if direct and lasts:
+        raise Refused("only the operator API sets a switch for a time")
+    until_ms: int | None = None
+    back_to: str | None = None
     if direct:
         before, version = write(stack, name, value, reason.strip())
     else:
-        body = {"value": value, "reason": reason.strip()}
+        body = {"value": value, "reason": reason.strip(), **({"for": lasts} if lasts else {})}
         changed = connect(stack).call("PUT", f"{PATH}/{quote(name, safe='')}", body=body)
         before, version = changed.get("before"), changed["version"]
+        until_ms, back_to = changed.get("until_ms"), changed.get("back_to")
     if as_json:
-        emit({"name": name, "before": before, "value": value, "version": version})
+        ends = {"until_ms": until_ms, "back_to": back_to} if until_ms else {}
+        emit({"name": name, "before": before, "value": value, "version": version, **ends})
     else:
-        say(f"{name}: {'not set' if before is None else before} → {value} (version {version})")
+        ends_at = f", until {time_of(until_ms)}: then {back_to}" if until_ms else ""
+        say(f"{name}: {'not set' if before is None else before} → {value} (version {version}){ends_at}")
     if _without_scope(name)[0] == "limits" and 0 < float(value) < 1:
         integration = _without_scope(name)[1]
         if load().integrations[integration].rate is None:

@@ -28,7 +28,7 @@ from ops.cli.console import ExitCode
 from ops.stack import Stack
 from ops.standing import Queue
 from tests.aws_tables import AUDIT, CONTROL, RECOVERY, REGION, create_tables
-from tests.control_fakes import FakeSwitchHistory
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds, FakeQuarantines, FakeTables
 from tests.operator_calls import OPERATOR, Answering, call, client_of
 from tests.recovery_rows import row
@@ -94,6 +94,7 @@ class Stage:
             ids=FakeIds(),
             quarantines=FakeQuarantines(self.tables),
             switch_history=self.history,
+            switch_returns=FakeSwitchReturns(self.tables),
         )
         self.answering = Answering([calls.routes(ports), switch_calls.routes(ports)], clock=self.clock)
 

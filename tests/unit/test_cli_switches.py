@@ -14,7 +14,7 @@ from functions.operator_api.ports import Ports
 from ops.cli import run, switches
 from ops.cli.console import ExitCode
 from ops.stack import Stack
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchWriter
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import LIVE_SWITCHES, FakeAudit, FakeClock, FakeIds, FakeTables
 from tests.operator_calls import OPERATOR, PERSON, VIEWER, Answering, client_of
 
@@ -36,6 +36,7 @@ class Desk:
             ids=FakeIds(),
             audit=FakeAudit(self.tables),
             switch_history=self.history,
+            switch_returns=FakeSwitchReturns(self.tables),
             switch_writer=FakeSwitchWriter(self.history),
         )
         answering = Answering([calls.routes(ports)], clock=self.clock)
@@ -105,3 +106,13 @@ def test_past_the_api_nothing_is_asked_of_it(desk: Desk, monkeypatch: pytest.Mon
     code, out, _ = desk.run("set", "auto_reply", "off", "--reason", "the API is down", "--direct", "--json")
     assert (code, json.loads(out)["version"]) == (ExitCode.OK, 7)
     assert kept == [("auto_reply", "off", "the API is down")]
+
+
+def test_a_switch_is_set_for_a_time(desk: Desk) -> None:
+    code, _, err = desk.run("set", "auto_reply", "off", "--for", "30m", "--reason", "r")
+    assert code == ExitCode.OK
+    assert "on → off (version 2), until 2026-" in err
+    assert err.rstrip().endswith("then on")
+    found = json.loads(desk.run("set", "auto_reply", "off", "--for", "1h", "--reason", "r", "--json")[1])
+    assert (found["back_to"], found["until_ms"]) == ("on", desk.clock.now_ms() + 3_600_000)
+    assert desk.run("set", "auto_reply", "on", "--for", "1h", "--reason", "r", "--direct")[0] == ExitCode.REFUSED
