@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from functions.core.audit import AuditEvent
 from functions.core.cap import Capped, Counted
@@ -27,6 +27,9 @@ from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
+
+if TYPE_CHECKING:
+    from functions.core.switch_returns import Returns, ReturnsChange
 
 # ------------------------------------------------------------------------------------------------------------- storage
 
@@ -345,6 +348,20 @@ class SwitchWriter(Protocol):
     def put(self, name: str, value: str, description: str) -> int:
         """Make that value the switch's next version, whatever it was before or is meanwhile; gives its number. The
         store keeps refusing what nobody could read. Raises `StorageUnavailable`: it may have happened all the same.
+        """
+        ...
+
+
+class SwitchReturns(Protocol):
+    """Which switches say something else again after a time: one control item."""
+
+    def read(self) -> Returns:
+        """Read consistently. Raises `StorageUnavailable`, also for what cannot be read back."""
+        ...
+
+    def store(self, change: ReturnsChange) -> None:
+        """Write the change and its audit events in one transaction: no audit, no change. Meeting its own earlier
+        success is success. Raises `VersionConflict`, or `StorageUnavailable`.
         """
         ...
 
