@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from functions.adapters.ssm_history import REASON_LENGTH
 from functions.adapters.ssm_writer import DESCRIPTION_LENGTH
 from functions.core.clock import Clock
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.ports import AuditedSwitch, AuditedSwitches, ReplayJob, SwitchVersion
+from functions.core.switch_history import REASON_LENGTH
+from functions.core.switch_returns import Returns, ReturnsChange
 from functions.core.switches import pattern_of
-from tests.fakes import Faults
+from tests.fakes import FakeTables, Faults
 
 
 class FakeSwitchHistory:
@@ -66,6 +67,30 @@ class FakeSwitchWriter:
             if re.search(pattern_of(name), value) is None:
                 raise StorageUnavailable(f"{value!r} does not match the pattern of {name}")
             return self._history.write(name, value, self.BY, description[:DESCRIPTION_LENGTH])
+
+
+class FakeSwitchReturns:
+    """`ports.SwitchReturns`, with its audit in `tables`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+        self.stored = Returns()
+
+    def read(self) -> Returns:
+        """See the port."""
+        with self.faults.around("returns.read"):
+            return self.stored
+
+    def store(self, change: ReturnsChange) -> None:
+        """See the port."""
+        with self.faults.around("returns.store"), self.tables.lock:
+            if self.stored == change.after:
+                return
+            if self.stored.version != change.before.version:
+                raise VersionConflict("the promises have changed since they were read")
+            self.stored = change.after
+            self.tables.put_audit(change.audit)
 
 
 class FakeSwitchMarks:

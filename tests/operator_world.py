@@ -24,8 +24,8 @@ from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
 from tests.contract.storage import Flaky
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchWriter
-from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches, FakeTables
 from tests.operator_calls import OPERATOR, Answering, call
 
 HELPDESK = Integration(
@@ -78,6 +78,7 @@ class OperatorWorld:
             audit_log=DynamoAuditLog(client, aws_tables.AUDIT),
             door=FakeDoor(),
             switch_history=history,
+            switch_returns=FakeSwitchReturns(FakeTables()),
             switch_writer=FakeSwitchWriter(history),
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,

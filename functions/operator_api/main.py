@@ -16,6 +16,7 @@ from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.adapters.ssm_writer import SsmSwitchWriter
+from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
@@ -70,6 +71,7 @@ handler = build(
                 audit_log=DynamoAuditLog(_dynamodb, _settings.audit_table),
                 door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group),
                 switch_history=SsmSwitchHistory(_ssm, _settings.switches_path),
+                switch_returns=DynamoSwitchReturns(_dynamodb, _settings.control_table, _settings.audit_table),
                 switch_writer=SsmSwitchWriter(_ssm, _settings.switches_path),
             )
         )

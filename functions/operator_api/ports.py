@@ -36,3 +36,4 @@ class Ports:
     door: ports.Door
     switch_history: ports.SwitchHistory
     switch_writer: ports.SwitchWriter
+    switch_returns: ports.SwitchReturns

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from botocore.exceptions import ClientError
 
 from functions.catalog.loader import load
 from functions.core.switches import UnfitSwitch, written
-from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of
+from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of, time_of
+from ops.operator_api import connect
 from ops.stack import Stack
 
 app = typer.Typer(help="The operators' switches: show them, or set one.", no_args_is_help=True)
 
+PATH = "/platform/switches"
 REASON_BYTES = 1000  # SSM keeps 1024 characters of description with each version
 Name = Annotated[str, typer.Argument(help="mode, auto_reply, limits/helpdesk, flow/support/auto_reply, ...")]
 
@@ -21,22 +24,32 @@ Name = Annotated[str, typer.Argument(help="mode, auto_reply, limits/helpdesk, fl
 @app.command("list")
 def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Every switch that is set, narrowing ones included."""
-    stack = stack_of(ctx)
-    switches = read(stack)
+    switches = _told(ctx)
     if as_json:
         emit({name: {"value": item["value"], "version": item["version"]} for name, item in switches.items()})
         return
     show_table(
         "",
-        ("switch", "value", "version", "changed"),
-        [(name, item["value"], item["version"], item["changed"]) for name, item in sorted(switches.items())],
+        ("switch", "value", "every day", "version", "changed", "until", "then"),
+        [
+            (
+                name,
+                item["value"],
+                item.get("everyday") or "",
+                item["version"],
+                time_of(item["changed_at_ms"]),
+                time_of(item.get("until_ms")),
+                item.get("back_to") or "",
+            )
+            for name, item in sorted(switches.items())
+        ],
     )
 
 
 @app.command("get")
 def show_one(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """One switch's value. Exit code 1 if it is not set."""
-    switches = read(stack_of(ctx))
+    switches = _told(ctx)
     if name not in switches:
         raise Refused(f"the switch {name!r} is not set; there are {', '.join(sorted(switches))}")
     if as_json:
@@ -48,9 +61,21 @@ def show_one(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
 @app.command("set")
 def change(
     ctx: typer.Context,
+    *,
     name: Name,
     value: Annotated[str, typer.Argument()],
-    reason: Annotated[str, typer.Option(help="Why; it is kept with the parameter's version.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit, and with the parameter's version.")],
+    lasts: Annotated[
+        str, typer.Option("--for", help="For how long: 90s, 30m, 4h, 2d; then it says again what it says now.")
+    ] = "",
+    direct: Annotated[
+        bool,
+        typer.Option(
+            "--direct",
+            help="Past the operator API, with your own AWS credentials: for when it, or the audit, does not answer. "
+            "The audit hears of it from the parameter's history.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Set a switch. A value that nobody could read is refused, exit code 1, and nothing is written."""
@@ -58,17 +83,34 @@ def change(
     value = _checked(name, value)
     if not reason.strip() or len(reason.encode()) > REASON_BYTES:
         raise Refused(f"give a reason of at most {REASON_BYTES} bytes")
-    before, version = write(stack, name, value, reason.strip())
-    if as_json:
-        emit({"name": name, "before": before, "value": value, "version": version})
+    if direct and lasts:
+        raise Refused("only the operator API sets a switch for a time")
+    until_ms: int | None = None
+    back_to: str | None = None
+    if direct:
+        before, version = write(stack, name, value, reason.strip())
     else:
-        say(f"{name}: {'not set' if before is None else before} → {value} (version {version})")
+        body = {"value": value, "reason": reason.strip(), **({"for": lasts} if lasts else {})}
+        changed = connect(stack).call("PUT", f"{PATH}/{quote(name, safe='')}", body=body)
+        before, version = changed.get("before"), changed["version"]
+        until_ms, back_to = changed.get("until_ms"), changed.get("back_to")
+    if as_json:
+        ends = {"until_ms": until_ms, "back_to": back_to} if until_ms else {}
+        emit({"name": name, "before": before, "value": value, "version": version, **ends})
+    else:
+        ends_at = f", until {time_of(until_ms)}: then {back_to}" if until_ms else ""
+        say(f"{name}: {'not set' if before is None else before} → {value} (version {version}){ends_at}")
     if _without_scope(name)[0] == "limits" and 0 < float(value) < 1:
         integration = _without_scope(name)[1]
         if load().integrations[integration].rate is None:
             say(f"it is kept, and slows nothing down: {integration} has no rate in the catalog, so only 0 parks it")
         else:
             say("new calls go by it within half a minute; what has its turn already keeps it: holdfast limits")
+
+
+def _told(ctx: typer.Context) -> dict[str, dict[str, Any]]:
+    """Every switch by its name, as the operator API tells it."""
+    return {one["name"]: one for one in connect(stack_of(ctx)).call("GET", PATH)["switches"]}
 
 
 def read(stack: Stack) -> dict[str, dict[str, Any]]:

@@ -751,7 +751,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Audit": {"dynamodb:PutItem"},
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},
-        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
     },
 }
 CONSUME = {

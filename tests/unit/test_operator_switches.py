@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from functions.core.failure import StorageUnavailable
+from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.operator_api.calls import switches
 from functions.operator_api.ports import Ports
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchWriter
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeAudit, FakeClock, FakeIds, FakeTables
 from tests.operator_calls import OPERATOR, PERSON, VIEWER, Answering, call
 
@@ -27,6 +27,7 @@ class Room:
         for name, value in LIVE_SWITCHES.items():
             self.history.write(name, value, "deploy")
         self.clock.advance(60_000)
+        self.returns = FakeSwitchReturns(self.tables)
         absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(Ports)}
         ports = replace(
             Ports(**absent),
@@ -34,6 +35,7 @@ class Room:
             ids=FakeIds(),
             audit=FakeAudit(self.tables),
             switch_history=self.history,
+            switch_returns=self.returns,
             switch_writer=FakeSwitchWriter(self.history),
         )
         self.answering = Answering([switches.routes(ports)], clock=self.clock)
@@ -67,6 +69,8 @@ def test_every_switch_is_shown_with_its_version_and_what_it_says_every_day(room:
         "version": 1,
         "changed_at_ms": NOON_MS,
         "everyday": "on",
+        "until_ms": None,
+        "back_to": None,
     }
     assert (told["flow/support/mode"]["value"], told["flow/support/mode"]["everyday"]) == ("hold", "live")
     assert not told["something"].get("everyday")
@@ -76,7 +80,7 @@ def test_a_switch_is_set_and_the_audit_names_the_person_before_it_is(room: Room)
     answer = room.put()
     assert (answer["statusCode"], answer["document"]) == (
         200,
-        {"name": "auto_reply", "value": "off", "version": 2, "before": "on"},
+        {"name": "auto_reply", "value": "off", "version": 2, "before": "on", "until_ms": None, "back_to": None},
     )
     assert room.show()["auto_reply"]["value"] == "off"
     (event,) = room.tables.events
@@ -187,3 +191,91 @@ def test_while_the_parameter_store_is_down_nothing_is_shown_and_nothing_is_said_
     assert room.answering(call("GET", PATH, claims=VIEWER))["statusCode"] == 503
     assert room.put()["statusCode"] == 503
     assert not room.tables.audit
+
+
+# ------------------------------------------------------------------------------------------------------- for a time
+
+FOR = {**OFF, "for": "30m"}
+
+
+def test_a_switch_is_set_for_a_time_and_shown_with_its_end(room: Room) -> None:
+    until_ms = room.clock.now_ms() + 1_800_000
+    answer = room.put(body=FOR)
+    assert answer["statusCode"] == 200
+    assert (answer["document"]["until_ms"], answer["document"]["back_to"]) == (until_ms, "on")
+    told = room.show()["auto_reply"]
+    assert (told["value"], told["until_ms"], told["back_to"]) == ("off", until_ms, "on")
+    assert room.show()["mode"].get("until_ms") is None
+    (event,) = room.tables.events
+    assert json.loads(event.after_state) == {"value": "off", "for": "30m"}
+    (promise,) = room.returns.stored.promises
+    assert (promise.version, promise.actor, promise.description) == (2, PERSON, f"{PERSON}: {OFF['reason']}")
+    operations = room.tables.faults.calls
+    assert operations.index("returns.store") < operations.index("switch.put")
+
+
+def test_a_time_on_top_of_a_time_returns_to_what_was_before_both(room: Room) -> None:
+    room.put(body=FOR)
+    answer = room.put(body={**FOR, "for": "2h"})
+    assert answer["document"]["back_to"] == "on"
+    room.put(body={**OFF, "reason": "for good"})
+    assert room.show()["auto_reply"].get("until_ms") is None, "what is set without a time stays"
+
+
+def test_a_switch_that_was_not_set_returns_to_what_permits_everything(room: Room) -> None:
+    assert room.put("flow/support/auto_reply", FOR)["document"]["back_to"] == "on"
+    assert room.put("limits/helpdesk", {**FOR, "value": "0.5"})["document"]["back_to"] == "1"
+
+
+@pytest.mark.parametrize("change", [{"for": "59s"}, {"for": "31d"}, {"for": "soon"}, {"for": 5}, {"value": "on"}])
+def test_a_time_that_cannot_be_or_would_change_nothing_is_refused(room: Room, change: dict[str, Any]) -> None:
+    answer = room.put(body={**FOR, **change})
+    assert (answer["statusCode"], answer["document"]["code"]) == (400, "INT-400-INVALID-PAYLOAD")
+    assert (room.value(), room.returns.stored.promises) == ("on", ())
+    assert not room.tables.audit
+
+
+def test_without_a_promise_and_its_audit_nothing_is_set(room: Room) -> None:
+    room.tables.faults.fail("returns.store", StorageUnavailable("down"))
+    assert room.put(body=FOR)["statusCode"] == 503
+    room.tables.faults.fail("returns.store", VersionConflict("moved"), times=3)
+    assert room.put(body=FOR)["document"]["code"] == "INT-409-IN-PROGRESS"
+    assert "switch.put" not in room.tables.faults.calls
+    room.tables.faults.fail("returns.store", VersionConflict("moved"), times=2)
+    assert room.put(body=FOR)["statusCode"] == 200
+
+
+def set_by_another_before_it_is_put(room: Room) -> None:
+    meant = [True]
+
+    def between(operation: str) -> None:
+        if operation == "switch.put" and meant:
+            meant.pop()
+            room.history.write("auto_reply", "on", "bert")
+
+    room.tables.faults.on_before = between
+
+
+def test_who_is_crossed_by_another_has_the_promise_moved_to_the_version_that_it_got(room: Room) -> None:
+    set_by_another_before_it_is_put(room)
+    assert room.put(body=FOR)["document"]["version"] == 3
+    (promise,) = room.returns.stored.promises
+    assert promise.version == 3
+    assert room.show()["auto_reply"]["back_to"] == "on"
+
+
+@pytest.mark.parametrize("trouble", [StorageUnavailable("down"), VersionConflict("moved")], ids=str)
+def test_a_promise_that_cannot_be_moved_is_told_as_one_that_will_not_be_kept(room: Room, trouble: Exception) -> None:
+    set_by_another_before_it_is_put(room)
+    between = room.tables.faults.on_before
+
+    def also_down(operation: str) -> None:
+        assert between is not None
+        between(operation)
+        if operation == "switch.put":
+            room.tables.faults.fail("returns.store", trouble, times=3)
+
+    room.tables.faults.on_before = also_down
+    answer = room.put(body=FOR)
+    assert (answer["statusCode"], answer["document"]["may_have_changed"]) == (503, True)
+    assert "will not return by itself" in answer["document"]["detail"]
