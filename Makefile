@@ -68,11 +68,14 @@ down: setup ## end the local stack
 drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
 	$(PY) -m ops.drills
 
-.PHONY: crash mutants
+.PHONY: crash crash-long mutants
 crash: setup ## break the promises if you can: every two faults, and a million random schedules (20 minutes)
 	$(PY) -m tests.crash
 
-mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (5 minutes)
+crash-long: setup ## every two faults of the longest lives too, and no random ones (6 minutes)
+	$(PY) -m tests.crash --long --schedules 0
+
+mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (2 minutes)
 	$(PY) -m tests.mutants
 
 .PHONY: bench-ingress
@@ -80,7 +83,7 @@ bench-ingress: setup ## what ingress costs beside a Powertools + boto3 handler: 
 	@$(PY) -m ops.bench
 
 .PHONY: chaos
-chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (10 minutes)
+chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (20 minutes)
 	$(PY) -m ops.chaos
 
 ##  the gate ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+LOGIN_REDIRECTS = tuple(f"http://localhost:{port}/" for port in (18417, 18418, 18419))
+"""Where a person's browser may bring the command line its code. The pool compares them letter by letter, and takes
+plain HTTP for `localhost` only; more than one, because a port may be taken.
+"""
+
 
 class Platform(Enum):
     """Where a bundle's compiled packages must run."""

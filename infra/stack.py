@@ -9,6 +9,7 @@ from infra.config import StageConfig
 from infra.intake import Intake
 from infra.monitoring import Monitoring
 from infra.operations import Operations
+from infra.operator_api import OperatorApi
 from infra.processing import Processing
 from infra.python_function import CodeFor
 from infra.recovery import Recovery
@@ -40,6 +41,9 @@ class HoldfastStack(Stack):
             processing=processing,
         )
         operations = Operations(self, config=config, code_for=code_for, storage=storage, ops_dlq=recovery.ops_dlq)
+        operators = OperatorApi(
+            self, config=config, code_for=code_for, storage=storage, intake=intake, processing=processing
+        )
         monitoring = Monitoring(
             self,
             config=config,
@@ -72,6 +76,12 @@ class HoldfastStack(Stack):
             "SweeperFunction": recovery.sweeper.function.function_name,
             "ReplayFunction": recovery.replay.function.function_name,
             "EvaluatorFunction": operations.evaluator.function.function_name,
+            "OperatorApiFunction": operators.api.function.function_name,
+            "UserPoolId": operators.pool.user_pool_id,
+            "LoginUrl": operators.domain.base_url(),
+            "PeopleClientId": operators.clients.people.user_pool_client_id,
+            "ViewClientId": operators.clients.view.user_pool_client_id,
+            "OperateClientId": operators.clients.operate.user_pool_client_id,
             "AlarmTopicArn": monitoring.topic.topic_arn,
             "SwitchesPath": config.switches_path,
             "SourcesPath": config.sources_path,

@@ -24,10 +24,12 @@ class AuditType(StrEnum):
     RETRY_EXHAUSTED = "platform.integration.recovery.retry_exhausted"
     REPROCESS_SUCCEEDED = "platform.integration.recovery.reprocess_succeeded"
     REPLAYED = "platform.integration.recovery.replayed"
+    NOTED = "platform.integration.recovery.noted"
     DISMISSED = "platform.integration.recovery.dismissed"
     HEALTH_CHANGED = "platform.integration.health.changed"
     SWITCH_CHANGED = "platform.switch.changed"
     SOURCE_CHANGED = "platform.source.changed"
+    QUARANTINE_CHANGED = "platform.quarantine.changed"
     RECIPIENT_CHANGED = "platform.recipient.changed"
 
 

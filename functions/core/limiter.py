@@ -7,7 +7,8 @@ made now or not: those that may not have a **slot** each, a time of their own fr
 another question. So one write grants and reserves, and whoever waits neither polls nor comes in a herd.
 
 A factor makes calls dearer and leaves the credit as it is: with half the rate, half the burst fits into it, and no
-change of a factor can bring a burst beyond the new rate's. Slots are given for an hour ahead at most.
+change of a factor can bring a burst beyond the new rate's. Slots are given for an hour ahead at most,
+at a factor for that part of an hour: what was reserved at a factor near 0 does not long outlast it.
 
 Calls made at their slots are never above `burst + rate x window` in any window of time. A slot that is used late adds
 at most its lateness to the window, which is why lateness is bounded (`holds`).
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from functions.core.gate import IntegrationState
 
 HORIZON_MS = 3600 * 1000  # how far ahead slots are given
+LONGEST_COST_MS = 24 * 3600 * 1000  # a factor that asks for less is almost 0, which parks; no number stands for it
 GRACE_MS = 60 * 1000  # how late a slot may be used; less than a lease, so that none is used by two owners
 PACED_GRACE_MS = 180 * 1000  # likewise of a row, which the sweeper wakes: it comes once a minute
 SHORTEST_GRACE_MS = 10 * 1000  # a queue needs some seconds to deliver, however much the waits are shortened
@@ -120,7 +122,7 @@ class Limit:
             raise ValueError("at a factor of 0 nothing is called: the gate parks it")
         interval_ms = 1000 * scale / rate.per_second
         credit_ms = max(0.0, rate.burst / scale - 1) * interval_ms
-        return Limit(max(1, math.ceil(interval_ms / factor)), int(credit_ms))
+        return Limit(max(1, math.ceil(min(interval_ms / factor, LONGEST_COST_MS))), int(credit_ms))
 
     def slots(self, base_ms: int, calls: int) -> tuple[int, ...]:
         """When each of the calls that were taken from there on may be made, earliest first."""

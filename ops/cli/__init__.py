@@ -14,12 +14,15 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from functions.core.failure import StorageUnavailable
 from ops.cli import (
     environment,
     events,
     health,
     integrations,
     limits,
+    login,
+    quarantine,
     queue,
     recipients,
     rejections,
@@ -28,10 +31,13 @@ from ops.cli import (
     sources,
     status,
     switches,
+    tracing,
     verifying,
 )
 from ops.cli.console import ExitCode, Refused, say
+from ops.operator_api import ApiRefused
 from ops.stack import StackNotFound, StackUnreachable, Wanted
+from ops.tokens import LoginFailed
 from ops.traffic import UnknownSource
 
 __all__ = ["main", "run"]
@@ -63,18 +69,24 @@ def choose(
 
 
 app.command("env")(environment.show)
+app.command("login")(login.login)
+app.command("logout")(login.logout)
+app.command("token")(login.token)
 app.command("send")(sending.send)
 app.command("events")(events.show)
-app.command("queue")(queue.show)
+app.add_typer(queue.app, name="queue")
 app.command("limits")(limits.show)
 app.command("replay")(replaying.replay)
 app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
 app.command("status")(status.show)
+app.command("trace")(tracing.trace)
+app.command("audit")(tracing.audit)
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(recipients.app, name="recipient")
 
 
@@ -87,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
         _command()(args=list(arguments), prog_name="holdfast")
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else int(ExitCode.OK if exc.code is None else ExitCode.REFUSED)
-    except (Refused, UnknownSource) as exc:
+    except (ApiRefused, LoginFailed, Refused, UnknownSource) as exc:
         say(str(exc))
         return ExitCode.REFUSED
     except (StackNotFound, StackUnreachable) as exc:
@@ -97,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
         error = exc.response.get("Error", {})
         say(f"AWS refused {exc.operation_name}: {error.get('Code', '?')}: {error.get('Message', '')}")
         return ExitCode.REFUSED
-    except BotoCoreError as exc:
+    except (BotoCoreError, StorageUnavailable) as exc:
         say(f"the stack does not answer: {exc}")
         return ExitCode.UNREACHABLE
     return ExitCode.OK

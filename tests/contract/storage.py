@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from functions.adapters.audit import DynamoAudit, audit_item
+from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.caps import DynamoCaps
 from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recipients import DynamoRecipients
@@ -28,7 +30,9 @@ from tests.control_fakes import FakeReplayJobs, FakeSwitchMarks
 from tests.fakes import (
     NOON_MS,
     FakeAudit,
+    FakeAuditLog,
     FakeCaps,
+    FakeEventIndex,
     FakeHealthCounts,
     FakeHealthRecords,
     FakeIds,
@@ -56,6 +60,8 @@ class World:
     audit_ids: Callable[[], list[str]]
     set_health: Callable[[str, Health], None]
     caps: ports.Caps
+    index: ports.EventIndex
+    audit_log: ports.AuditLog
     counts: ports.HealthCounts
     records: ports.HealthRecords
     marks: ports.SwitchMarks
@@ -90,6 +96,8 @@ def in_memory() -> Iterator[World]:
         audit_ids=lambda: sorted(event.id for event in tables.events),
         set_health=set_health,
         caps=FakeCaps(tables),
+        index=FakeEventIndex(tables),
+        audit_log=FakeAuditLog(tables),
         counts=FakeHealthCounts(tables),
         records=FakeHealthRecords(tables),
         marks=FakeSwitchMarks(),
@@ -135,6 +143,10 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
         audit_ids,
         set_health,
         DynamoCaps(client, aws_tables.CONTROL),
+        DynamoEventIndex(
+            client, ledger_table=aws_tables.LEDGER, recovery_table=aws_tables.RECOVERY, pause=waited.append
+        ),
+        DynamoAuditLog(client, aws_tables.AUDIT),
         DynamoHealthCounts(client, aws_tables.CONTROL, ids),
         DynamoHealthRecords(
             client, ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT, pause=waited.append
@@ -159,12 +171,14 @@ def in_dynamodb() -> Iterator[World]:
 class Flaky:
     """A client whose next requests of some operations fail: `planned[operation]` holds what to raise, in order.
 
-    A planned `Lost` carries the request out and then raises.
+    A planned `Lost` carries the request out and then raises. `after[operation]` is called once, when the operation has
+    been carried out, and before its answer is given.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.planned: dict[str, list[Exception]] = {}
+        self.after: dict[str, Callable[[], object]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -174,10 +188,13 @@ class Flaky:
             self.calls.append((name, request))
             queue = self.planned.get(name, [])
             if not queue:
-                return method(**request)
+                answer = method(**request)
+                self.after.pop(name, lambda: None)()
+                return answer
             error = queue.pop(0)
             if isinstance(error, Lost):
                 method(**request)
+                self.after.pop(name, lambda: None)()
                 raise error.error
             raise error
 

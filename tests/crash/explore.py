@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tests.crash.invariants import broken_by
 from tests.crash.loop import Runner
-from tests.crash.schedule import LLM_FAULTS, PROVIDER_FAULTS, STORAGE_FAULTS, Schedule, drawn
+from tests.crash.schedule import Schedule, drawn, faults_at
 from tests.crash.world import World, play, told
 
 EXHAUSTED = (
@@ -21,9 +21,10 @@ EXHAUSTED = (
     "llm",
     "mail",
     "mail, degraded",
+    "capped",
 )
-LONG = ("mail, refused", "mail, down, must arrive")
-"""Lives with so many steps that two faults in them are for `make crash`; one fault is for every run."""
+LONG = ("limited", "mail, refused", "mail, down, must arrive")
+"""Lives with so many steps that two faults in them are for `make crash-long`; one fault is for every run."""
 
 DRAWN = (*EXHAUSTED, *EXHAUSTED, "everything", *LONG)
 """What random schedules are of: short lives twice as often as those that take thrice as long."""
@@ -77,32 +78,27 @@ def _shrunk(schedule: Schedule, broken: list[str], runner: Runner) -> Schedule:
             return schedule
 
 
-def _faults_at(what: str) -> tuple[str, ...]:
-    if what.startswith(("send.", "look_up.", "read.")):
-        return PROVIDER_FAULTS
-    return LLM_FAULTS if what == "classify" else STORAGE_FAULTS
-
-
 def exhaustive(
     scenario: str, runner: Runner, share: int = 0, shares: int = 1, *, most: int = 2
 ) -> Iterator[Violation | None]:
     """Every schedule of one event with one fault or two, each at any boundary; None for one that broke nothing.
 
-    With `most` 1 there is no second one. It is tried at every boundary after the first, in the run which that leads
-    to. `share`
-    of `shares` is a part of them, by the place of the first.
+    The second is tried at every boundary after the first, in the run which that leads to; with `most` 1 there is none.
+    There are two workers, so that one which thaws finds another at its work. `share` of `shares` is a part of them, by
+    the place of the first.
     """
-    clean, broken = judged(Schedule(scenario), runner)
-    yield violation(Schedule(scenario), runner) if broken else None
+    alone = Schedule(scenario, workers=2)
+    clean, broken = judged(alone, runner)
+    yield violation(alone, runner) if broken else None
     for index, what in enumerate(clean.names):
         if index % shares != share:
             continue
-        for fault in _faults_at(what):
-            first = Schedule(scenario, faults=((index, fault),))
+        for fault in faults_at(what):
+            first = replace(alone, faults=((index, fault),))
             world, broken = judged(first, runner)
             yield violation(first, runner) if broken else None
             for then in range(index + 1, len(world.names) if most > 1 else 0):
-                for second in _faults_at(world.names[then]):
+                for second in faults_at(world.names[then]):
                     both = replace(first, faults=((index, fault), (then, second)))
                     _, broken = judged(both, runner)
                     yield violation(both, runner) if broken else None

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 
 from functions.core.audit import AuditEvent, AuditType
+from functions.core.cap import WINDOW_MS
 from functions.core.decision import Action, Decision, Repeat
 from functions.core.event import Event
 from functions.core.ledger import ActionStatus, LedgerItem, LedgerStatus, ledger_key
 from functions.core.recovery import Row, Status, Subject
-from tests.crash.world import World
+from tests.crash.providers import LATE_MS
+from tests.crash.world import SKEW_MS, World
 
 ONCE_ONLY = frozenset({Repeat.SETTING, Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND})
+_UNSURE_MS = 2 * SKEW_MS + LATE_MS  # a send is counted by its own clock, before it is seen
 _BEGINNINGS = frozenset(
     {
         AuditType.FAILURE_DETECTED,
@@ -61,9 +64,21 @@ def _of_event(world: World, event: Event, rows: list[Row]) -> Iterator[str]:
     for action in decision.actions:
         row = next((one for one in rows if one.action and one.action.action_id == action.action_id), None)
         yield from _of_action(world, event, decision, item, action, row)
+    yield from _too_many(world, event)
     known = {action.name for action in decision.actions}
     for name in {effect.name for effect in world.side.effects if effect.event == event.identity} - known:
         yield f"{name} of {event.event_id} was done and is not what was decided"
+
+
+def _too_many(world: World, event: Event) -> Iterator[str]:
+    """Automatic messages of one conversation, which all of an event's are, within less than an hour."""
+    times = sorted(one.at_ms for one in world.side.effects if one.event == event.identity and one.customer_visible)
+    most = world.scenario.most_automatic + world.replayed  # a person's replay is not counted
+    for first in times:
+        within = [at_ms for at_ms in times if first <= at_ms < first + WINDOW_MS - _UNSURE_MS]
+        if len(within) > most:
+            yield f"{len(within)} messages of {event.event_id} went out within an hour, and {most} are allowed"
+            return
 
 
 def _of_action(

@@ -15,7 +15,16 @@ STORAGE_FAULTS = (
     "lost_request",
     "lost_answer",
     "stall",  # the process is frozen until long after its lease, and then goes on as if nothing were
+    "twice",  # the SDK sends it again, and it is carried out both times
+    "late_request",  # no answer, and it is carried out after the process has given it up, perhaps after others' writes
 )
+# What changes nothing is not carried out halfway, late, or twice.
+READ_FAULTS = ("die_before", "lost_request", "stall")
+INDEX_FAULTS = (*READ_FAULTS, "lagging")  # it shows what was there a minute ago
+READS = frozenset(
+    {"snapshot", "read", "read_one", "person", "delay", "ledger.read", "recovery.get", "health.read", "counts.read"}
+)
+INDEXES = frozenset({"recovery.due", "recovery.find"})
 PROVIDER_FAULTS = (
     "die_before",
     "die_after",
@@ -31,7 +40,22 @@ PROVIDER_FAULTS = (
     "dropped_answer",  # no answer, and it has happened
     "late",  # no answer before the deadline, and it happens after it
 )
+ASKED_FAULTS = tuple(one for one in PROVIDER_FAULTS if one not in ("die_after", "unavailable_after_effect", "conflict"))
 LLM_FAULTS = ("die_before", "die_after", "llm_down", "llm_late")
+
+
+def faults_at(what: str) -> tuple[str, ...]:
+    """What can go wrong at a boundary of that name; of what nobody could tell apart, one."""
+    if what.startswith("send."):
+        return PROVIDER_FAULTS
+    if what.startswith(("look_up.", "read.")):
+        return ASKED_FAULTS
+    if what == "classify":
+        return LLM_FAULTS
+    if what in INDEXES:
+        return INDEX_FAULTS
+    return READ_FAULTS if what in READS else STORAGE_FAULTS
+
 
 # What else happens, at a moment: (milliseconds, what).
 ACTS = (
@@ -64,7 +88,8 @@ class Schedule:
     """One run. The seed draws what is not written here: latencies, orders, and how the clocks differ.
 
     `faults` are by boundary number, `acts` by milliseconds from the start. `copies` is how often the queue delivers
-    each event at first; `doubled` are the batches (by number) that are handed to two workers at once.
+    each event at first; `doubled` are the batches (by number) that are handed to two workers at once. With
+    `is_interleaved` others get their turn at each call of sweeper, triage and replay too.
     """
 
     scenario: str
@@ -76,6 +101,7 @@ class Schedule:
     acts: tuple[tuple[int, str], ...] = ()
     doubled: tuple[int, ...] = ()
     is_jittery: bool = False
+    is_interleaved: bool = False
 
     def to_json(self) -> str:
         """As it is printed, and given back to `--replay`."""
@@ -105,6 +131,8 @@ class Schedule:
             yield replace(self, workers=self.workers - 1)
         if self.is_jittery:
             yield replace(self, is_jittery=False)
+        if self.is_interleaved:
+            yield replace(self, is_interleaved=False)
 
 
 def drawn(seed: int, scenarios: tuple[str, ...]) -> Schedule:
@@ -114,10 +142,11 @@ def drawn(seed: int, scenarios: tuple[str, ...]) -> Schedule:
     events = rng.choice((1, 1, 1, 1, 1, 2, 2, 3))
     length = rng.choice((12, 12, 40)) * events
     faults = {
-        rng.randrange(length): rng.choice(STORAGE_FAULTS + PROVIDER_FAULTS) for _ in range(rng.choice((1, 2, 2, 3, 4)))
+        rng.randrange(length): rng.choice(STORAGE_FAULTS + PROVIDER_FAULTS + ("lagging",))
+        for _ in range(rng.choice((1, 2, 2, 3, 4)))
     }
     acts: list[tuple[int, str]] = []
-    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
+    for _ in range(rng.choice((0, 0, 1, 1, 1, 2))):
         what = rng.choice(ACTS)
         at = rng.choice((rng.randrange(200), rng.randrange(70_000), rng.randrange(900_000)))
         acts.append((at, what))
@@ -138,4 +167,5 @@ def drawn(seed: int, scenarios: tuple[str, ...]) -> Schedule:
         acts=tuple(sorted(acts)),
         doubled=tuple(sorted({rng.randrange(6) for _ in range(rng.choice((0, 0, 1, 2)))})),
         is_jittery=rng.random() < 0.5,
+        is_interleaved=rng.random() < 0.15,
     )

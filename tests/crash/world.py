@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from functions.core.cap import DEFAULT_PER_HOUR
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import Event
-from functions.core.failure import ClassifierUnavailable, StorageUnavailable, VersionConflict
+from functions.core.failure import ClassifierUnavailable, Fenced, StorageUnavailable, VersionConflict
 from functions.core.fallback import Matrix
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import PROBE_GAP_MS, Thresholds
-from functions.core.integration import Integration, KindRules
+from functions.core.integration import Integration, KindRules, Rate
 from functions.core.ports import Call
 from functions.core.recipient import Person
 from functions.core.recovery import Row, Status, Subject, end
@@ -35,9 +36,10 @@ from functions.worker.handler import build as build_worker
 from functions.worker.ports import Ports
 from functions.worker.settings import WorkerSettings
 from tests.control_fakes import FakeReplayJobs
+from tests.crash.aside import Aside
 from tests.crash.loop import Runner, VirtualLoop
 from tests.crash.providers import Side, SimProvider
-from tests.crash.schedule import Schedule
+from tests.crash.schedule import INDEXES, READS, Schedule
 from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
@@ -107,7 +109,8 @@ _MATRIX = replace(MATRIX, integrations={DESK: _DESK, **_CHANNELS})
 class Scenario:
     """What events call for, in this order, and whether an LLM is asked.
 
-    `health` is how integrations are at the beginning, `refusing` those that nobody can connect to.
+    `health` is how integrations are at the beginning, `refusing` those that nobody can connect to. `rate` is the
+    helpdesk's, `most_automatic` how many automatic messages a conversation may get within an hour.
     """
 
     name: str
@@ -116,6 +119,8 @@ class Scenario:
     event_name: str = "message.created"
     health: tuple[tuple[str, Health], ...] = ()
     refusing: tuple[str, ...] = ()
+    rate: Rate | None = None
+    most_automatic: int = DEFAULT_PER_HOUR
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -139,6 +144,8 @@ SCENARIOS: Mapping[str, Scenario] = {
             event_name="packet.ready",
             health=(("email", Health.HARD_DOWN),),
         ),
+        Scenario("limited", ("tag", "note"), rate=Rate(per_second=0.05, burst=1)),
+        Scenario("capped", ("tag", "reply", "instead", "mail"), most_automatic=1),
     )
 }
 
@@ -344,11 +351,22 @@ class Process:
             raise StorageUnavailable(f"{what} was lost")
         if what == "snapshot" and self.world.switches_down:
             return self._without(call, *args, **kwargs)
+        if fault == "late_request" and what not in READS:
+            late = partial(self._late, partial(call, *args, **kwargs))
+            self.world.loop.call_later(self.world.lateness_seconds(), late)
+            raise StorageUnavailable(f"{what} was given up, and is on its way")
+        if fault == "twice" and what not in READS:
+            self._late(partial(call, *args, **kwargs))
         result = call(*args, **kwargs)
         await self.passed(what, fault)
         if fault == "lost_answer" and what not in _NEVER_RAISES:
             raise StorageUnavailable(f"the answer of {what} was lost")
         return result
+
+    def _late(self, call: Callable[[], object]) -> None:
+        """A request whose answer nobody hears."""
+        with suppress(StorageUnavailable, VersionConflict, Fenced):
+            call()
 
     async def _stall(self) -> None:
         """Frozen: until another process, long after this one's lease, is about to send; else for a fixed time."""
@@ -418,8 +436,10 @@ class World:
         self.broken: list[str] = []
         self.tables = FakeTables()
         self.tables.faults.on_before, self.tables.faults.on_after = self._before_sync, self._after_sync
-        self._is_sync = False
-        self._sync_fault = ""
+        self._is_blocking = False
+        self._blocking_fault = ""
+        self.asides: dict[str, Aside] = {}
+        self.indexed: dict[str, Row] = {}
         self.side = Side()
         self.index_lag_ms = self.rng.randrange(INDEX_LAG_MS) if schedule.is_jittery else 30_000
         self.switch_values: dict[str, str] = dict(LIVE_SWITCHES)
@@ -446,7 +466,7 @@ class World:
         self.ids = FakeIds()
         self.frozen: list[tuple[int, asyncio.Future[None]]] = []
         self.free = [Environment(self) for _ in range(schedule.workers)]
-        self.integrations: dict[str, Integration] = {DESK: _DESK}
+        self.integrations: dict[str, Integration] = {DESK: replace(_DESK, rate=self.scenario.rate)}
         self.fallbacks = Matrix()
         if "mail" in self.scenario.actions:
             self.integrations |= _CHANNELS
@@ -479,6 +499,10 @@ class World:
         """Whether the provider still remembers a key."""
         return self.now_ms - stored_at_ms < KEY_WINDOW_MS
 
+    def lateness_seconds(self) -> float:
+        """How long after its caller gave it up a request is carried out: before others have the event, or after."""
+        return self.rng.randrange(1, 200) if self.schedule.is_jittery else 2.0
+
     # ---------------------------------------------------------------------------------------------------------- faults
 
     def next_fault(self, process: int, what: str) -> str:
@@ -490,36 +514,73 @@ class World:
         return fault
 
     def _before_sync(self, what: str) -> None:
-        if not self._is_sync:
+        if not self._is_blocking:
             return
-        self._sync_fault = self.next_fault(0, what)
-        if self._sync_fault == "die_before":
+        aside = next((one for one in self.asides.values() if one.is_current()), None)
+        fault = self.next_fault(0, what)
+        if aside is not None:
+            aside.pause()
+        if fault == "die_before":
             raise Died(what)
-        if self._sync_fault == "lost_request":
+        if fault in ("lost_request", "late_request"):
             raise StorageUnavailable(f"{what} was lost")
+        if fault == "lagging" and what in INDEXES:
+            self.recovery.index = self.indexed
+        self._blocking_fault = fault
 
     def _after_sync(self, what: str) -> None:
-        fault, self._sync_fault = self._sync_fault, ""
-        if not self._is_sync or not fault:
+        if not self._is_blocking:
             return
+        fault, self._blocking_fault, self.recovery.index = self._blocking_fault, "", None
         if fault == "die_after":
             raise Died(what)
         if fault == "lost_answer":
             raise StorageUnavailable(f"the answer of {what} was lost")
 
-    def sync(self, work: Callable[[], Any]) -> Any:
-        """A process whose calls nobody else comes between: sweeper, triage, replay. What it dies of ends it alone."""
-        self._is_sync = True
+    def sync(self, name: str, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+        """A process whose calls block: sweeper, triage, replay. What it dies of ends it alone.
+        Of each name there is one at a time.
+        """
+        if not self.schedule.is_interleaved:
+            self._blocking(work, then)
+        elif name not in self.asides:
+            aside = self.asides[name] = Aside(partial(self._blocking, work, then))
+            task = self.loop.create_task(self._in_step(name, aside))
+            self.running.add(task)
+
+    async def _in_step(self, name: str, aside: Aside) -> None:
+        """Its steps, with others' between them."""
         try:
-            return work()
+            while True:
+                self._is_blocking = True
+                try:
+                    aside.step()
+                finally:
+                    self._is_blocking = False
+                if aside.is_over:
+                    break
+                await asyncio.sleep(self.rng.randrange(1, 60) / 1000)
+        finally:
+            aside.give_up(Died("the run is over"))
+            del self.asides[name]
+            self.collect_hints()
+            self.running.discard(asyncio.current_task())
+            self.wake.set()
+
+    def _blocking(self, work: Callable[[], Any], then: Callable[[Any], None] | None) -> None:
+        was_blocking, self._is_blocking = self._is_blocking, True
+        try:
+            answer = work()
         except Died:
             self.deaths += 1
         except (StorageUnavailable, VersionConflict, ExceptionGroup):
             pass  # it is seen by an alarm; the next tick goes on
+        else:
+            if then is not None:
+                then(answer)
         finally:
-            self._is_sync = False
+            self._is_blocking = was_blocking
             self.collect_hints()
-        return None
 
     def thaw(self) -> None:
         """Whoever was frozen long ago goes on now, while somebody else is at work."""
@@ -725,6 +786,7 @@ class World:
             integrations=self.integrations,
             flows={FLOW: self.flow},
             fallbacks=self.fallbacks,
+            automatic_per_hour={FLOW: self.scenario.most_automatic},
         )
 
     # ------------------------------------------------------------------------------------- sweeper, triage, and people
@@ -750,8 +812,13 @@ class World:
             at_once=one_by_one,
             log=QUIET,
             metrics=QUIET,
+            rates={} if self.scenario.rate is None else {DESK: self.scenario.rate},
         )
-        self.sync(partial(sweeper, {}, None))
+        self.sync("sweeper", partial(sweeper, {}, None), self._index_catches_up)
+
+    def _index_catches_up(self, _answer: object = None) -> None:
+        """A query that lags shows what was there now, until the next tick."""
+        self.indexed = dict(self.tables.rows)
 
     def triage(self) -> None:
         """What a queue gave up becomes a row, or is let go."""
@@ -777,10 +844,14 @@ class World:
             }
             for message in self.dead_messages
         ]
-        answer = self.sync(partial(triage, {"Records": records}, None))
-        if answer is not None:
-            kept = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
-            self.dead_messages = [message for message in self.dead_messages if str(message.number) in kept]
+        self.sync("triage", partial(triage, {"Records": records}, None), partial(self._triaged, self.dead_messages))
+
+    def _triaged(self, given: list[Message], answer: dict[str, Any]) -> None:
+        """What triage kept is given to it again; what died since, too."""
+        kept = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
+        self.dead_messages = [
+            message for message in self.dead_messages if str(message.number) in kept or message not in given
+        ]
 
     def act(self, what: str) -> None:
         """Something happens that nobody here asked for."""
@@ -809,13 +880,13 @@ class World:
 
     def _down(self) -> None:
         self.side.is_down = True
-        seconds = self.rng.choice((20, 300, 1_500))
+        seconds = self.rng.choice((20, 20, 300, 300, 1_500))
         self.loop.call_later(seconds, setattr, self.side, "is_down", False)
 
     def evaluate(self) -> None:
         """The evaluator judges the minutes that have closed."""
         duty = HealthDuty(self.health, self.counts, {DESK: Thresholds()}, 1.0, self.clock, QUIET, QUIET)
-        self.sync(partial(duty.run, self.now_ms + 10_000))
+        self.sync("evaluator", partial(duty.run, self.now_ms + 10_000))
 
     def _act_opt_out(self) -> None:
         if self.opted_out_at_ms is None:
@@ -865,7 +936,9 @@ class World:
             metrics=QUIET,
         )
         self.replayed += 1
-        self.sync(partial(handler, {"filter": wanted, "reason": "why not", "actor": "ada"}, None))
+        self.sync(
+            f"replay {self.replayed}", partial(handler, {"filter": wanted, "reason": "why not", "actor": "ada"}, None)
+        )
 
     def _act_dismiss(self) -> None:
         now = self.now_ms
@@ -873,7 +946,7 @@ class World:
             if not row.is_final and row.lease_until_ms <= now and row.subject is Subject.ACTION:
                 self.dismissed += 1
                 change = end(row, "DISMISSED", "not wanted", now, actor="ada", request_id="d")
-                self.sync(partial(self.recovery.commit, [change]))
+                self.sync("dismissal", partial(self.recovery.commit, [change]))
                 return
 
     # --------------------------------------------------------------------------------------------------------- the run
@@ -955,6 +1028,9 @@ def play(schedule: Schedule, runner: Runner) -> World:
         runner.run(world.run())
     except Broken as broken:
         world.broken.append(str(broken))
+    else:
+        if runner.left_behind:  # what goes on after its handler has returned thaws in a later invocation
+            world.broken.append(f"{runner.left_behind} calls were left behind when every handler had returned")
     return world
 
 

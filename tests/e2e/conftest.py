@@ -26,6 +26,7 @@ FUNCTIONS = (
     "SweeperFunction",
     "EvaluatorFunction",
     "ReplayFunction",
+    "OperatorApiFunction",
 )
 
 
@@ -69,6 +70,18 @@ class World(Stage):
                 if line.get("request_id") == answer.request_id:
                     return line
         pytest.fail(f"ingress has logged nothing of the request {answer.request_id}")
+
+    def logged_under(self, function_output: str, request_id: str) -> list[dict[str, Any]]:
+        """What the function has logged under that request id, waited for until there is something."""
+        found: list[dict[str, Any]] = []
+
+        def missing() -> str:
+            lines = [json.loads(text) for text in self._logged_by(function_output) if text.startswith("{")]
+            found.extend(line for line in lines if line.get("request_id") == request_id)
+            return "" if found else f"{function_output} has logged nothing of the request {request_id}"
+
+        self.eventually(missing, seconds=30)
+        return found
 
     def _logged_by(self, function_output: str) -> list[str]:
         function = self.stack.output(function_output)

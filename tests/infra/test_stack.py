@@ -21,18 +21,21 @@ from functions.core.document import DOCUMENTS, PARSED
 from functions.core.event import CLAIMS, SPILL
 from functions.core.recovery import TOO_OLD_TO_REPLAY_MS
 from functions.core.rows import EVENT_EXPIRES_SECONDS
+from functions.core.switches import everyday, pattern_of
 from functions.env import EnvSettings
 from functions.evaluator.settings import EvaluatorSettings
 from functions.ingress.request import Route
 from functions.ingress.settings import IngressSettings
 from functions.observability import metrics
+from functions.operator_api.caller import Permission
+from functions.operator_api.settings import OperatorApiSettings
 from functions.replay.settings import ReplaySettings
 from functions.sweeper.settings import SweeperSettings
 from functions.triage.settings import TriageSettings
 from functions.worker.leases import ENVIRONMENTS
 from functions.worker.settings import WorkerSettings
-from infra.config import STAGES
-from infra.operations import SWITCHES
+from infra.config import LOGIN_REDIRECTS, STAGES
+from infra.operations import SWITCHES, Switch
 from infra.python_function import PythonFunction
 from tests.template import Resource, Template, new_stack
 
@@ -45,6 +48,7 @@ SETTINGS: dict[str, type[EnvSettings]] = {
     "sweeper": SweeperSettings,
     "evaluator": EvaluatorSettings,
     "replay": ReplaySettings,
+    "operator_api": OperatorApiSettings,
 }
 OUTPUTS = {
     "AlarmTopicArn",
@@ -59,7 +63,11 @@ OUTPUTS = {
     "IngressFunction",
     "IntegrationsPath",
     "LedgerTable",
+    "LoginUrl",
+    "OperateClientId",
+    "OperatorApiFunction",
     "OpsDlqUrl",
+    "PeopleClientId",
     "RecipientsTable",
     "RecoveryTable",
     "ReplayFunction",
@@ -71,6 +79,8 @@ OUTPUTS = {
     "SweeperFunction",
     "SwitchesPath",
     "TriageFunction",
+    "UserPoolId",
+    "ViewClientId",
     "WorkerFunction",
 }
 
@@ -383,6 +393,9 @@ def test_tables_have_the_keys_that_the_code_writes(template: Template) -> None:
         "RecipientsTable": ["pk"],
     }
     assert indexes == {
+        ("LedgerTable", "by_request"): (["rq", "received_at"], "KEYS_ONLY"),
+        ("LedgerTable", "by_ticket"): (["tk", "received_at"], "KEYS_ONLY"),
+        ("LedgerTable", "by_recipient"): (["rc", "received_at"], "KEYS_ONLY"),
         ("RecoveryTable", "work"): (["gpk", "gsk"], "ALL"),
         ("AuditTable", "by_request"): (["request_id", "sk"], "ALL"),
     }
@@ -435,7 +448,11 @@ def test_prod_keeps_its_data_and_the_others_leave_nothing_behind(template: Templ
 
 
 def test_what_comes_in_comes_by_a_route_that_ingress_knows(template: Template) -> None:
-    routes = {route["Properties"]["RouteKey"] for route in template.of_type("AWS::ApiGatewayV2::Route").values()}
+    routes = {
+        route["Properties"]["RouteKey"]
+        for route in template.of_type("AWS::ApiGatewayV2::Route").values()
+        if " /platform/" not in route["Properties"]["RouteKey"]
+    }
     assert routes == {route.value for route in Route if route}
 
 
@@ -445,6 +462,158 @@ def test_the_gateway_logs_what_it_refuses_without_an_address_or_a_body(template:
     assert {"status", "route", "request_id", "gateway_error"} <= set(written)
     assert not any("identity" in value or "body" in value for value in written.values())
     assert api_stage["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"] > 0
+
+
+# ----------------------------------------------------------------------------------------------------------- operators
+
+
+def operator_routes(template: Template) -> dict[str, dict[str, Any]]:
+    return {
+        route["Properties"]["RouteKey"]: route["Properties"]
+        for route in template.of_type("AWS::ApiGatewayV2::Route").values()
+        if " /platform/" in route["Properties"]["RouteKey"]
+    }
+
+
+def user_pool(template: Template) -> dict[str, Any]:
+    (pool,) = template.of_type("AWS::Cognito::UserPool").values()
+    properties: dict[str, Any] = pool["Properties"]
+    return properties
+
+
+def client_of(template: Template, output: str) -> dict[str, Any]:
+    properties: dict[str, Any] = template.body["Resources"][template.output(output)["Ref"]]["Properties"]
+    return properties
+
+
+def test_every_call_of_the_operator_api_has_its_route_and_what_is_no_call_is_answered_too(template: Template) -> None:
+    item = "/platform/integrations/{integration_id}/recovery/queue/{recovery_id}"
+    job = "/platform/replays/{replay_id}"
+    assert set(operator_routes(template)) == {
+        "GET /platform/integrations",
+        "GET /platform/integrations/{integration_id}",
+        "PUT /platform/integrations/{integration_id}/health",
+        "GET /platform/integrations/{integration_id}/recovery/queue",
+        f"GET {item}",
+        f"POST {item}/replay",
+        f"POST {item}/dismiss",
+        f"POST {item}/root-cause",
+        f"POST {item}/note",
+        f"POST {item}/cancel",
+        "POST /platform/replays",
+        f"GET {job}",
+        f"POST {job}/approve",
+        f"POST {job}/pause",
+        f"POST {job}/resume",
+        f"POST {job}/cancel",
+        "GET /platform/events/{event_id}",
+        "GET /platform/trace",
+        "GET /platform/rejections",
+        "GET /platform/quarantine",
+        "POST /platform/quarantine",
+        "DELETE /platform/quarantine/{quarantine_id}",
+        "GET /platform/switches",
+        "PUT /platform/switches/{name+}",
+        "GET /platform/audit",
+        "ANY /platform/{proxy+}",
+    }
+
+
+def test_nobody_comes_to_the_operator_api_without_a_token_of_the_pool_for_a_client_of_ours(template: Template) -> None:
+    ((authorizer, properties),) = [
+        (name, resource["Properties"]) for name, resource in template.of_type("AWS::ApiGatewayV2::Authorizer").items()
+    ]
+    for route in operator_routes(template).values():
+        assert route["AuthorizationType"] == "JWT"
+        assert route["AuthorizerId"] == {"Ref": authorizer}
+    assert properties["IdentitySource"] == ["$request.header.Authorization"]
+    clients = {"PeopleClientId", "ViewClientId", "OperateClientId"}
+    assert properties["JwtConfiguration"]["Audience"] == [
+        template.output(client) for client in ("PeopleClientId", "ViewClientId", "OperateClientId")
+    ]
+    assert refers_to(properties["JwtConfiguration"]["Issuer"]) == {template.output("UserPoolId")["Ref"], "AWS::Region"}
+    assert len(template.of_type("AWS::Cognito::UserPoolClient")) == len(clients)
+
+
+def test_what_the_gateway_lets_through_goes_to_the_function_that_authorizes(template: Template) -> None:
+    (function,) = [resource for name, resource in functions(template) if name == "operator_api"]
+    assert template.output("OperatorApiFunction")["Ref"] in {
+        name for name, resource in template.body["Resources"].items() if resource is function
+    }
+    for route in operator_routes(template).values():
+        (integration,) = refers_to(route["Target"])
+        target = template.body["Resources"][integration]["Properties"]
+        assert refers_to(target["IntegrationUri"]) == {template.output("OperatorApiFunction")["Ref"]}
+        assert target["PayloadFormatVersion"] == "2.0"
+    permissions = [
+        permission["Properties"]
+        for permission in template.of_type("AWS::Lambda::Permission").values()
+        if refers_to(permission["Properties"]["FunctionName"]) == {template.output("OperatorApiFunction")["Ref"]}
+    ]
+    assert [permission["Principal"] for permission in permissions] == ["apigateway.amazonaws.com"]
+
+
+def test_people_are_let_in_by_an_administrator_with_a_strong_password_and_a_second_factor(template: Template) -> None:
+    pool = user_pool(template)
+    assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] is True
+    assert (pool["MfaConfiguration"], pool["EnabledMfas"]) == ("ON", ["SOFTWARE_TOKEN_MFA"])
+    policy = pool["Policies"]["PasswordPolicy"]
+    assert policy["MinimumLength"] >= 14
+    assert all(policy[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers", "Symbols"))
+    assert (pool["UserPoolTier"], pool["UserPoolAddOns"]["AdvancedSecurityMode"]) == ("PLUS", "ENFORCED")
+    assert pool["AccountRecoverySetting"]["RecoveryMechanisms"] == [{"Name": "verified_email", "Priority": 1}]
+    kept = template.config.name == "prod"
+    assert pool.get("DeletionProtection", "INACTIVE") == ("ACTIVE" if kept else "INACTIVE")
+    (resource,) = template.of_type("AWS::Cognito::UserPool").values()
+    assert resource["DeletionPolicy"] == ("Retain" if kept else "Delete")
+
+
+def test_a_persons_permissions_are_their_groups_and_no_scope_that_anybody_who_signs_in_would_get(
+    template: Template,
+) -> None:
+    groups = {group["Properties"]["GroupName"] for group in template.of_type("AWS::Cognito::UserPoolGroup").values()}
+    assert groups == {permission.words for permission in Permission}
+    people = client_of(template, "PeopleClientId")
+    assert people["AllowedOAuthFlows"] == ["code"]
+    assert people["AllowedOAuthScopes"] == ["openid"]
+    assert people["CallbackURLs"] == list(LOGIN_REDIRECTS)
+    assert all(url.startswith("http://localhost:") for url in LOGIN_REDIRECTS)
+    assert people["GenerateSecret"] is False
+    assert people["ExplicitAuthFlows"] == ["ALLOW_REFRESH_TOKEN_AUTH"]
+    assert people["SupportedIdentityProviders"] == ["COGNITO"]
+
+
+@pytest.mark.parametrize(
+    ("output", "permission"), [("ViewClientId", Permission.VIEW), ("OperateClientId", Permission.OPERATE)]
+)
+def test_a_machine_has_its_one_scope_and_no_other_way_in(
+    template: Template, output: str, permission: Permission
+) -> None:
+    machine = client_of(template, output)
+    assert machine["AllowedOAuthFlows"] == ["client_credentials"]
+    assert machine["GenerateSecret"] is True
+    assert machine["ExplicitAuthFlows"] == ["ALLOW_REFRESH_TOKEN_AUTH"]  # of which a machine gets none
+    ((server, properties),) = [
+        (name, resource["Properties"])
+        for name, resource in template.of_type("AWS::Cognito::UserPoolResourceServer").items()
+    ]
+    (scope,) = machine["AllowedOAuthScopes"]
+    assert scope == {"Fn::Join": ["", [{"Ref": server}, f"/{permission.name.lower()}"]]}
+    # The resource's `Ref` is its identifier.
+    assert f"{properties['Identifier']}/{permission.name.lower()}" == permission.value
+    assert {each["ScopeName"] for each in properties["Scopes"]} == {"view", "operate"}
+
+
+def test_a_token_of_somebody_who_lost_their_permission_soon_ends(template: Template) -> None:
+    for client in template.of_type("AWS::Cognito::UserPoolClient").values():
+        properties = client["Properties"]
+        assert (properties["AccessTokenValidity"], properties["TokenValidityUnits"]["AccessToken"]) == (30, "minutes")
+        assert properties["PreventUserExistenceErrors"] == "ENABLED"
+        assert properties["EnableTokenRevocation"] is True
+
+
+def test_no_secret_of_a_client_is_in_the_template(template: Template) -> None:
+    assert "ClientSecret" not in json.dumps(template.body)
 
 
 # ------------------------------------------------------------------------------------------------------------ switches
@@ -491,6 +660,11 @@ def test_ssm_itself_refuses_a_value_that_no_reader_knows(switch: str, good: list
     assert not any(re.search(pattern, value) for value in bad)
 
 
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
+def test_a_switch_that_is_set_keeps_the_pattern_with_which_it_was_deployed(switch: Switch) -> None:
+    assert (switch.value, switch.pattern) == (everyday(switch.name), pattern_of(switch.name))
+
+
 # ------------------------------------------------------------------------------------------------------------- grants
 
 # What each function may do, on what. Read it as the expectation: an action more or less is a decision to be made here.
@@ -498,6 +672,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
     "ingress": {
         "events": {"sqs:SendMessage"},
         "Ledger": {"dynamodb:GetItem"},
+        "Recovery": {"dynamodb:GetItem"},
         "Bucket/claims/*": {"s3:PutObject"},
         "Bucket/spill/*": {"s3:PutObject"},
         "sources/*": {"ssm:GetParameter"},
@@ -556,12 +731,27 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParametersByPath"},
     },
+    "operator_api": {
+        "Ledger": {"dynamodb:BatchGetItem"},
+        "Ledger/index/by_request": {"dynamodb:Query"},
+        "Ledger/index/by_ticket": {"dynamodb:Query"},
+        "Ledger/index/by_recipient": {"dynamodb:Query"},
+        "Recovery/index/work": {"dynamodb:Query"},
+        "Recovery": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "Audit": {"dynamodb:PutItem", "dynamodb:Query"},
+        "Audit/index/by_request": {"dynamodb:Query"},
+        "Logs of ingress": {"logs:FilterLogEvents"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "replays": {"sqs:SendMessage"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParametersByPath", "ssm:PutParameter"},
+    },
     "evaluator": {
         "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "Audit": {"dynamodb:PutItem"},
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},
-        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
     },
 }
 CONSUME = {
@@ -582,6 +772,15 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _whose_log(template: Template, log_group: str) -> str:
+    (owner,) = [
+        name
+        for name, resource in functions(template)
+        if log_group in refers_to(resource["Properties"]["LoggingConfig"])
+    ]
+    return f"Logs of {owner}"
+
+
 def _spelled(template: Template, arn: Any) -> str:
     """A policy's resource in the words of `GRANTS`."""
     match arn:
@@ -592,7 +791,7 @@ def _spelled(template: Template, arn: Any) -> str:
             if "QueueName" in properties:
                 return str(properties["QueueName"]).removeprefix(f"holdfast-{template.config.name}-")
             if template.body["Resources"][logical_id]["Type"] == "AWS::Logs::LogGroup":
-                return "Logs"
+                return _whose_log(template, logical_id)
             (word,) = [
                 key.removesuffix("Table")
                 for key in template.body["Outputs"]
@@ -603,6 +802,8 @@ def _spelled(template: Template, arn: Any) -> str:
             text = "".join(part if isinstance(part, str) else f"<{_spelled(template, part)}>" for part in parts)
             if ":parameter/" in text:
                 return text.split(f":parameter/holdfast/{template.config.name}/", 1)[1]
+            if ":log-group:" in text:
+                return _whose_log(template, text.rpartition(":log-group:")[2].strip("<>"))
             if ":ses:" in text:
                 return "ses:" + text.rpartition(":")[2]
             return text.replace("<", "").replace(">", "")
@@ -619,7 +820,10 @@ def granted(template: Template) -> dict[str, dict[str, set[str]]]:
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
             assert statement["Effect"] == "Allow"
             for resource in _listed(statement["Resource"]):
-                actions = found[role_of[role]].setdefault(_spelled(template, resource), set())
+                name = role_of[role]
+                spelled = _spelled(template, resource)
+                word = "Logs" if spelled == f"Logs of {name}" else spelled  # its own
+                actions = found[name].setdefault(word, set())
                 actions |= set(_listed(statement["Action"]))
     return found
 
@@ -642,9 +846,9 @@ def test_on_the_local_stage_only_reads_of_switches_are_wider(name: str, stage: C
     expected = _expected(GRANTS[name])
     if expected.pop("switches", None):
         expected["*"] = expected["*"] | {"ssm:GetParametersByPath"}
-        history = expected.pop("switches/*") - {"ssm:GetParametersByPath"}
-        if history:
-            expected["switches/*"] = history
+        others = expected.pop("switches/*") - {"ssm:GetParametersByPath"}
+        if others:
+            expected["switches/*"] = others
     assert granted(stage("local"))[name] == expected
 
 

@@ -150,6 +150,9 @@ def test_the_happy_path_is_a_claim_and_a_settlement_and_its_share_of_the_batch(
     assert life.bill.requests["dynamodb.UpdateItem"] == 2 * BATCH + counts + limits
     assert life.bill.requests["dynamodb.BatchGetItem"] == 1
     assert set(life.bill.requests) == {"dynamodb.UpdateItem", "dynamodb.BatchGetItem"}
+    # A unit for the claim, one for the settlement, and one for each index that people find it by: request, ticket,
+    # recipient. These are written with the claim, by no request of ours, and never again.
+    assert life.bill.write_units == (2 + 3) * BATCH + counts + limits
     assert not life.rows()
 
 

@@ -21,6 +21,7 @@ from functions.core.limiter import (
     GRACE_MS,
     HORIZON_MS,
     LIMITER,
+    LONGEST_COST_MS,
     PACED_GRACE_MS,
     SHORTEST_GRACE_MS,
     VISIBLE_WAIT_MS,
@@ -178,6 +179,11 @@ def test_no_change_of_the_factor_lets_a_burst_through_beyond_the_new_rates() -> 
 def test_a_factor_that_lets_nothing_through_is_no_rate(factor: float) -> None:
     with pytest.raises(ValueError, match="parks"):
         Limit.of(RATE, factor)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-40, 1e-306, 5e-324])
+def test_a_factor_of_almost_nothing_is_a_call_a_day_and_no_number_that_nothing_can_store(factor: float) -> None:
+    assert Limit.of(RATE, factor).cost_ms == LONGEST_COST_MS
 
 
 def test_where_waits_are_shortened_a_minutes_calls_go_in_a_second() -> None:
