@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import fields
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from functions.adapters import richpanel, ses, stripe, twilio
-from functions.catalog.loader import load
-from functions.core.attempt import Effect
-from functions.core.decision import Action
-from functions.core.failure import IllegalTransition, MalformedDecision
-from functions.core.fallback import action_at
 from functions.core.integration import INTAKE
-from functions.core.recovery import SUPPRESSED, Row, Status, why_not_replayable
-from ops import records
+from functions.core.recovery import Status
 from ops.cli import items
 from ops.cli.console import (
     AsJson,
@@ -29,10 +21,9 @@ from ops.cli.console import (
     say,
     show_fields,
     show_table,
-    stack_of,
     time_of,
 )
-from ops.stack import Stack
+from ops.recovery_queue import NoSuchItem, RecoveryQueue, has_succeeded, is_open, is_well
 
 PAGE = "docs/runbooks/recovery.md"
 
@@ -67,18 +58,16 @@ def show(
 
     What succeeded is left out unless it is asked for: --status succeeded.
     """
-    stack = stack_of(ctx)
     if recovery_id:
-        _one(stack, recovery_id, as_json=as_json)
+        _one(items.queue_of(ctx), recovery_id, as_json=as_json)
         return
-    known = (*load().integrations, INTAKE)
     check_integrations([integration] if integration else [], and_also=[INTAKE])
-    statuses = status or [one for one in Status if one is not Status.SUCCEEDED]
-    found = records.rows(stack, [integration] if integration else known, [one.value for one in statuses], limit=limit)
+    found = items.queue_of(ctx, integration).listed([one.value for one in status or ()], limit)
     if as_json:
         emit(found)
         return
-    if not found:
+    rows = found["items"]
+    if not rows and not found["unreadable"]:
         say("nothing is there")
         return
     show_table(
@@ -86,21 +75,23 @@ def show(
         ("recovery id", "status", "integration", "what", "attempts", "failure", "waits for", "due", "event"),
         [
             (
-                row["pk"],
+                row["recovery_id"],
                 row["status"],
                 row["integration_id"],
-                _what(row),
-                row.get("attempt_count", 0),
-                row.get("failure_code", ""),
-                row.get("waiting_for", ""),
-                time_of(row.get("due_at_ms")),
+                row["kind"] or "event",
+                row["attempt_count"],
+                row["failure_code"],
+                "a worker is at it" if row["is_under_way"] else row["waiting_for"],
+                time_of(row["due_at_ms"]),
                 row["event_id"],
             )
-            for row in found
+            for row in rows
         ],
     )
-    if len(found) == limit:
-        say(f"{limit} are shown, and there may be more: --limit, --status, --integration")
+    if not found["is_complete"]:
+        say(f"{len(rows)} are shown, and there are more: --limit, --status, --integration")
+    for unreadable in found["unreadable"]:
+        say(f"{unreadable} was written by another version and cannot be read by this stage's: see {PAGE}")
     say(f"one of them, with its audit: holdfast queue RECOVERY_ID; what to do: {PAGE}")
 
 
@@ -112,25 +103,28 @@ app.command("root-cause")(items.root_cause)
 app.command("replay")(items.replay_one)
 
 
-def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
-    row = records.row(stack, recovery_id)
-    if row is None:
-        raise Refused(f"there is no row {recovery_id!r}")
-    audit = records.audit_of(stack, f"recovery_item#{recovery_id}")
-    if as_json:
-        emit({**row, "audit": audit})
-        return
+def _one(queue: RecoveryQueue, recovery_id: str, *, as_json: bool) -> None:
     try:
-        read, untold = records.row_as_decided_on(stack, recovery_id), ""
-    except MalformedDecision as exc:
-        read, untold = None, f"{exc}: it was written by another version; see {PAGE}"
-    hidden = {"pk", "gpk", "gsk", "history", "write_id", "action", "stand_in"}
+        item = queue.item(recovery_id)
+    except NoSuchItem as missing:
+        raise Refused(str(missing)) from missing
+    audit = queue.audit(recovery_id)
+    if as_json:
+        emit({**item, "audit": audit})
+        return
+    health = item["integration"]
     show_fields(
-        [("recovery id", recovery_id), ("what", _what(row)), *([] if read is None else at_the_provider(read))]
+        [
+            ("recovery id", recovery_id),
+            ("what", item["kind"] or "event"),
+            ("status", item["status"]),
+            ("integration", f"{item['integration_id']}, {health['health']}" + _since(health)),
+            *at_the_provider(item),
+        ]
         + [
-            (name, time_of(value) if name in _TIMES else value)
-            for name, value in sorted(row.items())
-            if name not in hidden
+            (name.removesuffix("_ms").replace("_", " "), time_of(value) if name.endswith("_ms") else value)
+            for name, value in item.items()
+            if name not in _SHOWN and (value or name == "attempt_count")
         ]
     )
     show_table(
@@ -139,69 +133,103 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
         [
             (
                 time_of(event["at_ms"]),
-                event["event_type"],
+                event["event_type"].removeprefix("platform.integration."),
                 event["actor"],
-                event.get("recovery_status", ""),
-                event.get("reason") or event.get("error", ""),
-                event.get("containment_action", ""),
+                event["recovery_status"],
+                event["reason"] or event["error"],
+                event["containment_action"],
             )
             for event in audit
         ],
     )
-    if untold:
-        say(untold)
-    if read is not None:
-        say(f"{what_next(read, time.time_ns() // 1_000_000)} ({PAGE})")
+    say(f"{what_next(item)} ({PAGE})")
 
 
-_TIMES = frozenset(field.name for field in fields(Row) if field.name.endswith("_ms") and field.name != "epoch_ms")
+_SHOWN = frozenset(
+    {
+        "recovery_id",
+        "kind",
+        "status",
+        "integration",
+        "integration_id",
+        "target",
+        "provider_key",
+        "action_id",
+        "subject",
+        "history",
+        "is_under_way",
+        "replay_refused",
+    }
+)
 
 
-def at_the_provider(row: Row) -> list[tuple[str, str]]:
+def _since(health: Mapping[str, Any]) -> str:
+    since = time_of(health["since_ms"])
+    return (f" since {since}" if since else "") + (f": {health['reason']}" if health["reason"] else "")
+
+
+def at_the_provider(item: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where at the provider its effect would be, on the way that it goes now, and by what it is told from others."""
-    if row.action is None:
+    if not item["provider_key"]:
         return []
-    try:
-        action = action_at(row.action, row.hop, load().fallbacks)
-    except IllegalTransition:  # the catalog has that way no more; the row says so when it is tried
-        action = row.action
-    return [("target", action.target), ("action id", action.action_id), ("known there by", _mark_of(action))]
+    return [
+        ("target", item["target"]),
+        ("action id", item["provider_key"]),
+        ("known there by", _mark_of(item["kind"], item["provider_key"])),
+    ]
 
 
-def _mark_of(action: Action) -> str:
-    match action.kind:
+def _mark_of(kind: str, key: str) -> str:
+    match kind:
         case richpanel.REPLY:
-            return f"a comment that ends with {richpanel.marker_of(action.action_id)}"
+            return f"a comment that ends with {richpanel.marker_of(key)}"
         case twilio.SEND:
-            return f"a text that ends with {twilio.reference_of(action.action_id)}"
+            return f"a text that ends with {twilio.reference_of(key)}"
         case ses.SEND:
-            return f"the tag action_id={action.action_id}"
+            return f"the tag action_id={key}"
         case stripe.CREATE_CHECKOUT_SESSION | stripe.REFUND:
-            return f"metadata {stripe.MARKER}={action.action_id}"
+            return f"metadata {stripe.MARKER}={key}"
         case stripe.CANCEL_SUBSCRIPTION | stripe.CHANGE_PLAN:
-            return f"metadata {stripe.subscription_marker(action.kind)}={action.action_id}"
+            return f"metadata {stripe.subscription_marker(kind)}={key}"
         case _:
             return ""
 
 
-def what_next(row: Row, now_ms: int) -> str:
-    """What the row's reader can do about it."""
-    if row.is_open:
-        return f"the machine goes on by itself, next at {time_of(row.due_at_ms) or 'the success of what it waits for'}"
-    if row.is_final:
+def what_next(item: Mapping[str, Any]) -> str:
+    """What the item's reader can do about it."""
+    recovery_id, refused = item["recovery_id"], item["replay_refused"]
+    by_hand = f'holdfast queue dismiss {recovery_id} --done-by-hand --reason "..."'
+    replay = f'holdfast queue replay {recovery_id} --reason "..."'
+    if item["is_under_way"]:
+        return f"a worker is at it, until {time_of(item['lease_until_ms'])} at the latest"
+    if is_open(item):
+        at = time_of(item["due_at_ms"]) or f"the success of {', '.join(item['waits_for']) or 'what it waits for'}"
+        stop = f'holdfast queue cancel {recovery_id} --reason "..."'
+        return f"the machine goes on by itself, next at {at}; to stop it: {stop}"
+    if has_succeeded(item) or refused.startswith("ended_"):
         return "it has ended for good: nothing is left to do"
-    if row.effect is Effect.UNKNOWN:
-        return "it may have happened, so no replay touches it: look at the provider whether it did, and do it by hand"
-    refused = why_not_replayable(row, now_ms)
-    if refused is not None:
-        return f"no replay would take it ({refused}): if it is still wanted, do it by hand"
-    asked_for = f" --failure-code {SUPPRESSED}" if row.failure_code == SUPPRESSED else ""
-    return f'when its cause is gone: holdfast replay --id {row.recovery_id}{asked_for} --reason "..."'
+    match refused:
+        case "":
+            doubt = (
+                "it may have happened, and an attempt finds out before it sends; "
+                if item["effect"] == "unknown"
+                else ""
+            )
+            wait = "" if is_well(item) else f" (now it would wait: {item['integration_id']} is not well)"
+            return f"{doubt}when its cause is gone{wait}: {replay}"
+        case "effect_unknown":
+            return (
+                "it may have happened, and nothing can tell: look at the provider. Nothing is there: "
+                f'{replay} --checked "what you looked at". It is there: {by_hand}'
+            )
+        case "replay_off" | "replay_blocked" | "switches_unknown":
+            return f"{_SWITCHES[refused]}; when it is right again: {replay}"
+        case _:
+            return f"no replay would take it ({refused}): if it is still wanted, do it by hand, and then: {by_hand}"
 
 
-def _what(row: records.Item) -> str:
-    """The action's kind, or that it is a whole event."""
-    action = row.get("action")
-    if not action:
-        return "event"
-    return str((json.loads(action) if isinstance(action, str) else action).get("k", ""))
+_SWITCHES = {
+    "replay_off": "the switch `replay` is off",
+    "replay_blocked": "the switch `replay_blocked_integrations` names its integration",
+    "switches_unknown": "the switches cannot be read, so nothing is replayed",
+}
