@@ -24,11 +24,13 @@ class AuditType(StrEnum):
     RETRY_EXHAUSTED = "platform.integration.recovery.retry_exhausted"
     REPROCESS_SUCCEEDED = "platform.integration.recovery.reprocess_succeeded"
     REPLAYED = "platform.integration.recovery.replayed"
+    REPLAY_TAKEN_BACK = "platform.integration.recovery.replay_taken_back"
     DISMISSED = "platform.integration.recovery.dismissed"
     HEALTH_CHANGED = "platform.integration.health.changed"
     SWITCH_CHANGED = "platform.switch.changed"
     SOURCE_CHANGED = "platform.source.changed"
     RECIPIENT_CHANGED = "platform.recipient.changed"
+    REPLAY_JOB_CHANGED = "platform.replay_job.changed"
 
 
 class Severity(StrEnum):

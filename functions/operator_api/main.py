@@ -6,6 +6,9 @@ from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.replay_jobs import DynamoReplayJobs
+from functions.adapters.replay_plans import S3ReplayPlans
+from functions.adapters.replay_starter import LambdaReplayStarter
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.core.clock import SystemClock, SystemIds
@@ -40,6 +43,11 @@ handler = build(
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
                 switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
+                jobs=DynamoReplayJobs(
+                    _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
+                ),
+                plans=S3ReplayPlans(aws.s3_client(), _settings.bucket),
+                starter=LambdaReplayStarter(aws.lambda_client(), _settings.replay_function),
             )
         )
     ),

@@ -20,3 +20,6 @@ class Ports:
     health_counts: ports.HealthCounts
     switches: ports.Switches
     replays: ports.Hints
+    jobs: ports.ReplayJobs
+    plans: ports.ReplayPlans
+    starter: ports.ReplayStarter

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
+from functions.operator_api.calls import replays
 from functions.operator_api.ports import Ports
 
-SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = ()
+SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (replays.routes,)
 """`routes` of each module under `calls`, in the order of the documentation."""
 
 

@@ -25,5 +25,7 @@ class OperatorApiSettings(EnvSettings):
     audit_table: str
     control_table: str
     replays_queue_url: str
+    bucket: str
+    replay_function: str
     switches_path: str
     time_scale: float
