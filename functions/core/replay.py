@@ -17,7 +17,7 @@ from typing import Any
 from functions.core.attempt import AskPerson, Effect, History, LookUp, ReadFirst, WaitUntil, next_step, settled_at
 from functions.core.decision import Action, Mode
 from functions.core.event import digest
-from functions.core.gate import Expire, GateView, Health, IntegrationState, Park, Standing, Suppress, WaitingFor, check
+from functions.core.gate import GateView, Health, IntegrationState, Park, Standing, Suppress, WaitingFor, check
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem, LedgerStatus
 from functions.core.limiter import Limit
@@ -28,7 +28,6 @@ from functions.core.recovery import (
     TOO_OLD_TO_REPLAY_MS,
     Row,
     Status,
-    Subject,
     replay_expires_at,
 )
 from functions.core.switches import SwitchView, scope_of
@@ -169,7 +168,7 @@ def predict(row: Row, seen: Seen) -> Predicted:
     over = _over(row, seen)
     if over is not None:
         return over
-    return _event(row, seen) if row.subject is Subject.EVENT else _action(row, seen)
+    return _event(row, seen) if row.action is None else _action(row, row.action, seen)
 
 
 def _over(row: Row, seen: Seen) -> Predicted | None:
@@ -213,7 +212,7 @@ def _event(row: Row, seen: Seen) -> Predicted:
     return Predicted(Prediction.WOULD_SEND, calls=EVENT_CALLS)
 
 
-def _action(row: Row, seen: Seen) -> Predicted:
+def _action(row: Row, action: Action, seen: Seen) -> Predicted:
     if seen.now_ms >= replay_expires_at(row):
         return Predicted(Prediction.EXPIRED, "it was to happen earlier or not at all")
     rules = None if seen.known is None else seen.known.kinds.get(row.kind)
@@ -225,7 +224,7 @@ def _action(row: Row, seen: Seen) -> Predicted:
     step = next_step(rules, history_of(row), seen.now_ms, seen.scale)
     if is_unclear and (row.failure_code == OUTCOME_UNKNOWN or isinstance(step, AskPerson)):
         return Predicted(Prediction.UNKNOWN, "it may have happened, and nothing can tell: for a person")
-    held = _held(row, seen)
+    held = _held(row, action, seen)
     if held is not None:
         return held
     if not is_unclear:
@@ -254,25 +253,17 @@ def history_of(row: Row) -> History:
     )
 
 
-def _held(row: Row, seen: Seen) -> Predicted | None:
-    """What the gate would say to it now: the same gate that is asked before the send."""
-    verdict = check(_on_its_way(row), _view(row, seen))
+def _held(row: Row, action: Action, seen: Seen) -> Predicted | None:
+    """What the gate would say to it now, on the way that it is on: the same gate that is asked before the send."""
+    verdict = check(replace(action, integration=row.integration_id, kind=row.kind), _view(row, seen))
     match verdict:
         case Suppress(reason):
             return Predicted(Prediction.SUPPRESSED, reason)
-        case Expire(reason):
-            return Predicted(Prediction.EXPIRED, reason)
         case Park(WaitingFor.HEALTH, reason):
             return Predicted(Prediction.HEALTH_BLOCKS, reason)
         case Park(WaitingFor.SWITCH | WaitingFor.LIMITER, reason):
             return Predicted(Prediction.SWITCH_BLOCKS, reason)
     return None  # what the provider asked to wait for, a replay waits for too
-
-
-def _on_its_way(row: Row) -> Action:
-    if row.action is None:
-        raise AssertionError(f"{row.recovery_id} is about an action and has none")
-    return replace(row.action, integration=row.integration_id, kind=row.kind)
 
 
 def _view(row: Row, seen: Seen) -> GateView:

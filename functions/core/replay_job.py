@@ -554,10 +554,10 @@ def _added(so_far: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]
 
 
 def held(job: Job, why: str, owner: str, now_ms: int) -> JobChange:
-    """No batch begins for now."""
+    """No batch begins for now; an empty `why`: nothing holds it back any more."""
     after = _next(
         job,
-        held_since_ms=job.held_since_ms or now_ms,
+        held_since_ms=(job.held_since_ms or now_ms) if why else 0,
         held_because=why,
         lease_owner=owner,
         lease_until_ms=now_ms + LEASE_MS,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from functions.core.failure import MalformedDecision, StorageUnavailable
+from functions.core.failure import MalformedDecision
 from functions.core.gate import IntegrationState, Standing
 from functions.core.integration import INTAKE
 from functions.core.ledger import LedgerItem
@@ -37,11 +37,11 @@ class Judge:
         self._look_only = look_only
         self._asked_for_suppressed = SUPPRESSED in wanted.failure_code
 
-    def look(self) -> Look:
-        """Raises `StorageUnavailable`, also where the switches cannot be known."""
+    def look(self) -> Look | None:
+        """None where the switches cannot be known. Raises `StorageUnavailable`."""
         snapshot = self._ports.switches.snapshot(FRESH_FOR_MS)
         if snapshot is None or abs(self._ports.clock.now_ms() - snapshot.read_at_ms) > KNOWN_FOR_MS:
-            raise StorageUnavailable("the switches cannot be read")
+            return None
         return Look(snapshot, self._ports.ledger.read([], sorted(self._ports.integrations)).integrations)
 
     def judge(self, rows: Sequence[Row], look: Look) -> list[Predicted]:

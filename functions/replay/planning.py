@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from functions.core.failure import StorageUnavailable
 from functions.core.recovery import Row
 from functions.core.replay import Filter, Limits, PlanItem, Prediction, ground_of, matches, plan, takes_ms
 from functions.core.replay_job import LEASE_MS, Job, leased, planned, unplanned
@@ -34,7 +35,7 @@ class Planner:
         judge = Judge(ports, wanted, self._scale, look_only=job.look_only)
         judged: list[tuple[int, PlanItem]] = []
         seen: set[str] = set()
-        look = judge.look()
+        look = self._look(judge)
         rows = self._rows(wanted)
         while chunk := list(islice(rows, CHUNK)):
             now_ms = ports.clock.now_ms()
@@ -43,7 +44,7 @@ class Planner:
             if job.lease_until_ms - now_ms < LEASE_MS // 2:
                 change = leased(job, job.lease_owner, now_ms)
                 ports.jobs.store(change)
-                job, look = change.after, judge.look()
+                job, look = change.after, self._look(judge)
             meant = [row for row in chunk if row.recovery_id not in seen and matches(wanted, row, now_ms)]
             seen.update(row.recovery_id for row in meant)
             judged += [
@@ -58,6 +59,12 @@ class Planner:
             for absent in sorted(wanted.recovery_id - seen)
         ]
         return self._store(job, judged, look)
+
+    def _look(self, judge: Judge) -> Look:
+        look = judge.look()
+        if look is None:
+            raise StorageUnavailable("the switches cannot be read: nothing is planned")
+        return look
 
     def _give_up(self, job: Job, now_ms: int) -> Job:
         self._ports.log.warning("a bulk replay could not be planned", extra={"job_id": job.job_id, "reason": TOO_WIDE})

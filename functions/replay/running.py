@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from functions.core import sweep
-from functions.core.failure import IllegalTransition, StorageUnavailable, VersionConflict
+from functions.core.failure import IllegalTransition, VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.limiter import resumes_at_ms
 from functions.core.ports import Hint
@@ -69,6 +69,7 @@ TOGETHER: Final = 10  # rows of one transaction: as many hints as one request ta
 POLL_MS: Final = 2_000
 SHORTEST_POLL_MS: Final = 250
 LONGEST_POLL_MS: Final = 15_000
+UNREADABLE: Final = "the switches cannot be read"
 _FOR_EVER_MS: Final = 1 << 60
 
 
@@ -127,10 +128,9 @@ class Runner:
             job = self._move(job, lambda board: begun(job, board, self._now()))
         if job.state is State.STOPPING:
             return self._give_back(job)
-        try:
-            look = judge.look()
-        except StorageUnavailable as unavailable:  # fail closed: what cannot be known may be off
-            return self._hold(job, str(unavailable))
+        look = judge.look()
+        if look is None:  # fail closed: what cannot be known may be off
+            return self._hold(job, UNREADABLE)
         ground = ground_of(look.snapshot.values, look.states, job.integrations, self._now())
         lost = ground_lost(job.ground, ground)
         if lost:
@@ -144,6 +144,8 @@ class Runner:
             if why:
                 return self._hold(job, why)
             job = self._open(job, look)
+        elif job.held_because:
+            job = self._store(held(job, "", self._owner, self._now()))
         batch = _of(job)
         if not batch.is_sent:
             job = self._send(job, batch, judge, look)

@@ -15,6 +15,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
+from functions.adapters.replay_plans import PREFIX
 from functions.catalog.loader import load
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS
 from functions.core.document import DOCUMENTS, PARSED
@@ -182,6 +183,10 @@ def test_a_spill_that_is_not_empty_for_five_minutes_tells_people(template: Templ
 def test_an_integration_that_is_down_tells_people_at_once(template: Template) -> None:
     """003.8, 003.25"""
     _check_metric_alarm(template, "integration-down", "integrations_down", "evaluator", 1)
+
+
+def test_a_bulk_replay_that_stops_itself_tells_people_at_once(template: Template) -> None:
+    _check_metric_alarm(template, "replay-stopped", "replay_jobs_stopped", "replay", 1)
 
 
 def _check_metric_alarm(template: Template, alarm: str, metric: str, function: str, minutes: int) -> None:
@@ -404,6 +409,7 @@ def test_the_bucket_is_private_and_forgets_replay_material_but_never_a_spilled_e
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
     assert rules["envelopes"]["ExpirationInDays"] == rules["claims"]["ExpirationInDays"] == 120
     assert rules["documents"]["ExpirationInDays"] == rules["parsed"]["ExpirationInDays"] == 120
+    assert (rules["replays"]["ExpirationInDays"], rules["replays"]["Prefix"]) == (120, PREFIX)
     assert (rules["documents"]["Prefix"], rules["parsed"]["Prefix"]) == (DOCUMENTS, PARSED)
     assert "ExpirationInDays" not in rules["spill"]
     assert (rules["spill"]["Prefix"], rules["claims"]["Prefix"]) == (SPILL, CLAIMS)
@@ -496,6 +502,7 @@ def test_every_call_of_the_operator_api_has_its_route_and_what_is_no_call_is_ans
         f"POST {item}/root-cause",
         f"POST {item}/note",
         f"POST {item}/cancel",
+        "GET /platform/replays",
         "POST /platform/replays",
         f"GET {job}",
         f"POST {job}/approve",
@@ -700,7 +707,8 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Recovery/index/work": {"dynamodb:Query"},
         "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
-        "Control": {"dynamodb:BatchGetItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem"},
+        "ReplayFunction": {"lambda:InvokeFunction"},
         "Bucket": {"s3:ListBucket"},
         "Bucket/spill/*": {"s3:GetObject", "s3:DeleteObject"},
         "Bucket/envelopes/*": {"s3:PutObject"},
@@ -712,10 +720,20 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "switches/*": {"ssm:GetParametersByPath"},
     },
     "replay": {
+        "Ledger": {"dynamodb:BatchGetItem"},
         "Recovery/index/work": {"dynamodb:Query"},
-        "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Recovery": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
-        "Control": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Control": {
+            "dynamodb:BatchGetItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+        },
+        "Recipients": {"dynamodb:GetItem"},
+        "Bucket": {"s3:ListBucket"},
+        "Bucket/replays/*": {"s3:GetObject", "s3:PutObject"},
+        "events": {"sqs:GetQueueAttributes"},
         "replays": {"sqs:SendMessage"},
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},
@@ -723,9 +741,12 @@ GRANTS: dict[str, dict[str, set[str]]] = {
     },
     "operator_api": {
         "Recovery/index/work": {"dynamodb:Query"},
-        "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Recovery": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
-        "Control": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "Bucket": {"s3:ListBucket"},
+        "Bucket/replays/*": {"s3:GetObject"},
+        "ReplayFunction": {"lambda:InvokeFunction"},
         "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParametersByPath"},
