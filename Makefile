@@ -75,7 +75,7 @@ crash: setup ## break the promises if you can: every two faults, and a million r
 crash-long: setup ## every two faults of the longest lives too, and no random ones (6 minutes)
 	$(PY) -m tests.crash --long --schedules 0
 
-mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (5 minutes)
+mutants: setup ## make each mistake of a list in a copy, and see that its proof goes red (2 minutes)
 	$(PY) -m tests.mutants
 
 .PHONY: bench-ingress
@@ -83,7 +83,7 @@ bench-ingress: setup ## what ingress costs beside a Powertools + boto3 handler: 
 	@$(PY) -m ops.bench
 
 .PHONY: chaos
-chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (10 minutes)
+chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in every way; the balance (20 minutes)
 	$(PY) -m ops.chaos
 
 ##  the gate ----------------------------------------------------------------------------------------------------------

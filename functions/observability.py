@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Lock
 from types import TracebackType
 from typing import Any, TextIO
@@ -88,6 +88,7 @@ _OF_THE_LINE = frozenset(
         "service",
         "exception",
         "exception_name",
+        "exceptions_within",
         "xray_trace_id",
         "cold_start",
         "function_name",
@@ -112,13 +113,34 @@ class VocabularyFormatter(LambdaPowertoolsFormatter):
             known["unlisted_fields"] = unlisted
         return str(self.json_serializer(known))
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line. A group says in `exceptions_within` what it holds: its own name tells nobody what went wrong."""
+        raised = record.exc_info[1] if record.exc_info else None
+        if isinstance(raised, BaseExceptionGroup):
+            record.exceptions_within = sorted({type(one).__name__ for one in _single(raised)})
+        return super().format(record)
+
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802  # the name is logging's
-        """Where it came from, and what it was; its own words only if they are ours."""
+        """Where it came from, and what it was; its own words only if they are ours. A group tells so of each that it
+        holds.
+        """
         kind, raised, where = ei
         if kind is None or raised is None:
             return ""
         frames = "".join(traceback.format_tb(where))
-        return f"{frames}{kind.__name__}" + (f": {raised}" if isinstance(raised, HoldfastError) else "")
+        text = f"{frames}{kind.__name__}" + (f": {raised}" if isinstance(raised, HoldfastError) else "")
+        held = _single(raised) if isinstance(raised, BaseExceptionGroup) else ()
+        told = [self.formatException((type(one), one, one.__traceback__)) for one in held]
+        return "\nwithin it:\n".join([text, *told])
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions of the group and of the groups in it."""
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _single(one)
+        else:
+            yield one
 
 
 def logger(service: str, *, stream: TextIO | None = None) -> Logger:

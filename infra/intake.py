@@ -39,6 +39,7 @@ class Intake(Construct):
                 sources_path=config.sources_path,
                 bucket=storage.bucket.bucket_name,
                 ledger_table=storage.ledger.table_name,
+                recovery_table=storage.recovery.table_name,
             ),
             timeout_seconds=10,
             memory_mb=_ONE_CPU_MB,
@@ -50,8 +51,9 @@ class Intake(Construct):
             [storage.bucket.arn_for_objects("claims/*"), storage.bucket.arn_for_objects("spill/*")],
             why_wildcard="One object per event that is too large for a queue, or that the events queue did not take",
         )
-        # For senders' own tests, which ask whether an event is known. Nothing that is stored waits for it.
-        self.ingress.allow(["dynamodb:GetItem"], [storage.ledger.table_arn])
+        # For senders' own tests and questions, which ask whether an event is known and how far it has come. Nothing
+        # that is stored waits for it.
+        self.ingress.allow(["dynamodb:GetItem"], [storage.ledger.table_arn, storage.recovery.table_arn])
         # A SecureString under the account's own aws/ssm key: whoever may read the parameter may decrypt it.
         self.ingress.allow(
             ["ssm:GetParameter"],
@@ -61,8 +63,13 @@ class Intake(Construct):
         self.api = apigw.HttpApi(self, "Api", api_name=f"holdfast-{config.name}", create_default_stage=False)
         integration = integrations.HttpLambdaIntegration("Webhooks", self.ingress.function)
         post, get = apigw.HttpMethod.POST, apigw.HttpMethod.GET
-        # A delivery, the challenge by which some senders ask whether we are there, and a sender's own test.
-        ways = {"/webhooks/{source}": [post, get], "/webhooks/{source}/test": [post]}
+        # A delivery, the challenge by which some senders ask whether we are there, a sender's own test, and a sender's
+        # question how far an event has come.
+        ways = {
+            "/webhooks/{source}": [post, get],
+            "/webhooks/{source}/test": [post],
+            "/webhooks/{source}/events/{event_id}": [get],
+        }
         for route in itertools.chain.from_iterable(
             self.api.add_routes(path=path, methods=methods, integration=integration) for path, methods in ways.items()
         ):

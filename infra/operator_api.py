@@ -18,7 +18,7 @@ from infra.intake import Intake
 from infra.processing import Processing
 from infra.python_function import CodeFor, PythonFunction
 from infra.recovery import Recovery
-from infra.storage import WORK_INDEX, Storage
+from infra.storage import BY_REQUEST_INDEX, TRACE_INDEXES, WORK_INDEX, Storage
 
 _GET, _POST, _PUT, _DELETE = apigw.HttpMethod.GET, apigw.HttpMethod.POST, apigw.HttpMethod.PUT, apigw.HttpMethod.DELETE
 _ITEM = "/platform/integrations/{integration_id}/recovery/queue/{recovery_id}"
@@ -97,7 +97,7 @@ class OperatorApi(Construct):
             # One name space for all of AWS: the account makes it ours.
             cognito_domain=cognito.CognitoDomainOptions(domain_prefix=f"holdfast-{config.name}-{Aws.ACCOUNT_ID}"),
         )
-        self.api = self._function(code_for, storage, processing, recovery)
+        self.api = self._function(code_for, storage, intake, processing, recovery)
         self._routes(intake)
 
     def _pool(self) -> cognito.UserPool:
@@ -175,7 +175,7 @@ class OperatorApi(Construct):
         return Clients(people=people, view=machine(VIEW, view), operate=machine(OPERATE, operate))
 
     def _function(
-        self, code_for: CodeFor, storage: Storage, processing: Processing, recovery: Recovery
+        self, code_for: CodeFor, storage: Storage, intake: Intake, processing: Processing, recovery: Recovery
     ) -> PythonFunction:
         config = self._config
         function = PythonFunction(
@@ -185,6 +185,7 @@ class OperatorApi(Construct):
             code_for=code_for,
             settings=OperatorApiSettings(
                 stage=config.name,
+                ledger_table=storage.ledger.table_name,
                 recovery_table=storage.recovery.table_name,
                 audit_table=storage.audit.table_name,
                 control_table=storage.control.table_name,
@@ -192,6 +193,7 @@ class OperatorApi(Construct):
                 bucket=storage.bucket.bucket_name,
                 replay_function=recovery.replay.function.function_name,
                 switches_path=config.switches_path,
+                door_log_group=intake.ingress.log_group.log_group_name,
                 time_scale=config.time_scale,
             ),
             # The gateway gives up after 30 seconds.
@@ -201,7 +203,22 @@ class OperatorApi(Construct):
         )
         function.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
         function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.recovery.table_arn])
-        function.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
+        function.allow(["dynamodb:PutItem", "dynamodb:Query"], [storage.audit.table_arn])
+        # For whoever asks what happened: events by what people have in hand, and what each request has done.
+        function.allow(["dynamodb:BatchGetItem"], [storage.ledger.table_arn])
+        function.allow(
+            ["dynamodb:Query"],
+            [
+                f"{storage.audit.table_arn}/index/{BY_REQUEST_INDEX}",
+                *(f"{storage.ledger.table_arn}/index/{name}" for name, _ in TRACE_INDEXES),
+            ],
+        )
+        # What the door refused, and what it let in that no worker has taken up yet, stands in its log alone.
+        function.allow(
+            ["logs:FilterLogEvents"],
+            [intake.ingress.log_group.log_group_arn],
+            why_wildcard="A log group's ARN ends in a star: its streams",
+        )
         function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for a record that is not there.
         function.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])

@@ -41,7 +41,7 @@ class PythonFunction(Construct):
         failures_to: sqs.IQueue | None = None,
     ) -> None:
         super().__init__(scope, name.title())
-        log_group = logs.LogGroup(
+        self.log_group = logs.LogGroup(
             self,
             "Logs",
             retention=_RETENTION[config.log_retention_days],
@@ -61,11 +61,11 @@ class PythonFunction(Construct):
             memory_size=memory_mb,
             reserved_concurrent_executions=reserved_concurrency,
             role=self.role,
-            log_group=log_group,
+            log_group=self.log_group,
             logging_format=lambda_.LoggingFormat.JSON,
             tracing=lambda_.Tracing.ACTIVE,
         )
-        log_group.grant_write(self.role)
+        self.log_group.grant_write(self.role)
         self._policy = self.role.node.find_child("DefaultPolicy")
         _acknowledge(
             self._policy,

@@ -18,6 +18,11 @@ WORK_INDEX = "work"
 BY_REQUEST_INDEX = "by_request"
 """Of the audit table: a request's events in their order."""
 
+TRACE_INDEXES = (("by_request", "rq"), ("by_ticket", "tk"), ("by_recipient", "rc"))
+"""Of the ledger: what people look an event up by. Each costs a write unit when an event that has it is claimed, and
+nothing when it is settled: they hold keys only, and these do not change.
+"""
+
 _KEPT = Duration.days(120)
 """As long as the messages that a stored decision names. The oldest event that may be replayed is 30 days old."""
 
@@ -29,6 +34,13 @@ class Storage(Construct):
         super().__init__(scope, "Storage")
         self._config = config
         self.ledger = self._table("Ledger")
+        for index_name, key in TRACE_INDEXES:
+            self.ledger.add_global_secondary_index(
+                index_name=index_name,
+                partition_key=_string(key),
+                sort_key=dynamodb.Attribute(name="received_at", type=dynamodb.AttributeType.NUMBER),
+                projection_type=dynamodb.ProjectionType.KEYS_ONLY,
+            )
         self.recovery = self._table("Recovery")
         self.recovery.add_global_secondary_index(
             index_name=WORK_INDEX,

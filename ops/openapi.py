@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from functions.core.event import MAX_BODY_BYTES, NAME
-from functions.ingress.answers import HEADERS_TOO_LARGE, PROBLEMS, Problem
+from functions.ingress.answers import HEADERS_TOO_LARGE, NOT_KNOWN, PROBLEMS, Problem
 from functions.ingress.probe import words_of
 from functions.ingress.request import MAX_HEADER_BYTES, MAX_HEADERS, Route
 from functions.signatures.providers import PROVIDERS, Challenge, Content, Provider, scheme_of
@@ -33,7 +33,9 @@ _MEDIA: Final = {
 def document() -> dict[str, Any]:
     """The whole document, the same for the same tables."""
     rows = PROVIDERS.values()
-    event, challenge, test = (_path_of(route) for route in (Route.EVENT, Route.CHALLENGE, Route.TEST))
+    event, challenge, test, progress = (
+        _path_of(route) for route in (Route.EVENT, Route.CHALLENGE, Route.TEST, Route.PROGRESS)
+    )
     assert event == challenge  # noqa: S101  # the two are one path with two methods
     return {
         "openapi": "3.1.0",
@@ -78,6 +80,23 @@ def document() -> dict[str, Any]:
                     ),
                 },
             },
+            progress: {
+                "parameters": [{"$ref": "#/components/parameters/Source"}, {"$ref": "#/components/parameters/Event"}],
+                "get": {
+                    "operationId": "progress",
+                    "summary": "Ask how far an event has come.",
+                    "description": (
+                        "Signed like a delivery whose body is the event's id, as it was answered. Where a source's "
+                        "signature stands in the body, its sender cannot ask."
+                    ),
+                    "responses": {
+                        **_responses(
+                            {200: {"application/json": ([_STATES], [{"$ref": "#/components/schemas/Progress"}])}}
+                        ),
+                        str(NOT_KNOWN.status): {"$ref": f"#/components/responses/{_name(NOT_KNOWN)}"},
+                    },
+                },
+            },
         },
         "components": _components(),
         "x-providers": {row.name: _told(row) for row in rows},
@@ -93,6 +112,10 @@ def _path_of(route: Route) -> str:
 _Heard = dict[int, dict[str, tuple[list[str], list[Any]]]]
 """By status and media type: what it means, and the schemas of its body."""
 _STORED = "The event is stored."
+_STATES = (
+    "`accepted`: it is in the queue. `processing`: it is being worked on. `waiting`: something of it comes later. "
+    "`settled`: all is done that is to be done. `ended`: something was not done, and nothing more happens by itself."
+)
 
 
 def _deliveries_heard(rows: Any) -> _Heard:
@@ -148,6 +171,11 @@ def _responses(heard: _Heard) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+def _special() -> Iterator[Problem]:
+    """What only one route answers."""
+    yield NOT_KNOWN
+
+
 def _problems() -> Iterator[Problem]:
     yield from PROBLEMS.values()
     yield HEADERS_TOO_LARGE
@@ -160,7 +188,7 @@ def _name(problem: Problem) -> str:
 
 def _components() -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for problem in _problems():
+    for problem in (*_problems(), *_special()):
         headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
         if problem.status in _RETRIED:
             headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
@@ -181,6 +209,13 @@ def _components() -> dict[str, Any]:
                 "description": "The source's id, as its operator gave it out.",
                 "schema": {"type": "string", "pattern": f"^{NAME.pattern.removesuffix(chr(92) + 'Z')}$"},
             },
+            "Event": {
+                "name": "event_id",
+                "in": "path",
+                "required": True,
+                "description": "The event's id, as it was answered when it was accepted.",
+                "schema": text,
+            },
             "Traceparent": {
                 "name": "traceparent",
                 "in": "header",
@@ -198,6 +233,9 @@ def _components() -> dict[str, Any]:
         "schemas": {
             "Accepted": _object({"event_id": text, "request_id": text}),
             "Challenge": _object({"challenge": text}),
+            "Progress": _object(
+                {"event_id": text, "state": {"enum": ["accepted", "processing", "waiting", "settled", "ended"]}}
+            ),
             "Problem": _object(
                 {
                     "type": {"const": "about:blank"},

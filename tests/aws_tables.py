@@ -22,7 +22,7 @@ CONTROL = "control"
 RECIPIENTS = "recipients"
 REGION = "us-east-1"
 
-# Table to its keys, and to its indexes with theirs. All keys are texts, all indexes hold all attributes.
+# Table to its keys, and to its indexes with theirs. All keys but one are texts.
 KEYS: dict[str, tuple[str, ...]] = {
     LEDGER: ("pk",),
     RECOVERY: ("pk",),
@@ -31,9 +31,28 @@ KEYS: dict[str, tuple[str, ...]] = {
     RECIPIENTS: ("pk",),
 }
 INDEXES: dict[str, dict[str, tuple[str, ...]]] = {
+    LEDGER: {
+        "by_request": ("rq", "received_at"),
+        "by_ticket": ("tk", "received_at"),
+        "by_recipient": ("rc", "received_at"),
+    },
     RECOVERY: {"work": ("gpk", "gsk")},
     AUDIT: {"by_request": ("request_id", "sk")},
 }
+
+
+NUMBERS = frozenset({"received_at"})
+KEYS_ONLY = frozenset({LEDGER})  # tables whose indexes hold keys; all other indexes hold all attributes
+
+
+def type_of(key: str) -> str:
+    """The type of a key's attribute."""
+    return "N" if key in NUMBERS else "S"
+
+
+def projection_of(table: str) -> dict[str, str]:
+    """What the indexes of a table hold."""
+    return {"ProjectionType": "KEYS_ONLY" if table in KEYS_ONLY else "ALL"}
 
 
 def key_schema(keys: tuple[str, ...]) -> list[dict[str, str]]:
@@ -49,12 +68,12 @@ def create_tables(client: DynamoDBClient) -> None:
         request: dict[str, Any] = {
             "TableName": table,
             "KeySchema": key_schema(keys),
-            "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in used],
+            "AttributeDefinitions": [{"AttributeName": key, "AttributeType": type_of(key)} for key in used],
             "BillingMode": "PAY_PER_REQUEST",
         }
         if indexes:
             request["GlobalSecondaryIndexes"] = [
-                {"IndexName": name, "KeySchema": key_schema(index), "Projection": {"ProjectionType": "ALL"}}
+                {"IndexName": name, "KeySchema": key_schema(index), "Projection": projection_of(table)}
                 for name, index in indexes.items()
             ]
         client.create_table(**request)

@@ -16,16 +16,19 @@ from dataclasses import dataclass, field, replace
 from functions.core.audit import AuditEvent
 from functions.core.cap import Capped, Counted, Sends, counted, uncounted
 from functions.core.clock import Clock
+from functions.core.cursor import cursor_of, parts_of
 from functions.core.decision import Decision
 from functions.core.document import MAX_DOCUMENT_BYTES, document_key, parsed_key
 from functions.core.event import SPILL, Event, digest
 from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, StorageUnavailable, VersionConflict
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import Counts, HealthChange, Record
-from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, LedgerStatus, Refused
+from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, LedgerStatus, Refused
 from functions.core.limiter import Full, Taken, take
+from functions.core.operations import Answered
 from functions.core.person import PersonChange
-from functions.core.ports import BatchView, Hint, Settlement, Spilled
+from functions.core.ports import BatchView, DoorLine, Hint, Page, Rejections, RowPage, Settlement, Sighting, Spilled
+from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import Snapshot
@@ -165,6 +168,7 @@ class FakeTables:
     """The state that the fakes share, as a stack's tables do. One lock makes every operation atomic."""
 
     ledger: dict[str, LedgerItem] = field(default_factory=dict)
+    handles: dict[str, dict[Handle, str]] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     audit: dict[tuple[str, str], AuditEvent] = field(default_factory=dict)
     integrations: dict[str, IntegrationState] = field(default_factory=dict)
@@ -172,6 +176,8 @@ class FakeTables:
     counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
     people: dict[tuple[str, str], Person] = field(default_factory=dict)
     sends: dict[str, Sends] = field(default_factory=dict)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    answered: dict[tuple[str, str], Answered] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -199,12 +205,13 @@ class FakeLedger:
         self.tables = tables
         self.faults = tables.faults
 
-    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+    def read(self, keys: Sequence[str], integrations: Sequence[str], *, with_rules: bool = False) -> BatchView:
         """See the port."""
         with self.faults.around("ledger.read"), self.tables.lock:
             items = {key: self.tables.ledger[key] for key in keys if key in self.tables.ledger}
             states = {name: self.tables.integrations.get(name) or IntegrationState(name) for name in integrations}
-        return BatchView(items, states)
+            quarantine = self.tables.quarantine if with_rules else Quarantine()
+        return BatchView(items, states, quarantine)
 
     def claim(self, claim: Claim) -> Claimed | Refused:
         """See the port."""
@@ -224,7 +231,11 @@ class FakeLedger:
             payload_hash=claim.payload_hash,
             decision=_stored(claim.decision.to_json()),
             actions=claim.marks,
+            request_id=claim.request_id,
+            event_name=claim.event_name,
+            written_at_ms=claim.now_ms // 1000 * 1000,
         )
+        handles = claim.handles
         if found is not None:
             is_ours = found.status is LedgerStatus.PROCESSING and found.owner == claim.owner
             if not _may_be_claimed(found, claim):
@@ -236,8 +247,12 @@ class FakeLedger:
                     epoch_ms=found.epoch_ms,
                     decision=found.decision,
                     actions=found.actions,
+                    request_id=found.request_id or claim.request_id,
+                    event_name=found.event_name or claim.event_name,
                 )
+                handles |= self.tables.handles.get(claim.key, {})
         self.tables.ledger[claim.key] = fresh
+        self.tables.handles[claim.key] = handles
         return Claimed(fresh)
 
     def mark(self, key: str, owner: str, generation: int, name: str, mark: ActionMark) -> None:
@@ -264,7 +279,11 @@ class FakeLedger:
                 return
             item = self._own(settlement.key, settlement.owner, settlement.generation)
             self.tables.ledger[settlement.key] = replace(
-                item, status=LedgerStatus.SETTLED, lease_until_ms=0, actions=dict(settlement.marks)
+                item,
+                status=LedgerStatus.SETTLED,
+                lease_until_ms=0,
+                actions=dict(settlement.marks),
+                written_at_ms=settlement.now_ms // 1000 * 1000,
             )
             self.tables.put_audit(settlement.audit)
             for change in settlement.changes:
@@ -560,6 +579,76 @@ class FakeCaps:
                 self.tables.sends[conversation] = after
 
 
+class FakeOperatorChanges:
+    """`ports.OperatorChanges`. Tests may look at `tables.answered`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def answered(self, principal: str, key: str, now_ms: int) -> Answered | None:
+        """See the port."""
+        with self.faults.around("operators.answered"), self.tables.lock:
+            found = self.tables.answered.get((principal, key))
+            return found if found is not None and found.is_kept(now_ms) else None
+
+    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
+        """See the port."""
+        with self.faults.around("operators.commit"), self.tables.lock:
+            if answered is not None:
+                known = self.tables.answered.get((answered.principal, answered.key))
+                if known is not None and known.is_kept(answered.at_ms):
+                    return known
+            found = self.tables.rows.get(change.after.recovery_id)
+            if change.before is None or found is None or found.version != change.before.version:
+                raise VersionConflict(f"{change.after.recovery_id} has moved on since it was read")
+            self.tables.rows[change.after.recovery_id] = change.after
+            self.tables.put_audit(change.audit)
+            if answered is not None:
+                self.tables.answered[answered.principal, answered.key] = answered
+        return None
+
+    def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
+        """See the port."""
+        with self.faults.around("operators.page"), self.tables.lock:
+            rows = [row for row in self.tables.rows.values() if row.integration_id == integration_id]
+        ordered = sorted(
+            ((_list_key(row), row) for row in rows if row.status in statuses and _list_key(row) > after),
+            key=lambda one: one[0],
+        )
+        shown = ordered[:limit]
+        return RowPage(tuple(row for _, row in shown), shown[-1][0] if len(ordered) > limit else "")
+
+
+def _list_key(row: Row) -> str:
+    open_until = f"{row.due_at_ms:013d}" if row.due_at_ms else "w"
+    moment = open_until if row.is_open else f"e{row.updated_at_ms:013d}"
+    return f"{row.status.value}#{moment}#{row.recovery_id}"
+
+
+class FakeQuarantines:
+    """`ports.Quarantines`. Tests may write `tables.quarantine`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def read(self) -> Quarantine:
+        """See the port."""
+        with self.faults.around("quarantine.read"), self.tables.lock:
+            return self.tables.quarantine
+
+    def store(self, change: QuarantineChange) -> None:
+        """See the port."""
+        with self.faults.around("quarantine.store"), self.tables.lock:
+            if self.tables.quarantine == change.after:
+                return
+            if self.tables.quarantine.version != change.before.version:
+                raise VersionConflict("the rules of quarantine have changed since they were read")
+            self.tables.quarantine = change.after
+            self.tables.put_audit([change.audit])
+
+
 # -------------------------------------------------------------------------------------- parameters, bucket, and queues
 
 
@@ -750,3 +839,120 @@ class FakeVisibility:
                 self.delays.append((queue_arn, receipt_handle, min(max(seconds, 0), 43_200)))
         except StorageUnavailable:
             return
+
+
+# ---------------------------------------------------------------------------------------------------- for people's eyes
+
+
+class FakeEventIndex:
+    """`ports.EventIndex`, never behind."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def find(self, handle: Handle, key: str, limit: int, after: str = "") -> Page[str]:
+        """See the port."""
+        seen = parts_of(after, int, str) if after else None
+        with self.faults.around("index.find"), self.tables.lock:
+            entries = [
+                (self.tables.ledger[pk].received_at_ms, pk)
+                for pk, handles in self.tables.handles.items()
+                if handles.get(handle) == key
+            ]
+        entries.sort(reverse=True)
+        left = [entry for entry in entries if seen is None or entry < (int(seen[0]), str(seen[1]))]
+        further = cursor_of(left[limit - 1]) if len(left) > limit else ""
+        return Page(tuple(pk for _, pk in left[:limit]), further)
+
+    def items(self, keys: Sequence[str]) -> Mapping[str, LedgerItem | None]:
+        """See the port."""
+        with self.faults.around("index.items"), self.tables.lock:
+            return {key: self.tables.ledger[key] for key in keys if key in self.tables.ledger}
+
+    def rows(self, recovery_ids: Sequence[str]) -> Mapping[str, Row | None]:
+        """See the port."""
+        with self.faults.around("index.rows"), self.tables.lock:
+            return {one: self.tables.rows[one] for one in recovery_ids if one in self.tables.rows}
+
+
+class FakeAuditLog:
+    """`ports.AuditLog`, never behind."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+
+    def of_entity(
+        self, entity: str, limit: int, after: str = "", *, until_ms: int | None = None, latest_first: bool = False
+    ) -> Page[AuditEvent]:
+        """See the port."""
+        (seen,) = parts_of(after, str) if after else ("",)
+        with self.faults.around("audit_log.of_entity"), self.tables.lock:
+            found = [(sk, event) for (pk, sk), event in self.tables.audit.items() if pk == entity]
+        entries = sorted(found, key=lambda entry: entry[0])
+        if latest_first:
+            entries.reverse()
+        left = [
+            (sk, event)
+            for sk, event in entries
+            if (until_ms is None or event.at_ms <= until_ms)
+            and (not seen or (sk < str(seen) if latest_first else sk > str(seen)))
+        ]
+        further = cursor_of([left[limit - 1][0]]) if len(left) > limit else ""
+        return Page(tuple(event for _, event in left[:limit]), further)
+
+    def of_request(self, request_id: str, limit: int, after: str = "") -> Page[AuditEvent]:
+        """See the port."""
+        seen = tuple(parts_of(after, str, str)) if after else None
+        with self.faults.around("audit_log.of_request"), self.tables.lock:
+            entries = sorted(
+                (sk, pk) for (pk, sk), event in self.tables.audit.items() if event.request_id == request_id
+            )
+            left = [entry for entry in entries if seen is None or entry > seen]
+            events = tuple(self.tables.audit[pk, sk] for sk, pk in left[:limit])
+        return Page(events, cursor_of(left[limit - 1]) if len(left) > limit else "")
+
+
+class FakeDoor:
+    """`ports.Door`. Tests fill `lines`; what was before `reaches_to_ms` cannot be read."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.lines: list[DoorLine] = []
+        self.reaches_to_ms = 0
+
+    def rejections(
+        self, since_ms: int, now_ms: int, *, source: str = "", reason: str = "", request_id: str = "", limit: int = 50
+    ) -> Rejections:
+        """See the port."""
+        with self.faults.around("door.rejections"):
+            wanted = {"source": source, "reason": reason, "request_id": request_id}
+            found = [
+                line
+                for line in self._since(since_ms, now_ms)
+                if line.is_refused and all(getattr(line, name) == text for name, text in wanted.items() if text)
+            ]
+        counts: dict[str, int] = {}
+        for line in found:
+            counts[line.reason] = counts.get(line.reason, 0) + 1
+        is_complete = since_ms >= self.reaches_to_ms
+        return Rejections(tuple(found[:limit]), counts, max(since_ms, self.reaches_to_ms), is_complete)
+
+    def sighting(self, since_ms: int, now_ms: int, *, request_id: str = "", event_id: str = "") -> Sighting:
+        """See the port."""
+        with self.faults.around("door.sighting"):
+            wanted = {"event_id": event_id, "request_id": request_id}
+            found = [
+                line
+                for line in self._since(since_ms, now_ms)
+                if all(getattr(line, name) == text for name, text in wanted.items() if text)
+            ]
+        if found:
+            return Sighting(found[0], since_ms, is_complete=True)
+        return Sighting(None, max(since_ms, self.reaches_to_ms), since_ms >= self.reaches_to_ms)
+
+    def _since(self, since_ms: int, now_ms: int) -> list[DoorLine]:
+        since_ms = max(since_ms, self.reaches_to_ms)
+        lines = [line for line in self.lines if since_ms <= line.at_ms <= now_ms]
+        return sorted(lines, key=lambda line: line.at_ms, reverse=True)

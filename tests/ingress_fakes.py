@@ -7,6 +7,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from functions.core.clock import Deadline
 from functions.core.event import Event, read_message
@@ -142,12 +143,19 @@ class FakeSeen:
     known: set[str] = field(default_factory=set)
     is_down: bool = False
     asked: list[str] = field(default_factory=list)
+    states: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def is_known(self, event: Event, deadline: Deadline) -> bool:
         self.asked.append(event.event_id)
         if self.is_down:
             raise StorageUnavailable("the fake ledger is down")
         return event.event_id in self.known
+
+    def whereabouts(self, tenant: str, event_id: str, now_ms: int, deadline: Deadline) -> str:
+        self.asked.append(event_id)
+        if self.is_down:
+            raise StorageUnavailable("the fake ledger is down")
+        return self.states.get((tenant, event_id), "")
 
 
 @dataclass
@@ -163,7 +171,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         self.sources = SourceCache(self.parameters, endpoint_of, self.clock, MiddleRandom())
-        settings = IngressSettings("test", "queue", "/holdfast/test/sources", "bucket", "ledger")
+        settings = IngressSettings("test", "queue", "/holdfast/test/sources", "bucket", "ledger", "recovery")
         handler = build(
             settings,
             self.sources,
@@ -193,6 +201,13 @@ class Gate:
     def test(self, source_id: str, headers: dict[str, str], body: bytes | str, **more: Any) -> dict[str, Any]:
         """A sender's own trial."""
         return self.send(source_id, headers, body, route=Route.TEST, **more)
+
+    def question(self, source_id: str, event_id: str, headers: dict[str, str], **more: Any) -> dict[str, Any]:
+        """A sender's question how far an event has come."""
+        event = gateway_event(source_id, headers, b"", route=Route.PROGRESS, **more)
+        event["rawPath"] = f"/webhooks/{source_id}/events/{quote(event_id)}"
+        event["pathParameters"] = {"source": source_id, "event_id": event_id}
+        return self.handler(event, None)
 
     @property
     def last_line(self) -> dict[str, Any]:

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from functions.observability import logger, metrics
 from functions.operator_api.caller import Permission
 from functions.operator_api.handler import application, build
 from functions.operator_api.request import method_and_path
+from ops.operator_api import OperatorApi
 from ops.operator_openapi import document
+from ops.tokens import Scope
 from tests.fakes import FakeClock, FakeIds
 
 _NUMBERS = itertools.count()
@@ -128,3 +131,27 @@ class Answering:
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged."""
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+
+def client_of(answering: Answering, claims: Mapping[str, Any] = OPERATOR) -> OperatorApi:
+    """The command line's client, whose calls that function answers as if they came from the gateway."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raw_path = request.url.raw_path.decode().partition("?")[0]
+        answered = answering(
+            call(
+                request.method,
+                raw_path,
+                claims=claims,
+                body=request.content.decode() or None,
+                headers=dict(request.headers),
+                query=dict(request.url.params),
+            )
+        )
+        return httpx.Response(answered["statusCode"], headers=answered["headers"], content=answered.get("body") or "")
+
+    def bearer(needed: Scope, *, fresh: bool) -> str:
+        return f"{needed}-{fresh}"
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    return OperatorApi("https://api.example.com", bearer, http=client, pause=lambda _: None)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, cast
 
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Decision, Mode
@@ -96,7 +96,9 @@ class ReplayWorld(World):
 
     def api_ports(self) -> ApiPorts:
         """What the operator API is given."""
-        return ApiPorts(
+        absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(ApiPorts)}
+        return replace(
+            ApiPorts(**absent),
             clock=self.clock,
             ids=self._ids,
             recovery=FakeRecovery(self.tables),

@@ -2,7 +2,8 @@
 
 A put costs its item, an update its item as it is afterwards, each rounded up to whole kilobytes; in a transaction twice
 that. An index that holds all attributes costs as much again for a new item, and twice that where its key has changed:
-one entry goes, another comes. A refused write costs one unit at least, and is counted as such.
+one entry goes, another comes. One that holds keys costs a unit for a new item, two where its key has changed, and
+nothing else. A refused write costs one unit at least, and is counted as such.
 """
 
 from __future__ import annotations
@@ -146,5 +147,8 @@ def _units(table: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> i
         old, new = ([item.get(key) for key in keys] for item in (before, after))
         was_in, is_in = None not in old, None not in new
         entries = 2 if was_in and is_in and old != new else int(was_in or is_in)
+        if table in aws_tables.KEYS_ONLY:
+            units += 0 if old == new else entries  # a key is far under 1 KB
+            continue
         units += entries * math.ceil(max(size_of_item(before), size_of_item(after)) / KILOBYTE)
     return units

@@ -16,6 +16,7 @@ from functions.core.failure import StorageUnavailable
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
@@ -72,6 +73,11 @@ def ssm_client(connect_seconds: float = 0.5, read_seconds: float = 0.5) -> SSMCl
 def lambda_client(connect_seconds: float = 0.5, read_seconds: float = 3.0) -> LambdaClient:
     """For starting bulk replays, which does not wait for them."""
     return boto3.client("lambda", config=_config(connect_seconds, read_seconds))
+
+
+def logs_client(connect_seconds: float = 0.5, read_seconds: float = 4.0) -> CloudWatchLogsClient:
+    """For the log of ingress, a page of which takes its time."""
+    return boto3.client("logs", config=_config(connect_seconds, read_seconds))
 
 
 @contextmanager

@@ -226,7 +226,7 @@ def record_of(integration: str, item: Mapping[str, Any]) -> Record:
     texts: dict[str, Any] = {field: str(item.get(name, {}).get("S", "")) for name, field in _TEXTS.items()}
     numbers: dict[str, Any] = {field: number_of(item, name) for name, field in _INTS.items()}
     return Record(
-        health=_health(integration, item.get("health", {}).get("S", Health.HEALTHY.value)),
+        health=_machine_says(integration, item),
         override=_override(integration, item.get("override", {}).get("S", "")),
         **texts,
         **numbers,
@@ -235,9 +235,10 @@ def record_of(integration: str, item: Mapping[str, Any]) -> Record:
 
 
 def state_fields(integration: str, item: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a control item's health goes into `IntegrationState`, beside `health` itself."""
+    """What of a control item's health goes into `IntegrationState`; one that nobody can understand counts as down."""
     ints = ("health_since", "override_until", "probe_at", "probe_ok", "ramp_from")
     return {
+        "health": _machine_says(integration, item),
         "reason": str(item.get("health_reason", {}).get("S", "")),
         "override": _override(integration, item.get("override", {}).get("S", "")),
         **{_INTS[attribute]: number_of(item, attribute) for attribute in ints},
@@ -261,6 +262,10 @@ def _health(integration: str, said: str) -> Health:
             extra={"integration": integration},
         )
         return Health.HARD_DOWN
+
+
+def _machine_says(integration: str, item: Mapping[str, Any]) -> Health:
+    return _health(integration, item.get("health", {}).get("S", Health.HEALTHY.value))
 
 
 def _override(integration: str, said: str) -> Health | None:

@@ -1,15 +1,17 @@
 """The ledger table, and the control items that its readers need in the same request (architecture §6).
 
 A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_at`, `epoch`, `payload_hash` (bytes),
-`decision` (compact JSON), `decision_version`, `actions` (name to `{s: status, p: provider's id, h: hop}`), `slots` of a
-released one (integration to milliseconds), `ttl` (seconds). Times are epoch milliseconds. A control item: `pk` =
+`decision` (compact JSON), `actions` (name to `{s: status, p: provider's id, h: hop}`), `slots` of a released one
+(integration to milliseconds), `ttl` (seconds), and for those who trace it `rq` (request id), `tk` (ticket's key), `rc`
+(recipient) and, where there is room within one write unit, `ev` (event's name). Three indexes hold the first three of
+these, with the item's key and `received_at`, and only of items that have them. Times are epoch milliseconds. A control
+item: `pk` =
 `I#{integration}`, `paused_until`, `tat` and `busy_from` (milliseconds), and what `functions.adapters.health` keeps
 there.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,25 +20,28 @@ from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
-from functions.adapters.health import state_fields
+from functions.adapters.health import number_of, state_fields
+from functions.adapters.quarantine import QUARANTINE_KEY, rules_or_none
 from functions.adapters.recovery import row_put
 from functions.adapters.transactions import Transactions, check_size
 from functions.core.clock import Ids
 from functions.core.decision import Decision
 from functions.core.failure import Fenced, MalformedDecision, StorageUnavailable
-from functions.core.gate import Health, IntegrationState
+from functions.core.gate import IntegrationState
 from functions.core.ledger import (
     RETENTION_SECONDS,
     ActionMark,
     ActionStatus,
     Claim,
     Claimed,
+    Handle,
     LedgerItem,
     LedgerStatus,
     Refused,
 )
 from functions.core.limiter import Full, Taken
 from functions.core.ports import BatchView, Settlement
+from functions.core.quarantine import Quarantine
 from functions.core.recovery import Change
 
 if TYPE_CHECKING:
@@ -45,21 +50,21 @@ if TYPE_CHECKING:
 BATCH_SIZE: Final = 100
 PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)  # before unprocessed keys are asked for again
 
-_LOG = logging.getLogger(__name__)
 _Kind = TypeVar("_Kind", str, int)
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_HEX = re.compile(r"(?:[0-9a-f]{2})+\Z")
 _OWN = "#owner = :owner AND #generation = :generation AND #status = :processing"
 
 _KEEP_FIRST = (
     "received_at = if_not_exists(received_at, :received_at), epoch = if_not_exists(epoch, :epoch), "
-    "decision = if_not_exists(decision, :decision), "
-    "decision_version = if_not_exists(decision_version, :decision_version), "
-    "#actions = if_not_exists(#actions, :actions)"
+    "decision = if_not_exists(decision, :decision), #actions = if_not_exists(#actions, :actions)"
 )
-_REPLACE = (
-    "received_at = :received_at, epoch = :epoch, decision = :decision, decision_version = :decision_version, "
-    "#actions = :actions"
-)
+_REPLACE = "received_at = :received_at, epoch = :epoch, decision = :decision, #actions = :actions"
+
+HANDLES: Final[Mapping[Handle, str]] = {Handle.REQUEST: "rq", Handle.TICKET: "tk", Handle.RECIPIENT: "rc"}
+"""What an event is found by, and the attribute that says so, which is the key of an index."""
+
+_ROOM_BYTES: Final = 930
+"""Up to which size of a claim the event's name is kept: marks grow until the settlement, and 1 KB is a write unit."""
 
 
 class DynamoLedger:
@@ -87,7 +92,7 @@ class DynamoLedger:
 
     # --------------------------------------------------------------------------------------------------------- reading
 
-    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+    def read(self, keys: Sequence[str], integrations: Sequence[str], *, with_rules: bool = False) -> BatchView:
         """One consistent BatchGetItem per 100 different keys, over both tables.
 
         Raises `MalformedDecision` if an item cannot be read, naming its key, and `StorageUnavailable`.
@@ -95,16 +100,20 @@ class DynamoLedger:
         ledger_keys = {items.sound(key): key for key in keys}
         control_keys = {items.sound(f"I#{name}"): name for name in integrations}
         wanted = [(self._ledger_table, pk) for pk in ledger_keys] + [(self._control_table, pk) for pk in control_keys]
+        wanted += [(self._control_table, QUARANTINE_KEY)] if with_rules else []
         found: dict[str, LedgerItem] = {}
+        quarantine = Quarantine()
         states = {name: IntegrationState(name) for name in integrations}
         for chunk in items.chunks(wanted, BATCH_SIZE):
             for table, item in self._batch(chunk):
                 pk = item["pk"]["S"]
                 if table == self._ledger_table:
                     found[ledger_keys[pk]] = ledger_item(ledger_keys[pk], item)
+                elif pk == QUARANTINE_KEY:
+                    quarantine = rules_or_none(item)
                 else:
                     states[control_keys[pk]] = integration_state(control_keys[pk], item)
-        return BatchView(found, states)
+        return BatchView(found, states, quarantine)
 
     def _batch(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, Mapping[str, Any]]]:
         requests: dict[str, Any] = {}
@@ -139,13 +148,12 @@ class DynamoLedger:
         )
         given: dict[str, Any] = {
             "processing": LedgerStatus.PROCESSING.value,
-            "owner": claim.owner,
+            "owner": _packed(claim.owner),
             "lease_until": claim.lease_until_ms,
             "payload_hash": _packed(claim.payload_hash),
             "received_at": claim.received_at_ms,
             "epoch": claim.epoch_ms,
-            "decision": claim.decision.to_json(),
-            "decision_version": claim.decision.version,
+            "decision": claim.decision.to_json(claim.handles.get(Handle.RECIPIENT, "")),
             "actions": marks_value(claim.marks),
             "ttl": claim.expires_at_s,
             "one": 1,
@@ -154,6 +162,9 @@ class DynamoLedger:
             given |= {"settled": LedgerStatus.SETTLED.value, "seen_epoch": claim.seen_epoch_ms}
         else:
             given["now"] = claim.now_ms
+        told = _told(claim, sum(len(part) for part in given.values() if isinstance(part, str)))
+        kept = [f"{name} = :{name}" if is_afresh else f"{name} = if_not_exists({name}, :{name})" for name in told]
+        gone = [name for name in (*HANDLES.values(), "ev") if is_afresh and name not in told]
         with aws.border("claim an event"):
             try:
                 answer = self._client.update_item(
@@ -161,12 +172,13 @@ class DynamoLedger:
                     Key=_pk(claim.key),
                     UpdateExpression=(
                         "SET #status = :processing, #owner = :owner, lease_until = :lease_until, "
-                        f"payload_hash = :payload_hash, #ttl = :ttl, {_REPLACE if is_afresh else _KEEP_FIRST} "
-                        "REMOVE slots ADD #generation :one"
+                        f"payload_hash = :payload_hash, #ttl = :ttl, "
+                        f"{', '.join([_REPLACE if is_afresh else _KEEP_FIRST, *kept])} "
+                        f"REMOVE {', '.join(['slots', *gone])} ADD #generation :one"
                     ),
                     ConditionExpression=f"attribute_not_exists(pk) OR ({free} AND payload_hash = :payload_hash)",
                     ExpressionAttributeNames=items.names(("status", "owner", "ttl", "actions", "generation")),
-                    ExpressionAttributeValues=items.values(given),
+                    ExpressionAttributeValues=items.values(given | told),
                     ReturnValues="ALL_NEW",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
@@ -216,7 +228,7 @@ class DynamoLedger:
                     ConditionExpression=_OWN,
                     ExpressionAttributeNames=items.names(("owner", "generation", "status")) | dict(names),
                     ExpressionAttributeValues=items.values(
-                        {"owner": owner, "generation": generation, "processing": LedgerStatus.PROCESSING.value}
+                        {"owner": _packed(owner), "generation": generation, "processing": LedgerStatus.PROCESSING.value}
                         | dict(given)
                     ),
                 )
@@ -268,7 +280,7 @@ class DynamoLedger:
 
     def _settle_update(self, settlement: Settlement) -> dict[str, Any]:
         given = {
-            "owner": settlement.owner,
+            "owner": _packed(settlement.owner),
             "generation": settlement.generation,
             "processing": LedgerStatus.PROCESSING.value,
             "settled": LedgerStatus.SETTLED.value,
@@ -288,7 +300,11 @@ class DynamoLedger:
     def _check_own_settlement(self, settlement: Settlement, stored: Mapping[str, Any]) -> None:
         """Return if the refusal only met the same owner's own settlement, whose answer was lost. Raises `Fenced`."""
         seen = {name: items.plain(stored[name]) for name in ("status", "owner", "generation") if name in stored}
-        ours = {"status": LedgerStatus.SETTLED.value, "owner": settlement.owner, "generation": settlement.generation}
+        ours = {
+            "status": LedgerStatus.SETTLED.value,
+            "owner": _packed(settlement.owner),
+            "generation": settlement.generation,
+        }
         if seen != ours:
             raise _fenced(settlement.key, settlement.owner, settlement.generation)
 
@@ -386,9 +402,28 @@ def marks_value(marks: Mapping[str, ActionMark]) -> dict[str, dict[str, str | in
     return {name: _mark_value(mark) for name, mark in marks.items()}
 
 
-def _packed(payload_hash: str) -> str | bytes:
-    """A SHA-256 takes half the room as bytes, and an item is paid by the kilobyte."""
-    return bytes.fromhex(payload_hash) if _SHA256.match(payload_hash) else payload_hash
+def _told(claim: Claim, claim_bytes: int) -> dict[str, str]:
+    """By attribute, what is written for those who trace the event. `claim_bytes`: of what must be written."""
+    told = {HANDLES[handle]: key for handle, key in claim.handles.items()}
+    size = len(claim.key) + claim_bytes + sum(len(each) for each in told.values()) + _FIXED_BYTES
+    size += sum(len(name) + _MARK_BYTES for name in claim.marks)
+    if claim.event_name and size + len(claim.event_name.encode("utf-8", "surrogatepass")) <= _ROOM_BYTES:
+        told["ev"] = claim.event_name
+    return told
+
+
+_FIXED_BYTES: Final = 180
+"""Names of attributes, numbers, hash and owner, at their longest."""
+_MARK_BYTES: Final = 12
+"""Of a mark in a claim, without its name."""
+
+
+def _packed(text: str) -> str | bytes:
+    """Hexadecimal digits take half the room as bytes, and an item is paid by the kilobyte."""
+    return bytes.fromhex(text) if len(text) >= _WORTH_PACKING and _HEX.match(text) else text
+
+
+_WORTH_PACKING: Final = 32
 
 
 def _unpacked(stored: str | bytes) -> str:
@@ -408,18 +443,21 @@ def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
         return LedgerItem(
             key=key,
             status=LedgerStatus(seen["status"]),
-            owner=_of(str, seen["owner"]),
+            owner=_unpacked(seen["owner"]),
             generation=_of(int, seen["generation"]),
             lease_until_ms=_of(int, seen.get("lease_until", 0)),
             received_at_ms=_of(int, seen["received_at"]),
             epoch_ms=_of(int, seen["epoch"]),
             payload_hash=_unpacked(seen["payload_hash"]),
-            decision=Decision.from_json(seen["decision"]),
+            decision=Decision.from_json(seen["decision"], seen.get("rc", "")),
             actions={
                 name: ActionMark(ActionStatus(mark["s"]), mark.get("p", ""), _of(int, mark.get("h", 0)))
                 for name, mark in seen["actions"].items()
             },
             slots={name: _of(int, at_ms) for name, at_ms in seen.get("slots", {}).items()},
+            request_id=_of(str, seen.get("rq", "")),
+            event_name=_of(str, seen.get("ev", "")),
+            written_at_ms=max(0, _of(int, seen.get("ttl", 0)) - RETENTION_SECONDS) * 1000,
         )
     except MalformedDecision as exc:
         raise MalformedDecision(f"ledger item {key}: {exc}") from exc
@@ -428,23 +466,11 @@ def ledger_item(key: str, stored: Mapping[str, Any]) -> LedgerItem:
 
 
 def integration_state(integration: str, stored: Mapping[str, Any]) -> IntegrationState:
-    """A control item as it was read. A health that nobody can understand counts as down: parked is safe, and seen."""
-    said = stored.get("health", {}).get("S", Health.HEALTHY.value)
-    try:
-        health = Health(said)
-    except ValueError:
-        _LOG.error(
-            "an integration's health cannot be read: it counts as down until its control item is mended",
-            extra={"integration": integration},
-        )
-        health = Health.HARD_DOWN
-    paused_until_ms, tat_ms, busy_from_ms = (
-        int(stored.get(name, {}).get("N", "0")) for name in ("paused_until", "tat", "busy_from")
-    )
+    """A control item as it was read, its health as `functions.adapters.health` understands it."""
+    paused_until_ms, tat_ms, busy_from_ms = (number_of(stored, name) for name in ("paused_until", "tat", "busy_from"))
     return IntegrationState(
         integration,
-        health,
-        paused_until_ms,
+        paused_until_ms=paused_until_ms,
         tat_ms=tat_ms,
         busy_from_ms=busy_from_ms,
         **state_fields(integration, stored),

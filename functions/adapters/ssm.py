@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from botocore.exceptions import ClientError
+
 from functions.adapters import aws
 from functions.adapters.hosts import AllowedHosts
 from functions.core.clock import Clock
@@ -181,8 +183,14 @@ class IntegrationSettings:
     def refresh(self, integration: str) -> IntegrationSecret:
         """The secret, past the cache. Raises `StorageUnavailable`, of which `UnusableSecret` is one."""
         read_at_ms = self._clock.now_ms()
+        name = f"{self._path}/{integration}"
         with aws.border(f"read the secret of {integration}"):
-            parameter = self._client.get_parameter(Name=f"{self._path}/{integration}", WithDecryption=True)["Parameter"]
+            try:
+                parameter = self._client.get_parameter(Name=name, WithDecryption=True)["Parameter"]
+            except ClientError as exc:
+                if aws.code_of(exc) != "ParameterNotFound":
+                    raise
+                raise UnusableSecret(f"there is no parameter {name}") from exc  # a retry will not store it
         secret = IntegrationSecret.parse(integration, parameter["Value"], str(parameter["Version"]))
         refused = self._hosts.why_not(integration, secret.base_url)
         if refused is not None:

@@ -57,7 +57,7 @@ class Transactions:
         token is the same for the SDK's own repeats and another for each of ours, because a new try must be judged anew.
         Raises `StorageUnavailable` when that does not help; it may have been written all the same.
         """
-        content = json.dumps(items, sort_keys=True)
+        content = json.dumps(items, sort_keys=True, default=bytes.hex)
         trouble: ClientError | None = None
         for attempt, seconds in enumerate((0.0, *PAUSES_SECONDS)):
             if attempt:

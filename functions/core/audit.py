@@ -25,10 +25,12 @@ class AuditType(StrEnum):
     REPROCESS_SUCCEEDED = "platform.integration.recovery.reprocess_succeeded"
     REPLAYED = "platform.integration.recovery.replayed"
     REPLAY_TAKEN_BACK = "platform.integration.recovery.replay_taken_back"
+    NOTED = "platform.integration.recovery.noted"
     DISMISSED = "platform.integration.recovery.dismissed"
     HEALTH_CHANGED = "platform.integration.health.changed"
     SWITCH_CHANGED = "platform.switch.changed"
     SOURCE_CHANGED = "platform.source.changed"
+    QUARANTINE_CHANGED = "platform.quarantine.changed"
     RECIPIENT_CHANGED = "platform.recipient.changed"
     REPLAY_JOB_CHANGED = "platform.replay_job.changed"
 

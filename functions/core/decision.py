@@ -122,10 +122,11 @@ class Action:
             action_id=digest(tenant, event_id, str(epoch_ms), self.kind, self.target, self.content_version),
         )
 
-    def to_data(self) -> dict[str, Any]:
+    def to_data(self, known_recipient: str = "") -> dict[str, Any]:
         """Short keys, defaults left out; read back by `from_data`. The id is left out: `bound` makes it again.
 
-        The integration is left out where the kind begins with it, as kinds of the catalog do.
+        The integration is left out where the kind begins with it, as kinds of the catalog do. A recipient that is
+        written beside it is said by a mere 1.
         """
         data: dict[str, Any] = {"n": self.name, "k": self.kind, "r": self.repeat.value, "t": self.target}
         if self.integration != self.kind.partition(".")[0]:
@@ -141,7 +142,7 @@ class Action:
         if self.customer_visible:
             data["c"] = 1
         if self.recipient:
-            data["w"] = self.recipient
+            data["w"] = 1 if self.recipient == known_recipient else self.recipient
         if self.expires_seconds != DEFAULT_EXPIRES_SECONDS:
             data["x"] = self.expires_seconds
         if self.priority != 5:
@@ -149,7 +150,7 @@ class Action:
         return data
 
     @staticmethod
-    def from_data(data: Mapping[str, Any]) -> Action:
+    def from_data(data: Mapping[str, Any], known_recipient: str = "") -> Action:
         """Read `to_data` back. Raises `MalformedDecision`."""
         try:
             message = data.get("m")
@@ -164,7 +165,7 @@ class Action:
                 requires=tuple(data.get("q", ())),
                 instead_of=str(data.get("o", "")),
                 customer_visible=bool(data.get("c", 0)),
-                recipient=str(data.get("w", "")),
+                recipient=known_recipient if data.get("w") == 1 else str(data.get("w", "")),
                 expires_seconds=int(data.get("x", DEFAULT_EXPIRES_SECONDS)),
                 priority=int(data.get("y", 5)),
             )
@@ -215,13 +216,13 @@ class Decision:
         """What runs instead when the action of that name is suppressed."""
         return next((action for action in self.actions if action.instead_of == name), None)
 
-    def to_json(self) -> str:
-        """Compact JSON, read back by `from_json`.
+    def to_json(self, known_recipient: str = "") -> str:
+        """Compact JSON, read back by `from_json` with the same recipient, who is written beside it.
 
         A target that all actions share is written once: a ledger item under 1 KB costs one write unit.
         """
         said = self.classification
-        actions = [action.to_data() for action in self.actions]
+        actions = [action.to_data(known_recipient) for action in self.actions]
         targets = {action.target for action in self.actions}
         shared = {"t": targets.pop()} if len(targets) == 1 else {}
         if shared:
@@ -242,7 +243,7 @@ class Decision:
         )
 
     @staticmethod
-    def from_json(text: str) -> Decision:
+    def from_json(text: str, known_recipient: str = "") -> Decision:
         """Read `to_json` back. Raises `MalformedDecision`."""
         try:
             raw = json.loads(text)
@@ -254,7 +255,7 @@ class Decision:
                 classification=Classification(
                     str(label), float(confidence), DecidedBy(decided_by), str(version), tuple(reason_codes)
                 ),
-                actions=tuple(Action.from_data({**shared, **item}) for item in raw["a"]),
+                actions=tuple(Action.from_data({**shared, **item}, known_recipient) for item in raw["a"]),
                 decided_at_ms=int(raw["at"]),
                 version=int(raw["v"]),
             )

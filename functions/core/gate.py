@@ -2,10 +2,13 @@
 
 It is asked immediately before the first byte, on every path: first pass, retry, takeover, replay. It looks only at
 what it is given; the shell that asks must have refreshed what has to be fresh.
+
+Its rules are a table, `RULES`: `check` walks it, and `docs/states.md` is made from it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -146,81 +149,255 @@ class GateView:
     slot: Slot = AT_ONCE
 
 
-def check(action: Action, seen: GateView) -> Verdict:
-    """May this action be sent now?"""
-    if seen.now_ms >= seen.expires_at_ms:
-        return Expire("it was to happen earlier or not at all")
-    if seen.decision_mode is Mode.SHADOW:
-        return Suppress("it was decided in shadow mode")
-    if action.customer_visible:
-        held_back = _customer_visible(seen)
-        if held_back is not None:
-            return held_back
-    held_back = _switched_off(action, seen) or _held_while_down(action, seen) or _integration(action, seen)
-    if held_back is not None:
-        return held_back
-    if seen.call_ends_at_ms > seen.lease_until_ms:
-        return Park(WaitingFor.TIME, "the call might outlast the lease", seen.now_ms)
-    return _limited(action, seen) or Send()
+# --------------------------------------------------------------------------------------------------------------- rules
 
 
-def _customer_visible(seen: GateView) -> Verdict | None:
-    """Suppression is final, so it needs a snapshot to be trusted; without one the send parks (6 s + 8 s < 15 s)."""
-    if seen.standing is Standing.SUPPRESSED:
-        return Suppress("the recipient asked not to be contacted")
-    if seen.standing is Standing.NO_CONSENT:
-        return Suppress("the recipient has not consented")
-    if seen.standing is Standing.UNKNOWN:
-        return Park(WaitingFor.SWITCH, "the recipient's standing could not be read", seen.now_ms)
-    if seen.switches.age_ms is None or seen.switches.age_ms > USABLE_FOR_MS:
-        return Park(WaitingFor.SWITCH, "the switches could not be read", seen.now_ms)
-    if not seen.switches.auto_reply:
-        return Suppress("auto_reply is off")
-    mode = stricter(seen.decision_mode, seen.switches.mode)
-    if mode not in (Mode.LIVE, Mode.HOLD):  # hold lets everything wait, so that what it releases is asked about again
-        return Suppress(f"mode is {mode}")
-    return None
+class Asked(StrEnum):
+    """Of which actions a rule asks."""
+
+    EVERY = "every action"
+    CUSTOMER_VISIBLE = "customer-visible"
+    REPLAYED = "replayed"
 
 
-def _switched_off(action: Action, seen: GateView) -> Park | None:
-    if seen.switches.mode in (Mode.HOLD, Mode.SHADOW):
-        return Park(WaitingFor.SWITCH, f"mode is {seen.switches.mode}")
-    if action.integration in seen.switches.disabled:
-        return Park(WaitingFor.SWITCH, f"{action.integration} is disabled")
-    if seen.switches.limit(action.integration) == 0:
-        return Park(WaitingFor.LIMITER, f"limits/{action.integration} is 0")
-    if seen.is_replay and not seen.switches.replay:
-        return Park(WaitingFor.SWITCH, "replay is off")
-    if seen.is_replay and action.integration in seen.switches.replay_blocked:
-        return Park(WaitingFor.SWITCH, f"replay is blocked for {action.integration}")
-    return None
+class LookAgain(StrEnum):
+    """When what was parked is looked at again."""
+
+    AT_A_CHANGE = "when that changes"
+    AT_ONCE = "at once"
+    AT_THE_PAUSES_END = "at the pause's end"
+    AT_ITS_SLOT = "at its slot"
 
 
-def _held_while_down(action: Action, seen: GateView) -> Park | None:
-    """Before anything that lets single calls through to an integration that is down: these are never among them."""
-    if seen.is_held_while_down and seen.integration.health_at(seen.now_ms) is Health.HARD_DOWN:
-        return Park(WaitingFor.HEALTH, f"{action.integration} is down: {action.kind} does not run until it is back")
-    return None
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of an action of which a rule holds: a verdict of that kind. The rest is of what is parked."""
+
+    kind: type[Expire | Suppress | Park]
+    verdict: Callable[[Action, GateView], Verdict]
+    waiting_for: WaitingFor = WaitingFor.NOTHING
+    again: LookAgain | None = None
 
 
-def _integration(action: Action, seen: GateView) -> Park | None:
-    state = seen.integration
-    if state.health_at(seen.now_ms) is Health.HARD_DOWN:
-        if state.is_forced_at(seen.now_ms):  # without a time: whoever lifts it earlier releases what waits
-            return Park(WaitingFor.HEALTH, f"{action.integration} is held down by an operator")
-        if not seen.is_probe:
-            return Park(WaitingFor.HEALTH, f"{action.integration} is down")
-    if seen.integration.paused_until_ms > seen.now_ms:
-        return Park(
-            WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms
-        )
-    return None
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the gate: it asks of some actions whether it `holds`, and has the word if it does. `what` says to
+    people when that is.
+    """
+
+    name: str
+    asked: Asked
+    what: str
+    holds: Callable[[Action, GateView], bool]
+    outcome: Outcome
 
 
-def _limited(action: Action, seen: GateView) -> Park | None:
-    """Last, so that nothing is reserved for what would not be sent anyway."""
+def _never(verdict: Expire | Suppress) -> Outcome:
+    return Outcome(type(verdict), lambda _action, _seen: verdict)
+
+
+def _wait(waiting_for: WaitingFor, reason: Callable[[Action, GateView], str]) -> Outcome:
+    """Without a time: whoever changes what stands in the way releases what waits."""
+
+    def verdict(action: Action, seen: GateView) -> Park:
+        return Park(waiting_for, reason(action, seen))
+
+    return Outcome(Park, verdict, waiting_for, LookAgain.AT_A_CHANGE)
+
+
+def _leave(waiting_for: WaitingFor, reason: str) -> Outcome:
+    """To the recovery table, which comes back to it as soon as it can."""
+
+    def verdict(_action: Action, seen: GateView) -> Park:
+        return Park(waiting_for, reason, seen.now_ms)
+
+    return Outcome(Park, verdict, waiting_for, LookAgain.AT_ONCE)
+
+
+def _until_the_pause_is_over(action: Action, seen: GateView) -> Park:
+    return Park(WaitingFor.PROVIDER_RESET, f"{action.integration} asked for a pause", seen.integration.paused_until_ms)
+
+
+def _until_its_slot(action: Action, seen: GateView) -> Park:
     slot = seen.slot
-    if slot.at_ms <= seen.now_ms:
-        return None
     reason = f"{action.integration} is at its rate"
     return Park(WaitingFor.LIMITER, reason, slot.at_ms, slot.at_ms if slot.is_owned else 0)
+
+
+def _by_mode(_action: Action, seen: GateView) -> Suppress:
+    decided, present = seen.decision_mode, seen.switches.mode
+    return Suppress(f"mode is {present if decided in _ANSWERED else stricter(decided, present)}")
+
+
+# Names of this module are found faster than members of a class, and the gate is asked often.
+_LIVE, _SHADOW, _HOLD = Mode.LIVE, Mode.SHADOW, Mode.HOLD
+_ANSWERED = (_LIVE, _HOLD)  # modes in which what was decided may be sent to a customer, if the present one allows it
+_DOWN = Health.HARD_DOWN
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "expired",
+        Asked.EVERY,
+        "it is past its expiry",
+        lambda _, seen: seen.now_ms >= seen.expires_at_ms,
+        _never(Expire("it was to happen earlier or not at all")),
+    ),
+    Rule(
+        "decided in shadow",
+        Asked.EVERY,
+        "it was decided in mode `shadow`",
+        lambda _, seen: seen.decision_mode is _SHADOW,
+        _never(Suppress("it was decided in shadow mode")),
+    ),
+    Rule(
+        "opted out",
+        Asked.CUSTOMER_VISIBLE,
+        "the recipient opted out, or their contact is known to be wrong",
+        lambda _, seen: seen.standing is Standing.SUPPRESSED,
+        _never(Suppress("the recipient asked not to be contacted")),
+    ),
+    Rule(
+        "no consent",
+        Asked.CUSTOMER_VISIBLE,
+        "the recipient has not consented",
+        lambda _, seen: seen.standing is Standing.NO_CONSENT,
+        _never(Suppress("the recipient has not consented")),
+    ),
+    Rule(
+        "standing unknown",
+        Asked.CUSTOMER_VISIBLE,
+        "the recipient's record cannot be read",
+        lambda _, seen: seen.standing is Standing.UNKNOWN,
+        _leave(WaitingFor.SWITCH, "the recipient's standing could not be read"),
+    ),
+    # Suppression is final, so it needs a snapshot to be trusted; without one the send parks (6 s + 8 s < 15 s).
+    Rule(
+        "switches unknown",
+        Asked.CUSTOMER_VISIBLE,
+        "the switches were never read, or over 6 s ago",
+        lambda _, seen: (age_ms := seen.switches.age_ms) is None or age_ms > USABLE_FOR_MS,
+        _leave(WaitingFor.SWITCH, "the switches could not be read"),
+    ),
+    Rule(
+        "auto_reply off",
+        Asked.CUSTOMER_VISIBLE,
+        "`auto_reply` is `off`",
+        lambda _, seen: not seen.switches.auto_reply,
+        _never(Suppress("auto_reply is off")),
+    ),
+    Rule(  # hold lets everything wait, so that what it releases is asked about again
+        "mode not live",
+        Asked.CUSTOMER_VISIBLE,
+        "`mode` is neither `live` nor `hold`; or it is `live`, and the decision's was neither",
+        lambda _, seen: (
+            (mode := seen.switches.mode) is not _HOLD and (mode is not _LIVE or seen.decision_mode not in _ANSWERED)
+        ),
+        Outcome(Suppress, _by_mode),
+    ),
+    Rule(
+        "hold",
+        Asked.EVERY,
+        "`mode` is `hold` or `shadow`",
+        lambda _, seen: (mode := seen.switches.mode) is _HOLD or mode is _SHADOW,
+        _wait(WaitingFor.SWITCH, lambda _, seen: f"mode is {seen.switches.mode}"),
+    ),
+    Rule(
+        "disabled",
+        Asked.EVERY,
+        "its integration is among `disabled_integrations`",
+        lambda action, seen: (off := seen.switches.disabled).every or action.integration in off.some,
+        _wait(WaitingFor.SWITCH, lambda action, _: f"{action.integration} is disabled"),
+    ),
+    Rule(
+        "limit 0",
+        Asked.EVERY,
+        "`limits/{integration}` is 0",
+        lambda action, seen: seen.switches.limits.get(action.integration) == 0,
+        _wait(WaitingFor.LIMITER, lambda action, _: f"limits/{action.integration} is 0"),
+    ),
+    Rule(
+        "replay off",
+        Asked.REPLAYED,
+        "`replay` is `off`",
+        lambda _, seen: not seen.switches.replay,
+        _wait(WaitingFor.SWITCH, lambda _action, _seen: "replay is off"),
+    ),
+    Rule(
+        "replay blocked",
+        Asked.REPLAYED,
+        "its integration is among `replay_blocked_integrations`",
+        lambda action, seen: (off := seen.switches.replay_blocked).every or action.integration in off.some,
+        _wait(WaitingFor.SWITCH, lambda action, _: f"replay is blocked for {action.integration}"),
+    ),
+    Rule(  # before anything that lets single calls through to an integration that is down: it is never among them
+        "not while down",
+        Asked.EVERY,
+        "its integration is down, and by the fallback matrix its kind does not run then",
+        lambda _, seen: seen.is_held_while_down and seen.integration.health_at(seen.now_ms) is _DOWN,
+        _wait(
+            WaitingFor.HEALTH,
+            lambda action, _: f"{action.integration} is down: {action.kind} does not run until it is back",
+        ),
+    ),
+    Rule(
+        "held down",
+        Asked.EVERY,
+        "an operator holds its integration down",
+        lambda _, seen: (state := seen.integration).override is _DOWN and state.is_forced_at(seen.now_ms),
+        _wait(WaitingFor.HEALTH, lambda action, _: f"{action.integration} is held down by an operator"),
+    ),
+    Rule(
+        "down",
+        Asked.EVERY,
+        "its integration is down, and this call is not the one that finds out whether it is back",
+        lambda _, seen: not seen.is_probe and seen.integration.health_at(seen.now_ms) is _DOWN,
+        _wait(WaitingFor.HEALTH, lambda action, _: f"{action.integration} is down"),
+    ),
+    Rule(
+        "paused",
+        Asked.EVERY,
+        "the pause that its provider asked for is not over",
+        lambda _, seen: seen.integration.paused_until_ms > seen.now_ms,
+        Outcome(Park, _until_the_pause_is_over, WaitingFor.PROVIDER_RESET, LookAgain.AT_THE_PAUSES_END),
+    ),
+    Rule(
+        "lease too short",
+        Asked.EVERY,
+        "the call might end after the lease under which it is made",
+        lambda _, seen: seen.call_ends_at_ms > seen.lease_until_ms,
+        _leave(WaitingFor.TIME, "the call might outlast the lease"),
+    ),
+    Rule(  # last, so that nothing is reserved for what would not be sent anyway
+        "at its rate",
+        Asked.EVERY,
+        "the limiter's slot for the call is yet to come",
+        lambda _, seen: seen.slot.at_ms > seen.now_ms,
+        Outcome(Park, _until_its_slot, WaitingFor.LIMITER, LookAgain.AT_ITS_SLOT),
+    ),
+)
+"""In the order in which they are asked. The first that holds has the word; where none does, the action is sent."""
+
+_Walk = tuple[tuple[Callable[[Action, GateView], bool], Callable[[Action, GateView], Verdict]], ...]
+
+
+def _walk(*, customer_visible: bool, is_replay: bool) -> _Walk:
+    """The rules that ask of such actions."""
+    asked = {Asked.EVERY: True, Asked.CUSTOMER_VISIBLE: customer_visible, Asked.REPLAYED: is_replay}
+    return tuple((rule.holds, rule.outcome.verdict) for rule in RULES if asked[rule.asked])
+
+
+# By whether they are customer-visible, and by whether they are replayed.
+_WALKS = tuple(
+    tuple(_walk(customer_visible=customer_visible, is_replay=is_replay) for is_replay in (False, True))
+    for customer_visible in (False, True)
+)
+_SEND = Send()
+
+
+def check(action: Action, seen: GateView) -> Verdict:
+    """May this action be sent now?"""
+    for holds, verdict in _WALKS[action.customer_visible][seen.is_replay]:
+        if holds(action, seen):
+            return verdict(action, seen)
+    return _SEND

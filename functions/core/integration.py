@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functions.core.decision import Repeat
 from functions.core.retry import RetryPolicy
 
+LONGEST_BURST_SECONDS = 3600  # the limiter gives slots for an hour ahead, and a burst is slots taken early
 INTAKE = "intake"  # reserved: rows of whole events (poison, held, mismatched) belong to it
 
 
@@ -38,6 +39,8 @@ class Rate:
     def __post_init__(self) -> None:
         if not self.per_second > 0 or self.burst < 1:
             raise ValueError("a rate allows something: per_second over 0, burst of at least 1")
+        if self.burst > self.per_second * LONGEST_BURST_SECONDS:
+            raise ValueError("a burst is no more than what the rate allows in an hour")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ absent ──claim──▶ processing ──settle──▶ settled
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from functions.core.decision import Decision
-from functions.core.event import Event
+from functions.core.event import Event, digest
 from functions.core.machine import ABSENT, Machine, steps
 
 RETENTION_SECONDS = 35 * 86_400
@@ -98,6 +99,9 @@ class LedgerItem:
 
     `slots`: by integration, from when on its calls may be made without asking the limiter again; of a released event
     only, which a claim takes with it.
+
+    The last three are for people who trace it, and decide nothing: under which request and name it came, and when it
+    was last claimed or settled, to the second. What an item does not say is empty.
     """
 
     key: str
@@ -111,6 +115,31 @@ class LedgerItem:
     decision: Decision
     actions: Mapping[str, ActionMark] = field(default_factory=dict)
     slots: Mapping[str, int] = field(default_factory=dict)
+    request_id: str = ""
+    event_name: str = ""
+    written_at_ms: int = 0
+
+
+class Handle(StrEnum):
+    """What people have in their hands when they ask what happened. The ledger finds events by each."""
+
+    TICKET = "ticket"
+    RECIPIENT = "recipient"
+    REQUEST = "request_id"
+
+
+def ticket_key(ticket: str) -> str:
+    """What the ledger finds a ticket's events by: 96 bits of its SHA-256 in base64, so that it says nothing of a target
+    that is somebody's number or address.
+    """
+    return base64.urlsafe_b64encode(bytes.fromhex(digest("ticket", ticket))[:12]).decode() if ticket else ""
+
+
+def key_parts(key: str) -> tuple[str, str, bool]:
+    """Tenant, event id and whether it is shadow's, of a `ledger_key`."""
+    kind, _, rest = key.partition("#")
+    tenant, _, event_id = rest.partition("#")
+    return tenant, event_id, kind == "S"
 
 
 def ledger_key(event: Event, *, is_shadow: bool = False) -> str:
@@ -194,7 +223,8 @@ class Claim:
     """The conditional write that makes one caller the event's owner and stores the decision.
 
     `seen_epoch_ms` is set for a claim after the repeat window: it replaces the decision instead of keeping the first
-    one.
+    one. `request_id`, `event_name`, `ticket` (the conversation it is about) and `recipient` (the pseudonym of whoever
+    wrote it, or is written to) are what people find it by later.
     """
 
     key: str
@@ -206,6 +236,21 @@ class Claim:
     payload_hash: str
     decision: Decision
     seen_epoch_ms: int | None = None
+    request_id: str = ""
+    event_name: str = ""
+    ticket: str = ""
+    recipient: str = ""
+
+    @property
+    def handles(self) -> dict[Handle, str]:
+        """The keys it is found by; where nothing was said, what its actions say. Without those there are none for."""
+        actions = self.decision.actions
+        found = {
+            Handle.TICKET: ticket_key(self.ticket or next((one.target for one in actions if one.target), "")),
+            Handle.RECIPIENT: self.recipient or next((one.recipient for one in actions if one.recipient), ""),
+            Handle.REQUEST: self.request_id,
+        }
+        return {handle: key for handle, key in found.items() if key}
 
     @property
     def expires_at_s(self) -> int:

@@ -7,7 +7,8 @@ made now or not: those that may not have a **slot** each, a time of their own fr
 another question. So one write grants and reserves, and whoever waits neither polls nor comes in a herd.
 
 A factor makes calls dearer and leaves the credit as it is: with half the rate, half the burst fits into it, and no
-change of a factor can bring a burst beyond the new rate's. Slots are given for an hour ahead at most.
+change of a factor can bring a burst beyond the new rate's. Slots are given for an hour ahead at most,
+at a factor for that part of an hour: what was reserved at a factor near 0 does not long outlast it.
 
 Calls made at their slots are never above `burst + rate x window` in any window of time. A slot that is used late adds
 at most its lateness to the window, which is why lateness is bounded (`holds`).
@@ -21,11 +22,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from functions.core.integration import Rate
+from functions.core.machine import Machine, steps
 
 if TYPE_CHECKING:
     from functions.core.gate import IntegrationState
 
 HORIZON_MS = 3600 * 1000  # how far ahead slots are given
+LONGEST_COST_MS = 24 * 3600 * 1000  # a factor that asks for less is almost 0, which parks; no number stands for it
 GRACE_MS = 60 * 1000  # how late a slot may be used; less than a lease, so that none is used by two owners
 PACED_GRACE_MS = 180 * 1000  # likewise of a row, which the sweeper wakes: it comes once a minute
 SHORTEST_GRACE_MS = 10 * 1000  # a queue needs some seconds to deliver, however much the waits are shortened
@@ -41,22 +44,33 @@ class Load(StrEnum):
     FULL = "full"
 
 
-TRANSITIONS: tuple[tuple[str, str, str, str], ...] = (
-    ("idle", "n calls asked for", "busy", "tat = now + n x cost; those within the credit go now, the others own slots"),
-    ("idle", "n calls asked for", "full", "likewise; n x cost is over an hour, which only a factor near 0 can bring"),
-    ("idle", "pause", "busy", "tat = end of the pause + credit: what waits follows it at the rate, without a burst"),
-    ("idle", "pause", "full", "likewise; it is over an hour long"),
-    ("busy", "n calls asked for", "busy", "tat = tat + n x cost; those within the credit go now, the others own slots"),
-    ("busy", "n calls asked for", "full", "likewise; the last of them may lie more than an hour ahead"),
-    ("busy", "pause", "busy", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
-    ("busy", "pause", "full", "likewise; it is over an hour long"),
-    ("busy", "time passes", "idle", "tat is over: the whole credit is there again"),
-    ("full", "n calls asked for", "full", "refused, nothing is reserved: ask again when less than an hour is taken"),
-    ("full", "pause", "full", "tat = end of the pause + credit, unless it is later; slots before the end are void"),
-    ("full", "time passes", "busy", "less than an hour is taken: slots are given again"),
-    ("full", "time passes", "idle", "likewise, and nobody looked in between"),
+LIMITER = Machine(
+    "limiter",
+    "How much of an integration's rate is taken: by `tat` on its control item (0: nobody ever asked), as seen at one "
+    "moment. One write asks for the calls of a batch, and moves `tat` on or is refused. `tat` never moves back.",
+    steps(
+        ("idle", "taken", "busy", "`tat` = now + n x cost; those within the credit go now, the others own slots"),
+        ("idle", "taken", "full", "Likewise; n x cost is over an hour, which only a factor near 0 can bring"),
+        ("busy", "taken", "=", "`tat` + n x cost; those within the credit go now, the others own slots"),
+        ("busy", "taken", "full", "Likewise; the last of them may lie more than an hour ahead"),
+        ("busy", "refused", "=", "Nothing is reserved: they were to be made now or not at all, and do not fit"),
+        ("full", "refused", "=", "Nothing is reserved: ask again when less than an hour is taken"),
+        ("idle", "paused", "=", "Stored so late that the pause is over, and nothing has to wait for it"),
+        (
+            "idle",
+            "paused",
+            "busy",
+            "`tat` = end of the pause + credit: what waits follows at the rate, with no burst",
+        ),
+        ("idle", "paused", "full", "Likewise; it is about an hour long, or longer"),
+        ("busy", "paused", "=", "`tat` = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("busy", "paused", "full", "Likewise; it is about an hour long, or longer"),
+        ("full", "paused", "=", "`tat` = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("busy", "time passes", "idle", "`tat` is over: the whole credit is there again"),
+        ("full", "time passes", "busy", "Less than an hour is taken: slots are given again"),
+        ("full", "time passes", "idle", "Likewise, and nobody looked in between"),
+    ),
 )
-"""State, event, next state, what it does."""
 
 
 def load_of(tat_ms: int, now_ms: int) -> Load:
@@ -108,7 +122,7 @@ class Limit:
             raise ValueError("at a factor of 0 nothing is called: the gate parks it")
         interval_ms = 1000 * scale / rate.per_second
         credit_ms = max(0.0, rate.burst / scale - 1) * interval_ms
-        return Limit(max(1, math.ceil(interval_ms / factor)), int(credit_ms))
+        return Limit(max(1, math.ceil(min(interval_ms / factor, LONGEST_COST_MS))), int(credit_ms))
 
     def slots(self, base_ms: int, calls: int) -> tuple[int, ...]:
         """When each of the calls that were taken from there on may be made, earliest first."""
@@ -128,11 +142,26 @@ def take(tat_ms: int, cost_ms: int, now_ms: int, until_ms: int) -> tuple[int, Ta
     """What asking for calls does to `tat`: where it is afterwards, and the answer. `until_ms` bounds where it may be
     before.
     """
+    answer: Taken | Full
     if tat_ms <= now_ms:
-        return now_ms + cost_ms, Taken(now_ms)
-    if tat_ms <= until_ms:
-        return tat_ms + cost_ms, Taken(tat_ms)
-    return tat_ms, Full(tat_ms)
+        answer = Taken(now_ms)
+    elif tat_ms <= until_ms:
+        answer = Taken(tat_ms)
+    else:
+        answer = Full(tat_ms)
+    return tat_after(answer, cost_ms, now_ms), answer
+
+
+def tat_after(answer: Taken | Full, cost_ms: int, now_ms: int) -> int:
+    """Where `tat` is after calls were asked for at `now_ms`, and this was the answer. Raises `IllegalTransition` for
+    one that cannot be.
+    """
+    if isinstance(answer, Taken):
+        before_ms, event, after_ms = answer.base_ms, "taken", answer.base_ms + cost_ms
+    else:
+        before_ms, event, after_ms = answer.tat_ms, "refused", answer.tat_ms
+    LIMITER.require_line(load_of(before_ms, now_ms), event, load_of(after_ms, now_ms), "calls asked for")
+    return after_ms
 
 
 def after_pause(rate: Rate | None, until_ms: int, scale: float = 1.0) -> int:
@@ -140,6 +169,13 @@ def after_pause(rate: Rate | None, until_ms: int, scale: float = 1.0) -> int:
     waits follows the pause's end at the rate, without a burst.
     """
     return until_ms if rate is None else until_ms + Limit.of(rate, scale=scale).credit_ms
+
+
+def paused(tat_ms: int, to_ms: int, now_ms: int) -> int:
+    """Where `tat` is after a pause that puts it there, as somebody sees it at that moment: it never moves back."""
+    after_ms = max(tat_ms, to_ms)
+    LIMITER.require_line(load_of(tat_ms, now_ms), "paused", load_of(after_ms, now_ms), "a pause")
+    return after_ms
 
 
 def holds(slot_ms: int, state: IntegrationState, limit: Limit, now_ms: int, scale: float, *, is_paced: bool) -> bool:

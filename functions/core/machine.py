@@ -31,9 +31,11 @@ class Machine:
     about: str
     steps: tuple[Step, ...]
     _ways: frozenset[tuple[str, str]] = field(init=False, repr=False, compare=False)
+    _lines: frozenset[tuple[str, str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_ways", frozenset((step.state, step.next) for step in self.steps))
+        object.__setattr__(self, "_lines", frozenset((step.state, step.event, step.next) for step in self.steps))
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -48,6 +50,11 @@ class Machine:
         """Raise `IllegalTransition` unless a line leads from one to the other."""
         if not self.allows(before, after):
             raise IllegalTransition(f"{whose}: {self.name} has no way from {before!r} to {after!r}")
+
+    def require_line(self, before: str, event: str, after: str, whose: str) -> None:
+        """Raise `IllegalTransition` unless that event leads from one to the other, by one line or another."""
+        if (before, event, after) not in self._lines:
+            raise IllegalTransition(f"{whose}: {self.name} has no way from {before!r} by {event!r} to {after!r}")
 
     def next(self, state: str, event: str) -> str:
         """The state after that event. Raises `IllegalTransition` where the table has no such line."""

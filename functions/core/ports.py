@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from functions.core.audit import AuditEvent
 from functions.core.cap import Capped, Counted
@@ -19,9 +19,11 @@ from functions.core.event import Event
 from functions.core.failure import Done, Failure
 from functions.core.gate import IntegrationState
 from functions.core.health import Counts, HealthChange, Record
-from functions.core.ledger import ActionMark, Claim, Claimed, LedgerItem, Refused
+from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
+from functions.core.operations import Answered
 from functions.core.person import PersonChange
+from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.replay import Plan
@@ -33,10 +35,13 @@ from functions.core.switches import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """What one batched read found: ledger items by key, and the control item of every integration asked for."""
+    """What one batched read found: ledger items by key, the control item of every integration asked for, and the rules
+    by which events are kept aside, if they were asked for.
+    """
 
     items: Mapping[str, LedgerItem] = field(default_factory=dict)
     integrations: Mapping[str, IntegrationState] = field(default_factory=dict)
+    quarantine: Quarantine = field(default_factory=Quarantine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,10 @@ class Settlement:
 class Ledger(Protocol):
     """The ledger table, with the control items that its readers need in the same request."""
 
-    def read(self, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
-        """One batched, consistent read of everything; unprocessed keys are asked for again. Keys may repeat."""
+    def read(self, keys: Sequence[str], integrations: Sequence[str], *, with_rules: bool = False) -> BatchView:
+        """One batched, consistent read of everything, with the rules of quarantine too if asked for; unprocessed keys
+        are asked for again. Keys may repeat. Rules that cannot be read back count as none, and are logged as an error.
+        """
         ...
 
     def claim(self, claim: Claim) -> Claimed | Refused:
@@ -450,6 +457,51 @@ class LiveBacklog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class RowPage:
+    """Some rows of a list. `after` is where the next page begins; empty if there is none. `unreadable` are ids."""
+
+    rows: tuple[Row, ...]
+    after: str = ""
+    unreadable: tuple[str, ...] = ()
+
+
+class OperatorChanges(Protocol):
+    """Rows as operators list and change them, and what their calls were answered."""
+
+    def answered(self, principal: str, key: str, now_ms: int) -> Answered | None:
+        """What the call under that key was answered, within the last day. Raises `StorageUnavailable`."""
+        ...
+
+    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
+        """Change the row with its audit events, and keep what the call is answered: all or nothing.
+
+        Gives what a call under the same key was answered before; then nothing is written. Raises `VersionConflict`
+        where the row has moved on, or `StorageUnavailable`.
+        """
+        ...
+
+    def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
+        """Rows of one integration in these statuses, status by status, oldest first: by due time while open, by last
+        change once ended. None is left out or shown twice while rows stay as they are. Raises `StorageUnavailable`.
+        """
+        ...
+
+
+class Quarantines(Protocol):
+    """The rules by which events are kept aside: one control item."""
+
+    def read(self) -> Quarantine:
+        """Read consistently. Raises `StorageUnavailable`, also where they cannot be read back."""
+        ...
+
+    def store(self, change: QuarantineChange) -> None:
+        """Write the rules and their audit event, both or neither. A change that was written before is no error. Raises
+        `VersionConflict`, or `StorageUnavailable`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Hint:
     """A queue message that points at a row. Another version in the table means that it is out of date.
 
@@ -575,4 +627,128 @@ class Classifier(Protocol):
         """Label the text with one of `labels` (name to description). Raises `ClassifierUnavailable`, never anything
         else.
         """
+        ...
+
+
+# ------------------------------------------------------------------------------------------- for people who ask, by eye
+
+_Entry = TypeVar("_Entry")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_Entry]):
+    """A part of a list. `further` continues it; empty at its end.
+
+    `unreadable` entries belong here too and could not be read back: they are counted, and never hidden by silence.
+    """
+
+    entries: tuple[_Entry, ...] = ()
+    further: str = ""
+    unreadable: int = 0
+
+
+class EventIndex(Protocol):
+    """The ledger and its rows, by what people have in their hands. The index may lag behind a claim by moments."""
+
+    def find(self, handle: Handle, key: str, limit: int, after: str = "") -> Page[str]:
+        """Ledger keys of the events that have that key, the last received first. A ticket goes by its `ticket_key`.
+        Raises `BadCursor` for an `after` that is no `further` of such a list, or `StorageUnavailable`.
+        """
+        ...
+
+    def items(self, keys: Sequence[str]) -> Mapping[str, LedgerItem | None]:
+        """Those that are there, read consistently; None for one that cannot be read back. Raises
+        `StorageUnavailable`.
+        """
+        ...
+
+    def rows(self, recovery_ids: Sequence[str]) -> Mapping[str, Row | None]:
+        """Rows, likewise."""
+        ...
+
+
+class AuditLog(Protocol):
+    """The audit table, for reading."""
+
+    def of_entity(
+        self, entity: str, limit: int, after: str = "", *, until_ms: int | None = None, latest_first: bool = False
+    ) -> Page[AuditEvent]:
+        """What is recorded of one entity (`{kind}#{id}`), oldest first unless it is said otherwise, and up to a moment.
+        Raises `BadCursor`, or `StorageUnavailable`.
+        """
+        ...
+
+    def of_request(self, request_id: str, limit: int, after: str = "") -> Page[AuditEvent]:
+        """What one request has done, oldest first; the index may lag by moments. Raises like `of_entity`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLine:
+    """One request that the door accepted or refused. What its log line does not say is empty.
+
+    `source` is in the sender's own words while `provider` is `none`: nobody had looked it up yet. `secret_number`
+    counts from 1 the source's secrets, of which the first is the newest.
+    """
+
+    at_ms: int
+    is_refused: bool
+    source: str = ""
+    provider: str = ""
+    request_id: str = ""
+    event_id: str = ""
+    status: int = 0
+    reason: str = ""
+    why: str = ""
+    headers_missing: tuple[str, ...] = ()
+    header_malformed: tuple[str, ...] = ()
+    secret_number: int = 0
+    tenant: str = ""
+    event_name: str = ""
+    stored_in: str = ""
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether ingress knew the source when it wrote the line: then the id is one of ours."""
+        return bool(self.source) and self.provider not in ("", NO_PROVIDER)
+
+
+NO_PROVIDER: Final = "none"  # what ingress logs for a source that it has not found
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """Refused requests, newest first, at most as many as were asked for; `counts` by reason are of all that were read.
+
+    `since_ms` is how far back every line has been read; `is_complete`: that is the whole window.
+    """
+
+    newest: tuple[DoorLine, ...]
+    counts: Mapping[str, int]
+    since_ms: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The newest line of the door's log that was asked for; None: none since then. `since_ms` as in `Rejections`."""
+
+    line: DoorLine | None
+    since_ms: int
+    is_complete: bool
+
+
+class Door(Protocol):
+    """What ingress has logged of its requests: it writes no table. Every reading is bounded, and says how far back it
+    came. Raise `StorageUnavailable`.
+    """
+
+    def rejections(
+        self, since_ms: int, now_ms: int, *, source: str = "", reason: str = "", request_id: str = "", limit: int = 50
+    ) -> Rejections:
+        """What was refused since then, narrowed by what is not empty."""
+        ...
+
+    def sighting(self, since_ms: int, now_ms: int, *, request_id: str = "", event_id: str = "") -> Sighting:
+        """The newest request under that id, or that brought that event; one of the two is said."""
         ...

@@ -43,6 +43,7 @@ from functions.core.failure import (
 from functions.core.gate import WaitingFor
 from functions.core.integration import KindRules
 from functions.core.machine import ABSENT, Machine, steps
+from functions.core.quarantine import QUARANTINED
 from functions.core.retry import RetryPolicy, is_exhausted, wait_ms
 
 HISTORY_LENGTH = 20
@@ -213,7 +214,12 @@ ROW = Machine(
         (ABSENT, "by_hand_first", "failed", "It must arrive, and no way is open: a person does it"),
         (ABSENT, "failed_first", "failed", "Not worth a retry, or nobody can tell what it did"),
         (ABSENT, "failed_first", "dlq", "It was the only attempt"),
-        (ABSENT, "suppressed_first|expired_first|held_first", "failed", "`SUPPRESSED`, `EXPIRED`, `HELD`: untried"),
+        (
+            ABSENT,
+            "suppressed_first|expired_first|held_first|quarantined_first",
+            "failed",
+            "`SUPPRESSED`, `EXPIRED`, `HELD`, `QUARANTINED`: untried",
+        ),
         (ABSENT, "unknown_first", "failed", "`OUTCOME_UNKNOWN`: its owner died in a send that nothing can look up"),
         (ABSENT, "dead_first", "failed", "An event that only a person can judge"),
         (ABSENT, "dead_first", "dlq", "An event that cannot be processed, or whose message a queue gave up"),
@@ -236,6 +242,7 @@ ROW = Machine(
         ("retrying|replayed", "unknown_outcome", "failed", "`OUTCOME_UNKNOWN`: for a person"),
         ("retrying|replayed", "worker_died", "dlq", "`WORKER_DIED`: three claims in a row had no end"),
         ("pending|retrying|replayed", "poisoned", "dlq", "`POISONED`: a queue gave its hint up"),
+        ("pending|retrying", "quarantine", "failed", "`QUARANTINED`: a rule keeps it aside, until a person replays it"),
         ("retrying|replayed", "suppress", "failed", "`SUPPRESSED`: the claim was no attempt"),
         ("retrying", "succeeded", "succeeded", "Done or superseded; what waits for it is released with it"),
         ("replayed", "succeeded", ENDED, "Done or superseded, by a replay"),
@@ -410,6 +417,11 @@ def suppressed_first(row: Row, reason: str) -> Change:
 def held_first(row: Row, reason: str) -> Change:
     """The row of an event whose source a person has put on hold: only a person resumes it, by a replay."""
     return _untried(row, HELD, reason, AuditType.ACTION_PARKED, "kept with its envelope")
+
+
+def quarantined_first(row: Row, reason: str) -> Change:
+    """The row of an event that a rule keeps aside: only a person sends it on, by a replay."""
+    return _untried(row, QUARANTINED, reason, AuditType.ACTION_PARKED, "kept with its envelope")
 
 
 def expired_first(row: Row, reason: str) -> Change:
@@ -746,6 +758,20 @@ def poisoned(row: Row, detail: str, now_ms: int) -> Change:
     return Change(after, row, (*_first_failure(row, after), event))
 
 
+def quarantine(row: Row, reason: str, now_ms: int) -> Change:
+    """A rule keeps it aside before its next attempt: only a person sends it on, by a replay. What a person has replayed
+    already is not kept. Its last failure stands in its history.
+    """
+    if row.status not in (Status.PENDING, Status.RETRYING):
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: no rule keeps it aside")
+    _must_not_be_leased(row, now_ms)
+    known = _abandoned(row) if _was_abandoned(row, now_ms) else row
+    marked = replace(known, failure_code=QUARANTINED, failure_detail=reason[:DETAIL_LENGTH])
+    after = _dead(marked, Status.FAILED, now_ms, reason)
+    event = audit_of(AuditType.ACTION_PARKED, Severity.WARNING, row, after, containment="kept aside", reason=reason)
+    return Change(after, row, (event,))
+
+
 def suppress(row: Row, reason: str, now_ms: int) -> Change:
     """The gate suppressed it after a claim, which was no attempt then."""
     _must_be_claimed(row)
@@ -793,16 +819,24 @@ def release(child: Row, parent_id: str, now_ms: int) -> Change:
     return Change(_next(child, now_ms, "a required action is done", waits_for=left, **due), child)
 
 
-def why_not_replayable(row: Row, now_ms: int, *, can_tell: bool = False) -> str | None:
+def annotate(row: Row, why: str, now_ms: int, **fields: Any) -> Change:
+    """What a person says of it, in its history; it stays what it was. Raises `IllegalTransition` while a worker is at
+    it, whose outcome another version would keep out.
+    """
+    _must_not_be_leased(row, now_ms)
+    return Change(_next(row, now_ms, why, **fields), row)
+
+
+def why_not_replayable(row: Row, now_ms: int, *, is_verified: bool = False) -> str | None:
     """Why a replay of the row is refused, or None if it is allowed (runbook 004: only `failed` and `dlq`).
 
-    `can_tell`: whether an attempt finds out first what may have happened, by a lookup or under the same key.
+    `is_verified`: its attempt will find out whether it has happened before it does it again.
     """
     if row.status not in (Status.FAILED, Status.DLQ):
         return f"status_{row.status.value}"
     if row.is_final:
         return f"ended_{row.failure_code.lower()}"
-    if row.effect is Effect.UNKNOWN and not can_tell:
+    if row.effect is Effect.UNKNOWN and not is_verified:
         return "effect_unknown"
     if row.subject is Subject.EVENT and now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
         return "too_old"
@@ -827,17 +861,15 @@ def replay(
     request_id: str,
     job_id: str,
     scale: float,
-    can_tell: bool = False,
+    is_verified: bool = False,
     not_before_ms: int = 0,
     look_only: bool = False,
     incident_id: str = "",
 ) -> Change:
     """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is
-    lost.
-
-    `can_tell`: see `why_not_replayable`. `look_only`: it only finds out what an earlier attempt did, and sends nothing.
+    lost. `is_verified`: see `why_not_replayable`. `look_only`: it finds out what has happened, and sends nothing.
     """
-    refused = why_not_replayable(row, now_ms, can_tell=can_tell)
+    refused = why_not_replayable(row, now_ms, is_verified=is_verified)
     if refused is not None:
         raise IllegalTransition(f"{row.recovery_id} cannot be replayed: {refused}")
     after = _next(
@@ -1037,8 +1069,11 @@ def hopped(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row | None 
     """The action goes on by another way, due at once, with all its attempts: one write, which is the hop.
 
     `failed` is the dead row that the last attempt would have led to; without it the present way is left because of its
-    integration's health. Only what is known to have had no effect may go: anything else would happen twice.
+    integration's health, by whoever holds no claim of it. Only what is known to have had no effect may go: anything
+    else would happen twice.
     """
+    if failed is None:
+        _must_not_be_leased(row, now_ms)  # its owner may be sending it
     _must_be_able_to_hop(row if failed is None else failed, row, way, now_ms)
     seen = row if failed is None else _with_failure(row, failed)
     status = Status.REPLAYED if row.status is Status.REPLAYED else Status.PENDING
@@ -1056,27 +1091,27 @@ def hopped_first(row: Row, way: NextWay, why: str, now_ms: int, *, failed: Row) 
     return Change(after, None, (detected, _hop_event(None, after, way)))
 
 
-def by_hand(row: Row, rung: str, task: str, why: str, now_ms: int) -> Change:
+def by_hand(row: Row, matrix_row: str, task: str, why: str, now_ms: int) -> Change:
     """Nothing is left that could be tried: a person does it, and somebody is told at once. It has had no effect."""
     if not row.is_open or row.effect is Effect.UNKNOWN or _was_abandoned(row, now_ms):
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, effect {row.effect}: it is not for a person yet")
     _must_not_be_leased(row, now_ms)
     after = _dead(_for_a_person(row, task, why), Status.FAILED, now_ms, why)
-    event = _person_event(AuditType.REPROCESS_FAILED, row, after, rung, task)
+    event = _person_event(AuditType.REPROCESS_FAILED, row, after, matrix_row, task)
     return Change(after, row, (*_first_failure(row, after), event))
 
 
-def by_hand_first(row: Row, rung: str, task: str, why: str) -> Change:
+def by_hand_first(row: Row, matrix_row: str, task: str, why: str) -> Change:
     """The row of an action that nothing could be tried for in the event's first pass: see `by_hand`."""
     after = _first(_for_a_person(row, task, why), Status.FAILED, why)
     detected = audit_of(AuditType.FAILURE_DETECTED, Severity.CRITICAL, None, after)
-    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, rung, task)))
+    return Change(after, None, (detected, _person_event(AuditType.FAILURE_CONTAINED, None, after, matrix_row, task)))
 
 
-def handed_over(change: Change, rung: str, task: str) -> Change:
+def handed_over(change: Change, matrix_row: str, task: str) -> Change:
     """The change that killed a row, where what it was about must arrive all the same: a person does it."""
     audit = tuple(
-        replace(event, severity=Severity.CRITICAL, containment_action=f"{rung}: {task}") for event in change.audit
+        replace(event, severity=Severity.CRITICAL, containment_action=f"{matrix_row}: {task}") for event in change.audit
     )
     return replace(change, audit=audit)
 
@@ -1128,6 +1163,7 @@ def _on(way: NextWay, row: Row, why: str) -> dict[str, Any]:
         "effect": Effect.NONE,
         "waiting_for": WaitingFor.NOTHING,
         "credential_version": "",
+        "slot_ms": 0,
     }
 
 
@@ -1140,5 +1176,5 @@ def _for_a_person(row: Row, task: str, why: str) -> Row:
     return replace(row, failure_class="", failure_code=task.upper(), failure_detail=why[:DETAIL_LENGTH])
 
 
-def _person_event(kind: AuditType, before: Row | None, after: Row, rung: str, task: str) -> AuditEvent:
-    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{rung}: {task}")
+def _person_event(kind: AuditType, before: Row | None, after: Row, matrix_row: str, task: str) -> AuditEvent:
+    return audit_of(kind, Severity.CRITICAL, before, after, containment=f"{matrix_row}: {task}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functions.core.attempt import Effect
 from functions.core.decision import Mode, Repeat
 from functions.core.event import SPILL
-from functions.core.gate import Health, IntegrationState
+from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.health import PROBE_GAP_MS, PROBES_NEEDED, release_share
 from functions.core.integration import INTAKE
 from functions.core.limiter import Limit, holds, paced
@@ -78,6 +78,9 @@ def why_parked(state: IntegrationState, switches: SwitchView, now_ms: int, horiz
     return "paused" if state.paused_until_ms > now_ms + horizon else None
 
 
+_OF_ITS_OWN = frozenset({WaitingFor.CREDENTIAL, WaitingFor.SWITCH})  # what may hold one row and not its neighbours
+
+
 def probe_from(state: IntegrationState, switches: SwitchView, now_ms: int, horizon: int) -> int | None:
     """From when on a row of an integration that is down may be woken to find out whether it is back, within this tick;
     None if it must not be, because somebody is finding out, or because something else holds it too.
@@ -89,12 +92,27 @@ def probe_from(state: IntegrationState, switches: SwitchView, now_ms: int, horiz
 
 
 def probe_rows(state: IntegrationState, rows: Iterable[Row]) -> list[Row]:
-    """One row, or as many as are still missing once a probe has succeeded: the fairest first. Those last whose unknown
-    outcome would be for a person, and those before them that a stored error of the provider's answers for ever.
+    """One row, or as many as are still missing once a probe has succeeded: the fairest first. Those last that something
+    of their own held when they were last seen, by turns; before them those whose unknown outcome would be for a person,
+    and before them those that a stored error of the provider's answers for ever.
     """
     ordered = order_fairly(rows, PROBE_READ)
-    ordered.sort(key=lambda row: (row.action is not None and row.action.repeat is Repeat.BLIND, row.stored_errors > 0))
+    ordered.sort(key=_probe_rank)
     return ordered[: PROBES_NEEDED - state.probe_ok if state.probe_ok else 1]
+
+
+def _probe_rank(row: Row) -> tuple[bool, bool, bool, int]:
+    is_held = row.waiting_for in _OF_ITS_OWN
+    is_blind = row.action is not None and row.action.repeat is Repeat.BLIND
+    return is_held, is_blind, row.stored_errors > 0, row.updated_at_ms if is_held else 0
+
+
+def is_kept_by_health_alone(row: Row, state: IntegrationState, switches: SwitchView, now_ms: int, horizon: int) -> bool:
+    """Whether an action's row would be woken but for its integration's health, by the switches for its own flow, source
+    and tenant.
+    """
+    back = replace(state, health=Health.DEGRADED)
+    return row.action is not None and why_parked(back, switches, now_ms, horizon) is None
 
 
 def probe_gap_ms(scale: float) -> int:

@@ -52,6 +52,8 @@ PROBLEMS = {
     Rejection.NOT_STORED: _UNAVAILABLE,
     Rejection.DEFECT: Problem(500, "INT-500-INTERNAL", "The event was not stored. Send it again later."),
 }
+NOT_KNOWN = Problem(404, "INT-404-NOT-FOUND", "No such event has been taken up: it may still be in the queue.")
+NOT_READ = Problem(503, "INT-503-DEPENDENCY-UNAVAILABLE", "What is known of it could not be read. Ask again later.")
 HEADERS_TOO_LARGE = Problem(431, "INT-431-HEADERS-TOO-LARGE", "The headers are larger than this endpoint takes.")
 
 
@@ -96,6 +98,11 @@ class Answer:
 def answer_to_refusal(refused: Refused, request_id: str) -> Answer:
     """The problem document of a refusal; it says nothing that depends on why."""
     problem = HEADERS_TOO_LARGE if refused.is_about_headers else PROBLEMS[refused.rejection]
+    return answer_with(problem, request_id, refused.retry_after_seconds)
+
+
+def answer_with(problem: Problem, request_id: str, retry_after_seconds: int | None = None) -> Answer:
+    """The problem as a document."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -105,6 +112,6 @@ def answer_to_refusal(refused: Refused, request_id: str) -> Answer:
         "request_id": request_id,
     }
     headers = {}
-    if refused.retry_after_seconds is not None:
-        headers["retry-after"] = str(refused.retry_after_seconds)
+    if retry_after_seconds is not None:
+        headers["retry-after"] = str(retry_after_seconds)
     return Answer(problem.status, json.dumps(document), "application/problem+json", problem.code, headers)

@@ -1,7 +1,8 @@
 """Ingress: verify, store, answer (architecture §5).
 
 A 2xx to an event means that it is stored. A 4xx is never about trouble of ours. Nothing here knows what an event is
-about. The other two routes, a provider's challenge and a sender's test, store nothing and are loaded when asked for.
+about. The other routes, a provider's challenge, a sender's test and a sender's question, store nothing and are loaded
+when asked for.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class _Ingress:
             return self._challenge(request, body, now_ms, trail, deadline)
         if request.route is Route.TEST:
             return self._test(request, body, now_ms, trail, deadline)
+        if request.route is Route.PROGRESS:
+            return self._progress(request, now_ms, trail, deadline)
         raise Refused(Rejection.UNKNOWN_SOURCE, why="no such route")
 
     def _event(self, request: HttpRequest, body: bytes, now_ms: int, trail: Trail, deadline: Deadline) -> Answer:
@@ -134,6 +137,14 @@ class _Ingress:
         endpoint, delivery = self.verification.delivery(request, body, now_ms, trail, deadline)
         self.verification.throttle(endpoint, request.route, now_ms)
         return answer_to_test(endpoint, delivery, now_ms, trail, self.seen, deadline)
+
+    def _progress(self, request: HttpRequest, now_ms: int, trail: Trail, deadline: Deadline) -> Answer:
+        from functions.ingress.progress import answer_about  # noqa: PLC0415  # no event waits for it
+
+        signed = request.event_id.encode("utf-8", "surrogatepass")
+        endpoint, _ = self.verification.delivery(request, signed, now_ms, trail, deadline)
+        self.verification.throttle(endpoint, request.route, now_ms)
+        return answer_about(endpoint, request.event_id, now_ms, trail, self.seen, deadline)
 
     def _store(self, event: Event, trail: Trail, deadline: Deadline) -> None:
         try:

@@ -27,7 +27,7 @@ handler = build(
     _settings,
     SourceCache(SsmSourceParameters.connect(_settings.sources_path), endpoint_of, _clock, SystemRandom()),
     DurableOutbox(SqsQueue.connect(_settings.events_queue_url), S3Objects.connect(_settings.bucket), _ids),
-    LedgerSeen(_settings.ledger_table, _tables),
+    LedgerSeen(_settings.ledger_table, _settings.recovery_table, _tables),
     _clock,
     _ids,
     system_monotonic,

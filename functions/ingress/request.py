@@ -24,6 +24,7 @@ class Route(StrEnum):
     EVENT = "POST /webhooks/{source}"
     CHALLENGE = "GET /webhooks/{source}"
     TEST = "POST /webhooks/{source}/test"
+    PROGRESS = "GET /webhooks/{source}/events/{event_id}"
     NONE = ""
 
 
@@ -44,7 +45,7 @@ class BadEncoding(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request: header names in lower case, `host_url` without the query."""
+    """One request: header names in lower case, `host_url` without the query. `event_id` of a question about one."""
 
     route: Route
     source_id: str
@@ -55,6 +56,7 @@ class HttpRequest:
     headers: Mapping[str, str]
     raw_body: str
     is_base64: bool
+    event_id: str = ""
 
     def body(self) -> bytes:
         """The bytes that were sent. Raises `TooLarge`, `BadEncoding`."""
@@ -95,9 +97,9 @@ def request_of(event: object, new_id: str) -> HttpRequest:
         _text(http, "method"),
         _text(event, "rawPath"),
     )
-    route = _ROUTES.get(_text(event, "routeKey"), Route.NONE)
+    route = _ROUTES.get(_text(event, "routeKey"), Route.NONE) or _route_of(method, path, source_id)
     return HttpRequest(
-        route=route or _route_of(method, path, source_id),
+        route=route,
         source_id=source_id,
         request_id=request_id if REQUEST_ID.match(request_id) else new_id,
         method=method,
@@ -106,7 +108,14 @@ def request_of(event: object, new_id: str) -> HttpRequest:
         headers=headers,
         raw_body=_text(event, "body"),
         is_base64=isinstance(event, Mapping) and event.get("isBase64Encoded") is True,
+        event_id=_event_id(event, path) if route is Route.PROGRESS else "",
     )
+
+
+def _event_id(event: object, path: str) -> str:
+    """The gateway's reading of it, else the path's: what stands behind `/events/`."""
+    stated = _text(_map(event, "pathParameters"), "event_id") or path.partition("/events/")[2]
+    return unquote(stated)
 
 
 def _route_of(method: str, path: str, source_id: str) -> Route:
@@ -114,11 +123,12 @@ def _route_of(method: str, path: str, source_id: str) -> Route:
 
     A path is a test's only by what stands behind the source's own segment: a source may be called `test`.
     """
+    segments = [unquote(segment) for segment in path.rstrip("/").split("/")]
     if method == "GET":
-        return Route.CHALLENGE
+        is_question = segments[-4:-1] == ["webhooks", source_id, "events"]
+        return Route.PROGRESS if is_question else Route.CHALLENGE
     if method != "POST":
         return Route.NONE
-    segments = [unquote(segment) for segment in path.rstrip("/").split("/")]
     return Route.TEST if segments[-3:] == ["webhooks", source_id, "test"] else Route.EVENT
 
 

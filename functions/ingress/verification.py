@@ -88,12 +88,13 @@ class Verification:
     def throttle(self, endpoint: Endpoint, route: Route, now_ms: int) -> None:
         """Raises `Refused` when the source is over its own throttle. After the signature: nobody else spends its share.
 
-        What a source may ask of a challenge is counted apart, since of some providers anybody may ask it.
+        What a source may ask of a challenge is counted apart, since of some providers anybody may ask it; and so are
+        questions about events, which must not use up what deliveries may take.
         """
         throttle = endpoint.source.throttle
         if throttle is None:
             return
-        key = (endpoint.source.id, Route.CHALLENGE if route is Route.CHALLENGE else Route.EVENT)
+        key = (endpoint.source.id, route if route in (Route.CHALLENGE, Route.PROGRESS) else Route.EVENT)
         bucket = self._throttles.get(key)
         if bucket is None or (bucket.rate, bucket.burst) != (throttle.rate, throttle.burst):
             bucket = self._throttles[key] = TokenBucket(throttle.rate, throttle.burst)
@@ -152,12 +153,16 @@ def _usable(lookup: Lookup, trail: Trail) -> Endpoint:
 
 
 def _delivery_of(endpoint: Endpoint, request: HttpRequest, body: bytes) -> Delivery:
-    """What the sender signed, at the address it was given; a test's is `/test` behind that."""
+    """What the sender signed, at the address it was given; a test's is `/test` behind that, a question's the rest of
+    its path.
+    """
     url = endpoint.source.public_url
     if not url:
         url = request.host_url
     elif request.route is Route.TEST:
         url = f"{url.rstrip('/')}/test"
+    elif request.route is Route.PROGRESS:
+        url = f"{url.rstrip('/')}/events/{request.host_url.partition('/events/')[2]}"
     if request.query:
         url = f"{url}?{request.query}"
     return Delivery(request.headers, body, request.method, url)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
+from functions.adapters.audit_log import DynamoAuditLog
+from functions.adapters.door_log import CloudWatchDoor
+from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.ledger import DynamoLedger
+from functions.adapters.operator_changes import DynamoOperatorChanges
+from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.replay_jobs import DynamoReplayJobs
 from functions.adapters.replay_plans import S3ReplayPlans
 from functions.adapters.replay_starter import LambdaReplayStarter
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
 from functions.operator_api.handler import application, build
@@ -19,6 +26,7 @@ from functions.operator_api.routes import routers
 from functions.operator_api.settings import OperatorApiSettings
 
 _settings = OperatorApiSettings.from_env()
+_catalog = load()
 _clock, _ids = SystemClock(), SystemIds()
 _dynamodb = aws.dynamodb_client()
 _metrics = metrics("operator_api", _settings.stage)
@@ -48,6 +56,24 @@ handler = build(
                 ),
                 plans=S3ReplayPlans(aws.s3_client(), _settings.bucket),
                 starter=LambdaReplayStarter(aws.lambda_client(), _settings.replay_function),
+                operator_changes=DynamoOperatorChanges(
+                    _dynamodb,
+                    _ids,
+                    recovery_table=_settings.recovery_table,
+                    audit_table=_settings.audit_table,
+                    control_table=_settings.control_table,
+                ),
+                ledger=DynamoLedger(_dynamodb, _ids, control_table=_settings.control_table),
+                integrations=_catalog.integrations,
+                profiles=_catalog.profiles,
+                fallbacks=_catalog.fallbacks,
+                time_scale=_settings.time_scale,
+                quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
+                index=DynamoEventIndex(
+                    _dynamodb, ledger_table=_settings.ledger_table, recovery_table=_settings.recovery_table
+                ),
+                audit_log=DynamoAuditLog(_dynamodb, _settings.audit_table),
+                door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group),
             )
         )
     ),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from functions.core import ports
+from functions.core.catalog import IntegrationProfile
 from functions.core.clock import Clock, Ids
+from functions.core.fallback import Matrix
+from functions.core.integration import Integration
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,16 @@ class Ports:
     health_counts: ports.HealthCounts
     switches: ports.Switches
     replays: ports.Hints
+    quarantines: ports.Quarantines
+    operator_changes: ports.OperatorChanges
+    ledger: ports.Ledger
+    integrations: Mapping[str, Integration]
+    profiles: Mapping[str, IntegrationProfile]
+    fallbacks: Matrix
+    time_scale: float
+    index: ports.EventIndex
+    audit_log: ports.AuditLog
+    door: ports.Door
     jobs: ports.ReplayJobs
     plans: ports.ReplayPlans
     starter: ports.ReplayStarter

@@ -6,10 +6,19 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import replays
+from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, replays, trace
 from functions.operator_api.ports import Ports
 
-SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (replays.routes,)
+SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
+    integrations.routes,
+    queue.routes,
+    replays.routes,
+    events.routes,
+    trace.routes,
+    audit.routes,
+    rejections.routes,
+    quarantine.routes,
+)
 """`routes` of each module under `calls`, in the order of the documentation."""
 
 

@@ -16,11 +16,12 @@ VIEW, OPERATE = "view", "operate"
 
 @dataclass(frozen=True, slots=True)
 class OperatorApiSettings(EnvSettings):
-    """Tables, queue and parameters of the operator API. `time_scale` multiplies every wait (1.0 but on the local
-    stage).
+    """Tables, queue and parameters of the operator API, and the log group of ingress. `time_scale` multiplies every
+    wait (1.0 but on the local stage).
     """
 
     stage: str
+    ledger_table: str
     recovery_table: str
     audit_table: str
     control_table: str
@@ -28,4 +29,5 @@ class OperatorApiSettings(EnvSettings):
     bucket: str
     replay_function: str
     switches_path: str
+    door_log_group: str
     time_scale: float

@@ -245,7 +245,7 @@ class Runner:
                 request_id=job.run_request_id,
                 job_id=job.job_id,
                 scale=sweep.rehint_scale(self._scale),
-                can_tell=predicted.prediction is Prediction.WOULD_CHECK,
+                is_verified=predicted.prediction is Prediction.WOULD_CHECK,
                 not_before_ms=at_ms,
                 look_only=job.look_only,
                 incident_id=job.incident_id,

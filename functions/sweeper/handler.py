@@ -206,14 +206,28 @@ class _Duty:
 
     def _probe(self, until_ms: int, probe_ms: int) -> None:
         """The integration is down, and it is time to find out whether it still is: by a row that waits anyway."""
-        woken = self._looked(self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ))
-        able = (row for row, _ in woken if row.action and fallback.may_probe(self.fallbacks, row.kind))
+        rows, now_ms = self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ), self.clock.now_ms()
+        woken = self._looked(rows)
+        able = [row for row, _ in woken if self._may_probe(row, now_ms)]
+        if not able and len(rows) >= sweep.PROBE_READ:  # they make room for what is due after them
+            for row, _ in woken:
+                self._put_off(row, now_ms)
         chosen = sweep.probe_rows(self.state, able)
         times = {row.recovery_id: not_before_ms for row, not_before_ms in woken}
         gap_ms = sweep.probe_gap_ms(self.scale)
         spaced = [(row, max(times[row.recovery_id], probe_ms + place * gap_ms)) for place, row in enumerate(chosen)]
         self._wake(spaced, len(spaced))
         self._count("probes_woken", len(spaced))
+
+    def _may_probe(self, row: Row, now_ms: int) -> bool:
+        switches, horizon = self._switches(row, now_ms), sweep.horizon_ms(self.scale)
+        is_able = fallback.may_probe(self.fallbacks, row.kind)
+        return is_able and sweep.is_kept_by_health_alone(row, self.state, switches, now_ms, horizon)
+
+    def _put_off(self, row: Row, now_ms: int) -> None:
+        """It is looked at again in a while, and until then others are."""
+        later_ms = now_ms + int(POLL_SECONDS * 1000 * self.scale)
+        self._commit(put_off(row, max(later_ms, row.due_at_ms)), "rows_put_off")
 
     def _let_leave(self, now_ms: int, horizon: int, cap: int) -> None:
         """The integration is down; what must arrive goes another way, or to a person, without waiting for it.
@@ -228,8 +242,7 @@ class _Duty:
             if isinstance(look, sweep.Wake) and fallback.may_leave(self.fallbacks, kind, row.event_name, row.effect):
                 leaving.append((row, max(now_ms, row.not_before_ms)))
             elif isinstance(look, sweep.Wake) and len(rows) >= _LEAVING_READ:
-                later_ms = now_ms + int(POLL_SECONDS * 1000 * self.scale)
-                self._commit(put_off(row, max(later_ms, row.due_at_ms)), "rows_put_off")
+                self._put_off(row, now_ms)
             if self.clock.now_ms() >= self.deadline_ms:
                 break
         self._wake(leaving, cap)

@@ -43,7 +43,7 @@ from functions.core.gate import (
 )
 from functions.core.health import CallOutcome, may_be_probe, outcome_of, rate_factor
 from functions.core.integration import Integration, KindRules
-from functions.core.limiter import AT_ONCE, Slot, after_pause
+from functions.core.limiter import AT_ONCE, Slot, after_pause, paused
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.ports import Absent, Call, Provider, SettingState
 from functions.core.recipient import Person, standing_on
@@ -207,11 +207,11 @@ class Attempts:
         ports = self._ports
         is_held = is_held_while_down(ports.fallbacks, action.kind)
         if is_held:
-            await self._read_again(action.integration)
+            await self._read_again(action, whose)
         standing = Standing.ALLOWED
         if action.customer_visible:
             snapshot = await ports.io(ports.switches.snapshot, FRESH_FOR_MS)
-            person = await self._person(whose.tenant, action.recipient)
+            person = await self._person(action, whose)
             self._people[action.action_id] = person
             standing = standing_on(person, self._integration(action).channel)
         else:
@@ -253,14 +253,17 @@ class Attempts:
         is_able = may_be_probe(self._integration(action), action.repeat, state, now_ms, self._scale)
         return is_able and may_probe(self._ports.fallbacks, action.kind)
 
-    async def _read_again(self, integration: str) -> None:
-        """Its control item as it is now: what the batch read may be a minute old, and by then it may be down."""
+    async def _read_again(self, action: Action, whose: Whose) -> None:
+        """The integration's control item as it is now: what the batch read may be a minute old, and by then it may be
+        down.
+        """
+        integration = action.integration
         try:
             view = await self._ports.io(self._ports.ledger.read, [], [integration])
         except StorageUnavailable:
             self._ports.log.exception(
                 "the health of an integration could not be read again: it counts as down for this action",
-                extra={"integration": integration},
+                extra=_about(action, whose),
             )
             known = self._states.get(integration, IntegrationState(integration))
             self._states[integration] = replace(known, health=Health.HARD_DOWN)
@@ -423,7 +426,7 @@ class Attempts:
 
         That is another send, a whole call later: the gate is asked again. The refused one had no effect.
         """
-        version = await self._refreshed(action, provider)
+        version = await self._refreshed(action, whose, provider)
         if not version:
             self._count_refused(action, whose)
             return Tried(refused, was_sent=True, was_absent=was_absent)
@@ -445,7 +448,7 @@ class Attempts:
         answer = await self._call(action, whose, ask)
         version = ""
         if isinstance(answer, Failure) and answer.failure_class is FailureClass.AUTH_ERROR:
-            version = await self._refreshed(action, provider)
+            version = await self._refreshed(action, whose, provider)
             if version:
                 answer = await self._call(action, whose, ask, is_last=True)
             else:
@@ -454,13 +457,14 @@ class Attempts:
             await self._note(action, answer)
         return answer, version
 
-    async def _refreshed(self, action: Action, provider: Provider) -> str:
+    async def _refreshed(self, action: Action, whose: Whose, provider: Provider) -> str:
         """The version of the credential, read past the cache; empty if it could not be read."""
         try:
             return await self._ports.io(provider.refresh_credential)
         except StorageUnavailable:
             self._ports.log.exception(
-                "the credential was refused and could not be read again", extra={"integration": action.integration}
+                "the credential was refused and could not be read again: the action waits for another",
+                extra=_about(action, whose),
             )
             return ""
 
@@ -515,7 +519,7 @@ class Attempts:
         except Exception:  # a defect of one adapter must not take the batch's other events with it
             self._ports.log.exception(
                 "the adapter raised: the outcome counts as unknown",
-                extra={"integration": action.integration, "action_id": action.action_id, "kind": action.kind},
+                extra=_about(action, whose),
             )
             return Failure(
                 FailureClass.TRANSIENT,
@@ -543,27 +547,29 @@ class Attempts:
     async def pause(self, integration: str, wait_ms: int) -> None:
         """Hold the whole fleet's calls to an integration for so long, and let them follow at the rate then."""
         ports = self._ports
-        until_ms = ports.clock.now_ms() + wait_ms
+        now_ms = ports.clock.now_ms()
+        until_ms = now_ms + wait_ms
         known = ports.integrations.get(integration)
         tat_ms = after_pause(known.rate if known else None, until_ms, self._scale)
         seen = self._states.get(integration, IntegrationState(integration))
         self._states[integration] = replace(
-            seen, paused_until_ms=max(seen.paused_until_ms, until_ms), tat_ms=max(seen.tat_ms, tat_ms)
+            seen, paused_until_ms=max(seen.paused_until_ms, until_ms), tat_ms=paused(seen.tat_ms, tat_ms, now_ms)
         )
         try:
             await ports.io(ports.ledger.pause, integration, until_ms, tat_ms)
         except StorageUnavailable:
             ports.log.exception(
                 "the provider's pause holds this batch only: it could not be stored",
-                extra={"integration": integration},
+                extra={"integration": integration, "duration_ms": wait_ms},
             )
 
-    async def _person(self, tenant: str, recipient: str) -> Person:
+    async def _person(self, action: Action, whose: Whose) -> Person:
         try:
-            return await self._ports.io(self._ports.recipients.person, tenant, recipient)
+            return await self._ports.io(self._ports.recipients.person, whose.tenant, action.recipient)
         except StorageUnavailable:
             self._ports.log.exception(
-                "the recipient's standing could not be read: the send waits", extra={"reason": "recipient_unknown"}
+                "the recipient's standing could not be read: the send waits",
+                extra=_about(action, whose) | {"reason": "recipient_unknown"},
             )
             return Person(is_readable=False)
 
@@ -572,6 +578,20 @@ class Attempts:
 
     def _rules(self, action: Action) -> KindRules:
         return self._ports.integrations[action.integration].kinds[action.kind]
+
+
+def _about(action: Action, whose: Whose) -> dict[str, object]:
+    return {
+        "tenant": whose.tenant,
+        "source": whose.source,
+        "flow": whose.flow,
+        "integration": action.integration,
+        "action": action.name,
+        "kind": action.kind,
+        "action_id": action.action_id,
+        "request_id": whose.request_id,
+        "traceparent": whose.traceparent,
+    }
 
 
 def _has_no_effect(sent: Tried | Held) -> bool:

@@ -48,7 +48,7 @@ class Automatic:
         except StorageUnavailable:
             ports.log.exception(
                 "an automatic message could not be counted: it waits",
-                extra={"integration": action.integration, "action_id": action.action_id},
+                extra={"tenant": tenant, "integration": action.integration, "action_id": action.action_id},
             )
             return Park(WaitingFor.TIME, "automatic messages of the conversation could not be counted", begun_ms)
         if isinstance(answer, Capped):

@@ -48,6 +48,7 @@ from functions.core.ledger import (
 )
 from functions.core.limiter import VISIBLE_WAIT_MS
 from functions.core.ports import Settlement
+from functions.core.quarantine import QUARANTINED, Quarantine, Rule, kept_aside
 from functions.core.recovery import (
     PAYLOAD_MISMATCH,
     POLL_SECONDS,
@@ -64,6 +65,7 @@ from functions.core.recovery import (
     hop_event,
     hopped_first,
     parked_first,
+    quarantined_first,
     suppressed_first,
     unknown_first,
 )
@@ -153,6 +155,7 @@ class FirstPass:
         self._scale = time_scale
         self._reading = asyncio.Semaphore(LARGE_AT_ONCE)
         self._hops = Hops(ports, attempts)
+        self.quarantine = Quarantine()  # the rules as the batch read them
 
     def admitted(self, message: Event | ClaimCheck, claim: str = "") -> Admitted:
         """The event with its ledger key, which depends on the mode: shadow has keys of its own.
@@ -210,6 +213,9 @@ class FirstPass:
         event = admitted.event
         if event.held and not is_released:
             return await self._held_source(admitted)
+        rule = None if is_released else self._rule_for(event)
+        if rule is not None:
+            return await self._kept_aside(admitted, rule)
         if admitted.switches.mode is Mode.HOLD:
             return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
         flow = self._ports.flows.get(event.flow)
@@ -230,13 +236,13 @@ class FirstPass:
         asks_llm = may_ask and (asking.asks or self._attempts.probes.is_free(LLM))
         if asks_llm and not self._budget.fits(LLM_DEADLINE_SECONDS):
             return Later(1, "no time was left to classify it")
-        verdict = await self._classify(prepared, event.tenant, admitted.switches.limit(LLM)) if asks_llm else None
+        verdict = await self._classify(prepared, event, admitted.switches.limit(LLM)) if asks_llm else None
         if not asking.decides:  # whatever it said: while it is not well no decision replies (002.28)
             verdict = ClassifierUnavailable(health.name, f"the LLM is {health.value}")
             self._ports.meter.count("fallback_taken", integration=LLM, reason=asking.row)
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
         self._count_decision(flow, decision, verdict)
-        return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None)
+        return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None, prepared=prepared)
 
     async def _prepared(self, flow: Flow, admitted: Admitted) -> Prepared:
         """What the flow reads of it. A large body is let go of again: from here on what was read stands for it."""
@@ -245,7 +251,9 @@ class FirstPass:
         whole = await self.read(admitted.claim)
         return flow.prepare(ClaimCheck(admitted.event, admitted.claim).redeemed(whole))
 
-    async def _classify(self, prepared: Prepared, tenant: str, factor: float) -> Classification | ClassifierUnavailable:
+    async def _classify(
+        self, prepared: Prepared, event: Event, factor: float
+    ) -> Classification | ClassifierUnavailable:
         """What the LLM says. While it is down, one event at a time finds out whether it still is; the others go on."""
         probes, probe = self._attempts.probes, None
         if probes.is_needed(LLM):
@@ -253,17 +261,17 @@ class FirstPass:
             if probe is None:
                 self._ports.meter.count("classifier_unavailable", reason="HARD_DOWN")
                 return ClassifierUnavailable("HARD_DOWN", "the LLM is down")
-        verdict = await self._asked(prepared, factor)
+        verdict = await self._asked(prepared, event, factor)
         outcome = CallOutcome.OK
         if isinstance(verdict, ClassifierUnavailable):
             outcome = outcome_of_classifier(verdict.code)
-        self._attempts.tally.note(LLM, tenant, outcome)
+        self._attempts.tally.note(LLM, event.tenant, outcome)
         if probe is not None:
             probe.found = outcome
             await probes.record(probe)
         return verdict
 
-    async def _asked(self, prepared: Prepared, factor: float) -> Classification | ClassifierUnavailable:
+    async def _asked(self, prepared: Prepared, event: Event, factor: float) -> Classification | ClassifierUnavailable:
         """What it says in time. At its rate it counts as one that cannot answer in time: nothing waits for it."""
         meter, clock = self._ports.meter, self._ports.clock
         if not await self._attempts.leases.may_call(LLM, factor):
@@ -285,7 +293,10 @@ class FirstPass:
             return unavailable
         except Exception:  # a defect of the adapter must not keep the event from being routed
             meter.count("classifier_unavailable", reason="ADAPTER_DEFECT")
-            self._ports.log.exception("the classifier raised: it counts as one that gave no answer")
+            self._ports.log.exception(
+                "the classifier raised: it counts as one that gave no answer",
+                extra=_about(event) | {"integration": LLM},
+            )
             return ClassifierUnavailable("ADAPTER_DEFECT", "the adapter raised")
         return verdict
 
@@ -300,7 +311,13 @@ class FirstPass:
     # -------------------------------------------------------------------------------------------------------- claiming
 
     async def _claim(
-        self, admitted: Admitted, decision: Decision, seen_epoch_ms: int | None, *, old_lease_ms: int | None
+        self,
+        admitted: Admitted,
+        decision: Decision,
+        seen_epoch_ms: int | None,
+        *,
+        old_lease_ms: int | None,
+        prepared: Prepared | None = None,
     ) -> EventResult:
         ports, event = self._ports, admitted.event
         decision.bound(event.tenant, event.event_id, event.epoch_ms)  # two equal effects are a defect: before the claim
@@ -315,6 +332,10 @@ class FirstPass:
             payload_hash=event.payload_hash,
             decision=decision,
             seen_epoch_ms=seen_epoch_ms,
+            request_id=event.request_id,
+            event_name=event.event_name,
+            ticket=prepared.subject if prepared else "",
+            recipient=prepared.recipient if prepared else "",
         )
         answer = await ports.io(ports.ledger.claim, claim)
         if not isinstance(answer, Claimed):
@@ -473,6 +494,22 @@ class FirstPass:
         await self._ports.io(self._ports.recovery.put_if_absent, change)
         return Parked("the source is held")
 
+    def _rule_for(self, event: Event) -> Rule | None:
+        now_ms = self._ports.clock.now_ms()
+        return self.quarantine.for_event(event.source, event.event_name, event.event_version, event.tenant, now_ms)
+
+    async def _kept_aside(self, admitted: Admitted, rule: Rule) -> EventResult:
+        """What a rule keeps aside, only a person sends on: by a replay."""
+        event = admitted.event
+        row = event_row(event, await self._envelope(admitted), self._ports.clock.now_ms())
+        if await self._ports.io(self._ports.recovery.put_if_absent, quarantined_first(row, kept_aside(rule))):
+            self._ports.meter.count("events_quarantined", flow=event.flow)
+            self._ports.log.warning(
+                "a rule of quarantine keeps the event aside: it is a recovery item, and goes on when it is replayed",
+                extra=_about(event) | {"recovery_id": row.recovery_id, "reason": rule.rule_id, "actor": rule.author},
+            )
+        return Parked(QUARANTINED)
+
     async def _hold(self, admitted: Admitted, waiting_for: WaitingFor, reason: str) -> EventResult:
         now_ms = self._ports.clock.now_ms()
         row = event_row(admitted.event, await self._envelope(admitted), now_ms)
@@ -604,17 +641,20 @@ class _Work:
             )
             return
         self.is_started = True
-        turned = await self._turned_aside(action, current, history, blank)
-        if turned is None:
-            return
-        current, history, blank = turned
-        attempt = await self._attempts.make(
-            current,
-            self._whose(action),
-            history,
-            self._item_lease_ms(),
-            before_blind=lambda: self._mark_trying(action),
-        )
+        for is_last in (False, True):
+            turned = await self._turned_aside(action, current, history, blank)
+            if turned is None:
+                return
+            current, history, blank = turned
+            attempt = await self._attempts.make(
+                current,
+                self._whose(action),
+                history,
+                self._item_lease_ms(),
+                before_blind=lambda: self._mark_trying(action),
+            )
+            if is_last or not _is_down(attempt) or not self._hops.has_ways(action):
+                break  # else it stayed to be the probe, and another has that now: it may leave
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Park):
             blank = replace(blank, slot_ms=self._set_aside(current))
         if isinstance(attempt, Held) and isinstance(attempt.verdict, Suppress) and blank.stand_in is not None:
@@ -671,12 +711,12 @@ class _Work:
                 current = self._hops.action_at(action, taken.hop)
                 history = History(had_lease=history.had_lease)
                 return current, history, self._blank(action, current, history, why)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(current.integration, taken, _about(self._event) | {"action": action.name})
                 why = (
                     f"{current.integration} is {self._hops.health(current.integration).value}, and no other way is open"
                 )
-                await self._hand_over(action, by_hand_first(blank, rung, task, why))
+                await self._hand_over(action, by_hand_first(blank, matrix_row, task, why))
                 return None
             case _:
                 return current, history, blank
@@ -692,6 +732,7 @@ class _Work:
             blank.hop,
             self._whose(action),
             self._event.event_name,
+            code=failed.failure_code,
             is_unsettled=failed.effect is Effect.UNKNOWN,
             may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
         )
@@ -702,9 +743,9 @@ class _Work:
                 now_ms = self._ports.clock.now_ms()
                 self._row(action, hopped_first(blank, way, failed.failure_code, now_ms, failed=failed))
                 self._add_later(action, taken.hop)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(failed.integration_id, taken, _about(self._event) | {"action": action.name})
-                await self._hand_over(action, handed_over(change, rung, task))
+                await self._hand_over(action, handed_over(change, matrix_row, task))
 
     async def _hand_over(self, action: Action, change: Change) -> None:
         """A person has it. As for a suppressed action, what stands in for it comes next in this pass; that it is not
@@ -857,6 +898,15 @@ class _Work:
 
     def _item_lease_ms(self) -> int:
         return self._item.lease_until_ms
+
+
+def _is_down(attempt: object) -> bool:
+    """Whether nothing was tried because the integration is down."""
+    return (
+        isinstance(attempt, Held)
+        and isinstance(attempt.verdict, Park)
+        and attempt.verdict.waiting_for is WaitingFor.HEALTH
+    )
 
 
 def _has_failed(row: Row) -> bool:

@@ -122,6 +122,7 @@ class _Batch:
         if view is None:
             return
         self._states.update(view.integrations)
+        first_pass.quarantine = view.quarantine
         ordered = sorted(groups.values(), key=lambda group: max(record.receive_count for record, _ in group))
         trusted = [group for group in ordered if all(record.receive_count < SUSPECT_RECEIVES for record, _ in group)]
         self._leases.expect(group[0][1].real_key for group in trusted)
@@ -148,7 +149,8 @@ class _Batch:
 
     async def _read(self, keys: list[str], records: Sequence[Record]) -> BatchView | None:
         try:
-            return await self._ports.io(self._ports.ledger.read, keys, sorted(self._ports.integrations))
+            integrations = sorted(self._ports.integrations)
+            return await self._ports.io(self._ports.ledger.read, keys, integrations, with_rules=True)
         except StorageUnavailable:
             self._ports.log.exception(
                 "the ledger could not be read: the batch comes back", extra={"count": len(records)}
@@ -182,7 +184,7 @@ class _Batch:
                     await self._return(record)
             else:
                 found.update(one.items)
-        return BatchView(found, view.integrations)
+        return replace(view, items=found)
 
     async def _group(self, first_pass: FirstPass, group: list[tuple[Record, Admitted]], view: BatchView) -> None:
         """Copies of one event: the oldest is processed, the others follow its result if they are the same.
@@ -231,6 +233,7 @@ class _Batch:
         attempts = Attempts(self._ports, self._settings.time_scale, self._budget, self._states, self._leases)
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
         recovery_pass = RecoveryPass(self._ports, attempts, self._budget, first_pass, self._settings.time_scale)
+        recovery_pass.quarantine = view.quarantine
         self._leases.expect(hints)
         await _all([self._one_hint(recovery_pass, hint, copies) for hint, copies in hints.values()])
         await attempts.tally.flush()

@@ -12,6 +12,7 @@ from functions.core.decision import Action
 from functions.core.failure import StorageUnavailable
 from functions.core.fallback import Fallback, Hop, Manual, Occasion, Stay, Substitute
 from functions.core.gate import Health, Park, Send, Standing, WaitingFor
+from functions.core.person import OPTED_OUT_THERE
 from functions.core.recipient import standing_on
 from functions.core.recovery import NextWay
 from functions.core.switches import view
@@ -51,6 +52,10 @@ class Hops:
         matrix = self._ports.fallbacks
         return fallback.by_hand(matrix, action, is_critical=fallback.is_critical(matrix, event_name))
 
+    def has_ways(self, action: Action) -> bool:
+        """Whether anything could take over from it."""
+        return fallback.has_ways(self._ports.fallbacks, action.kind)
+
     def health(self, integration: str) -> Health:
         """The integration's health as this invocation knows it."""
         return fallback.health_of(self._attempts.states.get(integration), self._ports.clock.now_ms())
@@ -65,42 +70,56 @@ class Hops:
         *,
         is_new: bool,
         is_unsettled: bool,
+        code: str = "",
     ) -> Fallback:
-        """What takes over because the integration of the present way is not healthy.
+        """What takes over because the integration of the present way is not healthy. `code` is the last failure's.
 
         Only the health of an integration may turn an action aside: what a switch, a recipient or the clock stops here
         stays here.
         """
         matrix = self._ports.fallbacks
         current = self.action_at(action, hop)
-        if self.health(current.integration) is Health.HEALTHY or not fallback.has_ways(matrix, action.kind):
+        if self.health(current.integration) is Health.HEALTHY or not self.has_ways(action):
             return Stay()
         verdict = await self._attempts.gate(current, whose, lease_until_ms)
         is_health = isinstance(verdict, Park) and verdict.waiting_for is WaitingFor.HEALTH
         if not isinstance(verdict, Send) and not is_health:
             return Stay()
-        seen = await self._occasion(action, hop, whose, event_name)
-        return fallback.before_send(matrix, replace(seen, is_new=is_new, is_unsettled=is_unsettled))
+        seen = await self._occasion(action, hop, whose, event_name, code)
+        taken = fallback.before_send(matrix, replace(seen, is_new=is_new, is_unsettled=is_unsettled))
+        is_probe = isinstance(verdict, Send) and self.health(current.integration) is Health.HARD_DOWN
+        if is_new and is_probe and (isinstance(taken, Manual) or not seen.is_critical):
+            return Stay()  # if everything left, nobody would ever find out that the integration is back
+        return taken
 
     async def after_failure(
-        self, action: Action, hop: int, whose: Whose, event_name: str, *, is_unsettled: bool, may_have_been_sent: bool
+        self,
+        action: Action,
+        hop: int,
+        whose: Whose,
+        event_name: str,
+        *,
+        code: str,
+        is_unsettled: bool,
+        may_have_been_sent: bool,
     ) -> Fallback:
-        """What takes over from an action that failed for good on its present way."""
-        if not fallback.has_ways(self._ports.fallbacks, action.kind):
+        """What takes over from an action that failed for good on its present way. `code` is its failure's."""
+        if not self.has_ways(action):
             return Stay()
-        seen = await self._occasion(action, hop, whose, event_name)
+        seen = await self._occasion(action, hop, whose, event_name, code)
         seen = replace(seen, is_unsettled=is_unsettled, may_have_been_sent=may_have_been_sent)
         return fallback.after_failure(self._ports.fallbacks, seen)
 
-    async def _occasion(self, action: Action, hop: int, whose: Whose, event_name: str) -> Occasion:
-        matrix = self._ports.fallbacks
+    async def _occasion(self, action: Action, hop: int, whose: Whose, event_name: str, code: str) -> Occasion:
+        """`code`: the last failure's. Who told one provider to stop is told by none, whether or not that was stored."""
+        matrix, is_stopped = self._ports.fallbacks, code == OPTED_OUT_THERE
         return Occasion(
             action=action,
             hop=hop,
             is_critical=fallback.is_critical(matrix, event_name),
             health=await self._healths(whose),
             standing={
-                channel: await self._standing(whose.tenant, action.recipient, channel)
+                channel: Standing.SUPPRESSED if is_stopped else await self._standing(whose, action, channel)
                 for channel in fallback.channels_ahead(matrix, action, hop)
             },
         )
@@ -116,16 +135,22 @@ class Hops:
             for name in self._ports.integrations
         }
 
-    async def _standing(self, tenant: str, recipient: str, channel: str) -> Standing:
+    async def _standing(self, whose: Whose, action: Action, channel: str) -> Standing:
         ports = self._ports
-        if not recipient:
+        if not action.recipient:
             return Standing.NO_CONSENT  # nobody whose contact and consent could be looked up
         try:
-            person = await ports.io(ports.recipients.person, tenant, recipient)
+            person = await ports.io(ports.recipients.person, whose.tenant, action.recipient)
         except StorageUnavailable:
             ports.log.exception(
                 "the recipient's standing could not be read: whether another channel is open is not known",
-                extra={"reason": "recipient_unknown"},
+                extra={
+                    "tenant": whose.tenant,
+                    "action_id": action.action_id,
+                    "request_id": whose.request_id,
+                    "traceparent": whose.traceparent,
+                    "reason": "recipient_unknown",
+                },
             )
             return Standing.UNKNOWN
         return standing_on(person, channel)

@@ -20,7 +20,18 @@ from typing import Any, Final
 from functions.core.failure import StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.integration import Integration, Rate
-from functions.core.limiter import AT_ONCE, HORIZON_MS, Full, Limit, Slot, Taken, holds, resumes_at_ms, take
+from functions.core.limiter import (
+    AT_ONCE,
+    HORIZON_MS,
+    Full,
+    Limit,
+    Slot,
+    Taken,
+    holds,
+    resumes_at_ms,
+    take,
+    tat_after,
+)
 from functions.worker.ports import Ports
 
 WINDOW_SECONDS: Final = 0.1
@@ -272,19 +283,27 @@ class Leases:
     # ---------------------------------------------------------------------------------------------------------- asking
 
     async def _slots(self, integration: str, limit: Limit, calls: int) -> list[Slot]:
+        """Slots are given for an hour ahead at the full rate, and for as much less as a factor leaves of it: what was
+        reserved at a factor near 0 must not keep everybody waiting when the operator has lifted it.
+        """
         now_ms = self._ports.clock.now_ms()
+        full = self.limit(integration) or limit
+        horizon_ms = HORIZON_MS * full.cost_ms // limit.cost_ms
+        taken = min(calls, max(1, horizon_ms // limit.cost_ms))
         try:
-            answer = await self._take(integration, calls * limit.cost_ms, now_ms, now_ms + HORIZON_MS)
+            answer = await self._take(integration, taken * limit.cost_ms, now_ms, now_ms + horizon_ms)
         except StorageUnavailable:
             granted = self._share(integration, limit, calls, now_ms)
             return [AT_ONCE] * granted + [Slot(now_ms + ASK_AGAIN_MS, is_owned=False)] * (calls - granted)
         match answer:
             case Taken(base_ms):
-                return [Slot(at_ms) for at_ms in limit.slots(base_ms, calls)]
+                own = [Slot(at_ms) for at_ms in limit.slots(base_ms, taken)]
+                tat_ms = base_ms + taken * limit.cost_ms
             case Full(tat_ms):
-                # All who are refused see the same number: drawn apart, they do not come back as one.
-                spread_ms = int(self._ports.rng.uniform(0, HORIZON_MS / 10))
-                return [Slot(max(tat_ms - HORIZON_MS, now_ms) + spread_ms, is_owned=False)] * calls
+                own = []
+        # All who are refused see the same number: drawn apart, they do not come back as one.
+        again_ms = max(tat_ms - horizon_ms, now_ms) + int(self._ports.rng.uniform(0, HORIZON_MS / 10))
+        return own + [Slot(again_ms, is_owned=False)] * (calls - len(own))
 
     async def _taken_now(self, integration: str, limit: Limit, calls: int) -> int:
         """How many of so many calls may be made right now. `tat` only grows: what was read bounds it from below."""
@@ -316,7 +335,7 @@ class Leases:
                 extra={"integration": integration},
             )
             raise
-        tat_ms = answer.base_ms + cost_ms if isinstance(answer, Taken) else answer.tat_ms
+        tat_ms = tat_after(answer, cost_ms, now_ms)
         seen = self._state(integration)
         busy_from_ms = now_ms if answer == Taken(now_ms) else seen.busy_from_ms
         self._states[integration] = replace(seen, tat_ms=max(seen.tat_ms, tat_ms), busy_from_ms=busy_from_ms)

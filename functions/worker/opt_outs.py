@@ -22,7 +22,13 @@ class OptOuts:
 
     async def store(self, action: Action, tenant: str, request_id: str, traceparent: str) -> bool:
         """Whether it is on record that the action's recipient opted out."""
-        about = {"integration": action.integration, "action_id": action.action_id, "tenant": tenant}
+        about = {
+            "integration": action.integration,
+            "action_id": action.action_id,
+            "tenant": tenant,
+            "request_id": request_id,
+            "traceparent": traceparent,
+        }
         try:
             await self._store(action, tenant, request_id, traceparent)
         except (StorageUnavailable, VersionConflict):

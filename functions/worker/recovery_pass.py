@@ -24,6 +24,7 @@ from functions.core.fallback import Hop, Manual, Substitute
 from functions.core.gate import Expire, Park, Send, Suppress, Verdict, WaitingFor
 from functions.core.integration import KindRules
 from functions.core.ports import Hint
+from functions.core.quarantine import Quarantine, Rule, kept_aside
 from functions.core.recovery import (
     POLL_SECONDS,
     TAKEOVER_LIMIT,
@@ -42,6 +43,7 @@ from functions.core.recovery import (
     may_claim,
     parked_first,
     poisoned,
+    quarantine,
     release,
     succeeded,
     suppress,
@@ -84,6 +86,7 @@ class RecoveryPass:
         self._first_pass = first_pass
         self._scale = time_scale
         self._hops = Hops(ports, attempts)
+        self.quarantine = Quarantine()  # the rules as the batch read them
 
     async def handle(self, hint: Hint) -> HintResult:
         """One attempt at the hint's row, if it still is what the hint saw.
@@ -115,12 +118,26 @@ class RecoveryPass:
             self._ports.log.warning(
                 "a worker died or ran out of time with this recovery item: another goes on", extra=_about(row)
             )
+        rule = self._rule_for(row, now_ms)
+        if rule is not None:
+            self._ports.meter.count("rows_quarantined", integration=row.integration_id)
+            return await self._commit(row, quarantine(row, kept_aside(rule), now_ms), "quarantined")
         if row.subject is Subject.EVENT:
             return await self._event(row)
         if not self._is_known(row):
             detail = "the catalog has no such integration or kind any more: put it back, then replay"
             return await self._commit(row, poisoned(row, detail, now_ms), "poisoned")
         return await (self._last_look(row) if is_expired else self._action(row))
+
+    def _rule_for(self, row: Row, now_ms: int) -> Rule | None:
+        """The rule that keeps it aside: an event like a new one, and whatever has failed as the rule says. What a
+        person has replayed goes on.
+        """
+        if row.status is Status.REPLAYED:
+            return None
+        about = row.source, row.event_name, row.event_version, row.tenant
+        rule = self.quarantine.for_event(*about, now_ms) if row.subject is Subject.EVENT else None
+        return rule or self.quarantine.for_failure(*about, row.failure_code, now_ms)
 
     # --------------------------------------------------------------------------------------------------------- actions
 
@@ -266,16 +283,17 @@ class RecoveryPass:
             self._budget.lease_until_ms,
             is_new=False,
             is_unsettled=row.effect is Effect.UNKNOWN or row.verify_only or row.lease_until_ms > 0,
+            code=row.failure_code,
         )
         now_ms, health = self._ports.clock.now_ms(), self._hops.health(row.integration_id).value
         match taken:
             case Hop() | Substitute():
                 change = hopped(row, self._hops.way(_action_of(row), taken), health, now_ms)
                 return await self._hop(row, change, taken)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(row.integration_id, taken, _about(row))
                 why = f"{row.integration_id} is {health}, and no other way is open"
-                change = by_hand(row, rung, task, why, now_ms)
+                change = by_hand(row, matrix_row, task, why, now_ms)
                 return await self._commit_last(row, change, task)
             case _:
                 return None
@@ -294,6 +312,7 @@ class RecoveryPass:
             row.hop,
             _whose(row),
             row.event_name,
+            code=failed.failure_code,
             is_unsettled=failed.effect is Effect.UNKNOWN,
             may_have_been_sent=failed.last_possible_send_ms > 0 and not failed.tracks_effect,
         )
@@ -302,9 +321,9 @@ class RecoveryPass:
                 now_ms = self._ports.clock.now_ms()
                 way = self._hops.way(_action_of(row), taken)
                 return await self._hop(row, hopped(row, way, failed.failure_code, now_ms, failed=failed), taken)
-            case Manual(rung, task):
+            case Manual(matrix_row, task):
                 self._hops.handed_over(row.integration_id, taken, _about(row))
-                return await self._commit_last(row, handed_over(change, rung, task), outcome)
+                return await self._commit_last(row, handed_over(change, matrix_row, task), outcome)
             case _:
                 return await self._commit(row, change, outcome)
 

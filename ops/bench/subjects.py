@@ -164,6 +164,7 @@ def _environment(name: str, task: Path, endpoint: Endpoint) -> dict[str, str]:
         sources_path=_sources_path(name),
         bucket="bench",
         ledger_table="bench",
+        recovery_table="bench",
     )
     return {
         **settings.to_env(),

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.chaos.books import Evidence, Fate, Violation
-from ops.chaos.calls import TIMEOUTS, Way
-from ops.chaos.killing import can_kill
+from ops.chaos.calls import ONLY_FOR, TIMEOUTS, Way
+from ops.chaos.killing import EVERY_SECONDS, can_kill
 from ops.chaos.run import Plan, Seen, aws_shares, play
 from ops.demo.stage import Stage
 from ops.demo.story import Story
@@ -26,7 +26,10 @@ from ops.local import LocalStack, LocalStackFailed
 
 SHOWN = 10  # violations that are shown with all that is known of them
 COUNTS = ("takeovers", "idempotency_duplicates_detected", "settlements_fenced", "hints_stale", "transitions_conflicted")
+WIDTH = 160  # of the tables where nobody's terminal says how wide it is
 SURE_OF = 12  # a way that was to be met so often, and was not met at all, was not tried
+
+A_DEATH_EVERY_SECONDS = 2 * max(EVERY_SECONDS)  # at least; in some turns nobody of the chosen function is at work
 
 Verdict = tuple[str, bool, Sequence[str]]
 
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=usual.patience_seconds, help="seconds to wait for quiet")
     options = parser.parse_args(argv)
     plan = Plan(options.events, options.seed, options.aws_share, options.provider_share, options.patience)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if not can_kill():
         console.print("there is no /proc here: the processes to be killed cannot be found")
         return 1
@@ -69,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
                 story.check(scene, text, holds=holds, details=details)
             story.close(scene)
             _show(console, seen, stage)
+            console.print(conclusion(seen, plan, [text for holds, text in scene.checks if not holds]), markup=False)
     return 0 if scene.holds else 1
 
 
@@ -80,6 +84,20 @@ def about(plan: Plan) -> str:
         f"of {ways_of_aws} ways, {plan.provider_share:.1%} of the providers' calls in each of theirs, and a process is "
         f"killed every few seconds. Then nothing fails any more, and what has died is replayed. Seed {plan.seed}."
     )
+
+
+def conclusion(seen: Seen, plan: Plan, broken: Sequence[str]) -> str:
+    """What to take away, last and in a few lines; and how to see it again."""
+    books, after = seen.books, seen.after_replay
+    lost, doubled = books.of("lost") + after.of("lost"), books.of("doubled") + after.of("doubled")
+    told = (
+        f"{sum(books.fates.values())} events accepted, {len(lost)} lost, {len(doubled)} effects doubled, "
+        f"{books.fates[Fate.FOR_PEOPLE]} left for people before the replay and {after.fates[Fate.FOR_PEOPLE]} after it."
+    )
+    again = f"python -m ops.chaos --events {plan.events} --seed {plan.seed}"
+    if not broken:
+        return f"Every promise held: {told}"
+    return "\n".join([f"{len(broken)} of the promises above did not hold: {told}", *broken, f"Again: {again}"])
 
 
 def verdicts(seen: Seen, plan: Plan) -> list[Verdict]:
@@ -98,7 +116,10 @@ def verdicts(seen: Seen, plan: Plan) -> list[Verdict]:
         f"{seen.dead} rows had died; {seen.replayed} replayed with nothing failing: "
         f"{after.fates[Fate.DONE]} events done, {after.fates[Fate.FOR_PEOPLE]} for people"
     )
+    accepted_events, deaths = sum(books.fates.values()), sum(seen.killed.values())
+    under_fire = seen.seconds["sending"] + seen.seconds["until quiet"]
     return [
+        (f"{accepted_events} events accepted, of {plan.events} at least", accepted_events >= plan.events, []),
         ("it came to rest", seen.was_quiet, []),
         (
             accepted,
@@ -129,6 +150,11 @@ def verdicts(seen: Seen, plan: Plan) -> list[Verdict]:
             seen.said.defects,
         ),
         ("every way of failing was met", not never, never),
+        (
+            f"{deaths} processes were killed in {under_fire} s, {seen.killed['WorkerFunction']} of them workers",
+            deaths * A_DEATH_EVERY_SECONDS >= under_fire and seen.killed["WorkerFunction"] * 2 > deaths,
+            [f"the killer could not ask the proxy who is at work: {seen.unasked} times"],
+        ),
     ]
 
 
@@ -137,9 +163,8 @@ def _never_met(seen: Seen, plan: Plan) -> list[str]:
     met = Counter[str]()
     for _, way, count in seen.proxy["fired"]:
         met[way] += count
-    calls = sum(seen.proxy["calls"].values())
     shares = aws_shares(plan.aws_share)
-    missed = [way for way in Way if not met[way] and calls * min(shares[way], plan.aws_share) >= SURE_OF]
+    missed = [way for way in Way if not met[way] and _calls_that_may_meet(way, seen) * shares[way] >= SURE_OF]
     return missed + [
         way
         for way, fired in seen.provider_faults.items()
@@ -147,15 +172,21 @@ def _never_met(seen: Seen, plan: Plan) -> list[str]:
     ]
 
 
+def _calls_that_may_meet(way: Way, seen: Seen) -> int:
+    only = ONLY_FOR.get(way)
+    return sum(count for label, count in seen.proxy["calls"].items() if only in (None, label.partition(".")[2]))
+
+
 def figures(seen: Seen, stage: Stage, plan: Plan, seconds: float) -> Table:
     """The balance in figures."""
     table = Table(title=f"Chaos, seed {plan.seed}", title_justify="left", box=None, pad_edge=False, show_header=False)
     sent, books, after = stage.sent, seen.books, seen.after_replay
+    warm = len(stage.expectations) - plan.events
     fired = sum(count for _, _, count in seen.proxy["fired"])
     calls = sum(seen.proxy["calls"].values())
     failed, asked = sum(seen.provider_faults.values()), sum(seen.provider_calls.values())
     for name, text in (
-        ("events accepted", f"{len(sent.accepted)} of {plan.events} and those of the warm-up"),
+        ("events accepted", f"{len(sent.accepted)} of {len(stage.expectations)}, {warm} of them to warm up"),
         ("sent twice", f"{sent.repeats}, and {sent.answered_again} sent again after no answer or a 5xx"),
         ("never acknowledged", str(len(sent.lost_at_the_door))),
         ("became of them", _listed({fate.value: books.fates[fate] for fate in Fate})),
@@ -188,7 +219,8 @@ def ways(seen: Seen) -> Table:
         most = sorted(of_way, key=lambda operation: -of_way[operation])[:4]
         table.add_row(f"AWS: {way}", str(sum(of_way.values())), _listed({one: of_way[one] for one in most}))
     for name, count in seen.provider_faults.items():
-        table.add_row(name, str(count), "")
+        if seen.provider_calls[name.partition(":")[0]]:
+            table.add_row(name, str(count), "")
     return table
 
 
@@ -221,7 +253,7 @@ def _show(console: Console, seen: Seen, stage: Stage) -> None:
             told.add(about)
             console.rule(f"{one.kind}: {about}")
             for line in dossier(seen.evidence, one, stage):
-                console.print(line, markup=False)
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def dossier(evidence: Evidence, about: Violation, stage: Stage) -> list[str]:

@@ -14,14 +14,19 @@ from ops.stack import Stack
 _NOT_OURS = frozenset({"ModuleNotFoundError"})
 """The emulator takes a process's code away before it ends the process, which then cannot load what it had not yet."""
 _TEXT_LENGTH = 1500
+_MOST_IN_A_PAGE = 10_000  # of FilterLogEvents, also the emulator's, which gives no token for the rest
+
+
+class UnreadableLog(Exception):
+    """What a function has logged cannot be read to its end."""
 
 
 @dataclass(slots=True)
 class Said:
     """`counts` are the functions' own metrics, `exceptions` those that were logged, by name.
 
-    A failure that somebody reckoned with has a name of ours. Any other is a defect: `defects` has what was logged of
-    it.
+    A failure that somebody reckoned with has a name of ours; a group of failures is judged by those that it holds. Any
+    other is a defect: `defects` has what was logged of it.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -48,7 +53,7 @@ def add(said: Said, line: dict[str, Any]) -> None:
     if name is None:
         return
     said.exceptions[name] += 1
-    if name not in _names_of(HoldfastError) | _NOT_OURS:
+    if not set(line.get("exceptions_within", [name])) <= _names_of(HoldfastError) | _NOT_OURS:
         said.defects.append(f"{line.get('message')}: {str(line.get('exception'))[-_TEXT_LENGTH:]}")
 
 
@@ -57,9 +62,21 @@ def _names_of(kind: type[Exception]) -> set[str]:
 
 
 def _lines(stack: Stack, output: str) -> Iterator[dict[str, Any]]:
+    """Every line of JSON, stream by stream: of a whole group the emulator tells the first lines, and nobody that there
+    are more.
+    """
     configuration = stack.client("lambda").get_function_configuration(FunctionName=stack.output(output))
-    pages = stack.client("logs").get_paginator("filter_log_events")
-    for page in pages.paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"]):
+    group, logs = configuration["LoggingConfig"]["LogGroup"], stack.client("logs")
+    for streams in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
+        for stream in streams["logStreams"]:
+            yield from _of_stream(logs, group, stream["logStreamName"])
+
+
+def _of_stream(logs: Any, group: str, stream: str) -> Iterator[dict[str, Any]]:
+    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, logStreamNames=[stream])
+    for page in pages:
+        if len(page["events"]) >= _MOST_IN_A_PAGE and "nextToken" not in page:
+            raise UnreadableLog(f"{group}, {stream} has more lines than are told")
         for event in page["events"]:
             for text in event["message"].splitlines():
                 if text.startswith("{"):

@@ -1,8 +1,8 @@
 """The fault proxy: stands before the emulator and lets a share of the AWS calls fail, each in one of the ways.
 
 It passes the request on as it came, the name of the host included: that is signed, so the emulator goes on checking
-signatures and roles. `GET /_chaos` tells what came and what was done to it, `PUT /_chaos` `{way: share}` sets the
-shares. It is a double of trouble and of nothing else: every answer that is not a fault is the emulator's own.
+signatures and roles. `GET /_chaos` tells what came, from whom, and what was done to it, `PUT /_chaos` `{way: share}`
+sets the shares. It is a double of trouble and of nothing else: every answer that is not a fault is the emulator's own.
 
     python -m ops.chaos.proxy --upstream http://127.0.0.1:4566 --seed 1
 
@@ -49,6 +49,7 @@ HOLD_SECONDS: Mapping[str, float] = {"ssm": 0.9, "s3": 4.6}
 """Longer than the functions wait for these services (`functions/adapters/aws.py`)."""
 _HOLD_SECONDS = 2.4  # likewise, for all others
 _SLOW_SECONDS = 0.3
+_STARTS_WITH = "ssm"  # all that a function reads before it may be given work
 _KEPT_SECONDS = 2.0  # shorter than the emulator keeps a connection that nobody uses
 _MAX_HEAD_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds: close sends RST
@@ -59,7 +60,8 @@ _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "conte
 class Trouble:
     """Which share of the calls meets which way, and what has been seen. One call meets one way at most.
 
-    The draws are seeded; which call meets which draw is up to the order in which they come.
+    The draws are seeded; which call meets which draw is up to the order in which they come. `at_work` are the ports of
+    the clients that are connected and have asked for more than what a function reads as it starts.
     """
 
     seed: int = 0
@@ -68,6 +70,7 @@ class Trouble:
     fired: Counter[tuple[str, str]] = field(default_factory=Counter)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
+    at_work: set[int] = field(default_factory=set)
     chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,6 +97,7 @@ class Trouble:
             "fired": [[operation, way, count] for (operation, way), count in sorted(self.fired.items())],
             "errors": [[operation, code, count] for (operation, code), count in sorted(self.errors.items())],
             "broken": dict(self.broken),
+            "at_work": sorted(self.at_work),
         }
 
 
@@ -141,23 +145,27 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, until it ends or a fault ends it."""
+        port: int = writer.get_extra_info("peername")[1]
         try:
             while (request := await _request(reader, writer)) is not None:
-                if not await self._answer(request, writer):
+                if not await self._answer(request, writer, port):
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             self._trouble.broken["by the client"] += 1
         finally:
+            self._trouble.at_work.discard(port)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _answer(self, request: _Request, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, request: _Request, writer: asyncio.StreamWriter, port: int) -> bool:
         """Whether the connection may go on."""
         if request.target == CONTROL:
             await _send(writer, request, self._control(request))
             return request.keeps_alive
         operation = operation_of(request.method, request.target, request.headers, request.body)
+        if operation.service != _STARTS_WITH:
+            self._trouble.at_work.add(port)
         answer = await self._met(self._trouble.draw(operation), operation, request)
         if answer is None:
             _reset(writer)

@@ -86,6 +86,7 @@ class Seen:
     provider_calls: Counter[str] = field(default_factory=Counter)
     provider_faults: Counter[str] = field(default_factory=Counter)
     killed: Counter[str] = field(default_factory=Counter)
+    unasked: int = 0
     depths: Mapping[str, int] = field(default_factory=dict)
     said: Said = field(default_factory=Said)
     seconds: Counter[str] = field(default_factory=Counter)
@@ -142,6 +143,7 @@ def play(stage: Stage, plan: Plan) -> Seen:
         killer = Killer(
             stage.running.process("emulator").pid,
             {output: stage.stack.output(output) for output in FUNCTIONS},
+            lambda: proxy.seen()["at_work"],
             random.Random(chance.random()),  # noqa: S311  # as above
         )
         proxy.fail(aws_shares(plan.aws_share))
@@ -151,7 +153,7 @@ def play(stage: Stage, plan: Plan) -> Seen:
                 _send(stage, plan)
             with _timed(seen, "until quiet"):
                 seen.was_quiet = _await_quiet(stage, plan.patience_seconds)
-        seen.killed = killer.killed
+        seen.killed, seen.unasked = killer.killed, killer.unasked
         _note_providers(stage, seen, fault_ids)
         seen.proxy = proxy.seen()
         proxy.fail({})
@@ -267,6 +269,7 @@ def _note_providers(stage: Stage, seen: Seen, fault_ids: list[str]) -> None:
 def _send(stage: Stage, plan: Plan) -> None:
     """Everything through the door: in waves, out of order, some of it twice, at once or a wave later."""
     late: list[Any] = []
+    until = time.monotonic() + plan.patience_seconds
     for begin in range(0, plan.events, WAVE):
         count = min(WAVE, plan.events - begin)
         letters = stage.letters(f"chaos-{begin}", TOPICS, count)
@@ -279,6 +282,9 @@ def _send(stage: Stage, plan: Plan) -> None:
         stage.expect(letters, may_be_late=True, may_be_held_back=True)
         stage.post(mixed, concurrency=SENDERS)
         stage.story.tell(f"{begin + count} of {plan.events} sent, {len(stage.sent.accepted)} acknowledged")
+        if time.monotonic() > until:
+            stage.story.tell(f"the rest is not sent: the door takes longer than {plan.patience_seconds:.0f} s")
+            break
     stage.post(late, concurrency=SENDERS)
 
 
@@ -312,8 +318,10 @@ def _stirring(stage: Stage) -> str:
 
 
 def _replay(stage: Stage, plan: Plan, seen: Seen) -> None:
-    """Nothing fails any more: what has died is given one more attempt, and its children after it."""
-    seen.was_quiet_after_replay = True
+    """Nothing fails any more: what has died is given one more attempt, and its children after it. All of it within
+    the plan's patience.
+    """
+    seen.was_quiet_after_replay, until = True, time.monotonic() + plan.patience_seconds
     replays = of_stage(stage.stack, poll_seconds=0.5)
     for integration in (INTAKE, *load().integrations):
         for _ in range(REPLAYS):
@@ -325,8 +333,9 @@ def _replay(stage: Stage, plan: Plan, seen: Seen) -> None:
             if job["state"] != "finished":
                 stage.story.tell(f"the replay of {integration} is {job['state']}: {job.get('stop_reason')}")
             seen.replayed += sum(job["progress"]["outcomes"].values())
-            is_quiet = _await_quiet(stage, plan.patience_seconds)
-            seen.was_quiet_after_replay = seen.was_quiet_after_replay and is_quiet
+            if not _await_quiet(stage, until - time.monotonic()):
+                seen.was_quiet_after_replay = False
+                return
 
 
 # ------------------------------------------------------------------------------------------------------------- evidence

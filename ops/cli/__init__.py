@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from functions.core.failure import StorageUnavailable
 from ops.cli import (
     environment,
     events,
@@ -21,6 +22,7 @@ from ops.cli import (
     integrations,
     limits,
     login,
+    quarantine,
     queue,
     recipients,
     rejections,
@@ -29,6 +31,7 @@ from ops.cli import (
     sources,
     status,
     switches,
+    tracing,
     verifying,
 )
 from ops.cli.console import ExitCode, Refused, say
@@ -77,10 +80,13 @@ app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
 app.command("status")(status.show)
+app.command("trace")(tracing.trace)
+app.command("audit")(tracing.audit)
 app.add_typer(replaying.app, name="replay")
 app.add_typer(sources.app, name="source")
 app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(recipients.app, name="recipient")
 
 
@@ -103,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
         error = exc.response.get("Error", {})
         say(f"AWS refused {exc.operation_name}: {error.get('Code', '?')}: {error.get('Message', '')}")
         return ExitCode.REFUSED
-    except BotoCoreError as exc:
+    except (BotoCoreError, StorageUnavailable) as exc:
         say(f"the stack does not answer: {exc}")
         return ExitCode.UNREACHABLE
     return ExitCode.OK

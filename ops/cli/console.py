@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from functions.catalog.loader import load
+from infra.config import STAGES
 from ops.stack import Stack, Wanted, find
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def stack_of(ctx: typer.Context) -> Stack:
     """The stack that the global options and the environment name. Raises `StackNotFound` or `StackUnreachable`."""
     wanted = ctx.find_object(Wanted)
     return find(wanted)
+
+
+def time_scale_of(stack: Stack) -> float:
+    """By what the stage multiplies its own waits; 1 for a stage that nobody has described."""
+    stage = STAGES.get(stack.stage)
+    return 1.0 if stage is None else stage.time_scale
 
 
 def check_integrations(named: Iterable[str], and_also: Sequence[str] = ()) -> None:
@@ -144,4 +151,12 @@ _STYLES = {
     "dlq": "red",
     "operational": "green",
     "unavailable": "red",
+    "accepted": "yellow",
+    "waiting": "yellow",
+    "under way": "yellow",
+    "dead": "red",
+    "ended": "red",
+    "unknown": "red",
+    "missing": "red",
+    "suppressed": "cyan",
 }

@@ -126,6 +126,8 @@ def _tell(integration: str, before: Record, change: HealthChange, *, as_json: bo
     say(f"{integration}: {document['before']} → {document['health']}{until}; the machine says {machine}")
     if was.health_at(event.at_ms) is Health.HARD_DOWN and now.health_at(event.at_ms) is not Health.HARD_DOWN:
         say("what waited is let go little by little, all of it after ten minutes")
+    if change.after.override is not None:
+        say(f'it ends by itself then; earlier: holdfast health clear {integration} --reason "..."')
 
 
 def _lasts_ms(duration: str) -> int:

@@ -17,11 +17,20 @@ from functions.core.gate import Health, IntegrationState
 from functions.core.health import PROBES_NEEDED, Record, release_share
 from ops import records
 from ops.cli import switches
-from ops.cli.console import AsJson, check_integrations, emit, say, show_fields, show_table, stack_of, time_of
+from ops.cli.console import (
+    AsJson,
+    check_integrations,
+    emit,
+    say,
+    show_fields,
+    show_table,
+    stack_of,
+    time_of,
+    time_scale_of,
+)
 from ops.stack import Stack
 
 PAGE = "docs/runbooks/recovery.md"
-LOCAL_SCALE = 1 / 60  # of the local stage's waits (infra/config.py); it only says how far a release has come
 
 
 def show(
@@ -51,7 +60,7 @@ def show(
                 one["integration"],
                 one["health"],
                 time_of(one["since_ms"]),
-                one["reason"] or one["override"].get("reason", ""),
+                one["override"].get("reason", "") or one["reason"],
                 time_of(one["override"].get("until_ms")),
                 time_of(one["resumes_at_ms"]),
                 sum(one["backlog"].get(status, 0) for status in ("pending", "retrying", "replayed")),
@@ -75,7 +84,7 @@ def document(stack: Stack, name: str, profile: IntegrationProfile) -> dict[str, 
         "integration": name,
         "feature": profile.feature,
         "provider": profile.provider,
-        **of_health(record, state, now_ms, LOCAL_SCALE if stack.is_local else 1.0),
+        **of_health(record, state, now_ms, time_scale_of(stack)),
         "backlog": records.backlog(stack, name),
         "switches": holding(said, name),
         "status_url": profile.status_url,

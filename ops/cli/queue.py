@@ -9,9 +9,12 @@ from typing import Annotated
 
 import typer
 
+from functions.adapters import richpanel, ses, stripe, twilio
 from functions.catalog.loader import load
 from functions.core.attempt import Effect
-from functions.core.failure import MalformedDecision
+from functions.core.decision import Action
+from functions.core.failure import IllegalTransition, MalformedDecision
+from functions.core.fallback import action_at
 from functions.core.integration import INTAKE
 from functions.core.recovery import SUPPRESSED, Row, Status, why_not_replayable
 from ops import records
@@ -89,9 +92,13 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
     if as_json:
         emit({**row, "audit": audit})
         return
+    try:
+        read, untold = records.row_as_decided_on(stack, recovery_id), ""
+    except MalformedDecision as exc:
+        read, untold = None, f"{exc}: it was written by another version; see {PAGE}"
     hidden = {"pk", "gpk", "gsk", "history", "write_id", "action", "stand_in"}
     show_fields(
-        [("recovery id", recovery_id), ("what", _what(row))]
+        [("recovery id", recovery_id), ("what", _what(row)), *([] if read is None else at_the_provider(read))]
         + [
             (name, time_of(value) if name in _TIMES else value)
             for name, value in sorted(row.items())
@@ -100,7 +107,7 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
     )
     show_table(
         "audit",
-        ("time", "event", "actor", "to", "why"),
+        ("time", "event", "actor", "to", "why", "contained"),
         [
             (
                 time_of(event["at_ms"]),
@@ -108,20 +115,45 @@ def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:
                 event["actor"],
                 event.get("recovery_status", ""),
                 event.get("reason") or event.get("error", ""),
+                event.get("containment_action", ""),
             )
             for event in audit
         ],
     )
-    try:
-        read = records.row_as_decided_on(stack, recovery_id)
-    except MalformedDecision as exc:
-        say(f"{exc}: it was written by another version; see {PAGE}")
-        return
+    if untold:
+        say(untold)
     if read is not None:
         say(f"{what_next(read, time.time_ns() // 1_000_000)} ({PAGE})")
 
 
 _TIMES = frozenset(field.name for field in fields(Row) if field.name.endswith("_ms") and field.name != "epoch_ms")
+
+
+def at_the_provider(row: Row) -> list[tuple[str, str]]:
+    """Where at the provider its effect would be, on the way that it goes now, and by what it is told from others."""
+    if row.action is None:
+        return []
+    try:
+        action = action_at(row.action, row.hop, load().fallbacks)
+    except IllegalTransition:  # the catalog has that way no more; the row says so when it is tried
+        action = row.action
+    return [("target", action.target), ("action id", action.action_id), ("known there by", _mark_of(action))]
+
+
+def _mark_of(action: Action) -> str:
+    match action.kind:
+        case richpanel.REPLY:
+            return f"a comment that ends with {richpanel.marker_of(action.action_id)}"
+        case twilio.SEND:
+            return f"a text that ends with {twilio.reference_of(action.action_id)}"
+        case ses.SEND:
+            return f"the tag action_id={action.action_id}"
+        case stripe.CREATE_CHECKOUT_SESSION | stripe.REFUND:
+            return f"metadata {stripe.MARKER}={action.action_id}"
+        case stripe.CANCEL_SUBSCRIPTION | stripe.CHANGE_PLAN:
+            return f"metadata {stripe.subscription_marker(action.kind)}={action.action_id}"
+        case _:
+            return ""
 
 
 def what_next(row: Row, now_ms: int) -> str:

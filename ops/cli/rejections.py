@@ -130,6 +130,10 @@ def _line(line: DoorLine, ours: set[str]) -> tuple[str, ...]:
     )
 
 
+_UNTOLD: Final = frozenset({"is_refused", "event_id", "tenant", "event_name", "stored_in"})
+"""Of a line, what says nothing of a refused request."""
+
+
 def _as_json(line: DoorLine, ours: set[str]) -> dict[str, Any]:
-    document = {key: value for key, value in asdict(line).items() if key not in ("is_refused", "event_id")}
+    document = {key: value for key, value in asdict(line).items() if key not in _UNTOLD}
     return {**document, "source": _shown(line, ours)}

@@ -7,12 +7,10 @@ import typer
 from functions.adapters.ledger import DynamoLedger
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
-from functions.core.failure import StorageUnavailable
 from functions.core.fallback import health_of, in_force
 from functions.core.features import status_of
 from functions.core.gate import Health
 from ops.cli.console import AsJson, emit, say, show_table, stack_of, time_of
-from ops.stack import StackUnreachable
 
 
 def show(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -20,10 +18,7 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
     stack, catalog, now_ms = stack_of(ctx), load(), SystemClock().now_ms()
     ledger = DynamoLedger(stack.client("dynamodb"), SystemIds(), control_table=stack.output("ControlTable"))
     wanted = sorted({*catalog.integrations, *(name for one in catalog.features.values() for name in one.integrations)})
-    try:
-        states = ledger.read([], wanted).integrations
-    except StorageUnavailable as exc:
-        raise StackUnreachable(str(exc)) from exc
+    states = ledger.read([], wanted).integrations
     statuses = status_of(catalog.features, states, now_ms)
     health = {name: health_of(states.get(name), now_ms) for name in wanted}
     fallbacks = in_force(catalog.fallbacks, health)

@@ -84,6 +84,8 @@ class Stage:
             elif delivery.repeats:
                 books.repeats += 1
                 books.repeats_accepted += is_accepted
+                if is_accepted:  # a promise, also where the first copy was never acknowledged
+                    books.accepted.setdefault(conversation_of(delivery), answer)
             elif is_accepted:
                 books.accepted[conversation_of(delivery)] = answer
             else:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from functions.adapters.audit import DynamoAudit
+from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.caps import DynamoCaps
+from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
@@ -22,7 +24,18 @@ from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.ledger import ActionMark, ActionStatus, Claim, LedgerItem
 from functions.core.recovery import Change, Row, Status, Subject, action_recovery_id, parked_first
 from tests import aws_tables
-from tests.fakes import NOON_MS, FakeAudit, FakeCaps, FakeIds, FakeLedger, FakeRecipients, FakeRecovery, FakeTables
+from tests.fakes import (
+    NOON_MS,
+    FakeAudit,
+    FakeAuditLog,
+    FakeCaps,
+    FakeEventIndex,
+    FakeIds,
+    FakeLedger,
+    FakeRecipients,
+    FakeRecovery,
+    FakeTables,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -42,6 +55,8 @@ class World:
     audit_ids: Callable[[], list[str]]
     set_health: Callable[[str, Health], None]
     caps: ports.Caps
+    index: ports.EventIndex
+    audit_log: ports.AuditLog
 
     def item(self, key: str = KEY) -> LedgerItem | None:
         """The ledger item now."""
@@ -71,6 +86,8 @@ def in_memory() -> Iterator[World]:
         audit_ids=lambda: sorted(event.id for event in tables.events),
         set_health=set_health,
         caps=FakeCaps(tables),
+        index=FakeEventIndex(tables),
+        audit_log=FakeAuditLog(tables),
     )
 
 
@@ -108,6 +125,10 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
         audit_ids,
         set_health,
         DynamoCaps(client, aws_tables.CONTROL),
+        DynamoEventIndex(
+            client, ledger_table=aws_tables.LEDGER, recovery_table=aws_tables.RECOVERY, pause=waited.append
+        ),
+        DynamoAuditLog(client, aws_tables.AUDIT),
     )
 
 

@@ -56,7 +56,7 @@ def fullest() -> Claim:
         event_name="ticket.message_created",
         event_version="1",
         received_at_ms=NOON_MS,
-        request_id=SystemIds().new_id(),
+        request_id="JKJaXmPLvHcESHA=",  # as API Gateway makes them
         traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
         payload_hash=digest("payload"),
         content_type="application/json",
@@ -80,6 +80,10 @@ def fullest() -> Claim:
         epoch_ms=0,
         payload_hash=event.payload_hash,
         decision=longest,
+        request_id=event.request_id,
+        event_name=event.event_name,
+        ticket=prepared.subject,
+        recipient=prepared.recipient,
     )
 
 
@@ -95,6 +99,9 @@ def test_a_full_support_decision_fits_one_write_unit_from_claim_to_settlement() 
 
         assert isinstance(ledger.claim(wanted), Claimed)
         claimed = stored()
+        [item] = client.scan(TableName=aws_tables.LEDGER)["Items"]
+        assert {"rq", "tk", "rc"} <= item.keys()
+        assert "ev" not in item  # what is only for eyes never costs a unit
         marks = dict.fromkeys(wanted.marks, ActionMark(ActionStatus.RECOVERY))
         marks["reply"] = ActionMark(ActionStatus.DONE, "5f9d88b1c2a34e0017a1b2c3")
         ledger.settle(Settlement(wanted.key, wanted.owner, 1, NOON_MS + 1, marks))

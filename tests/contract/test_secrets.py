@@ -80,8 +80,9 @@ def test_a_store_that_is_down_leaves_the_last_good_secret_for_a_day(store: Store
         store.secrets.get("helpdesk")
 
 
-def test_an_integration_without_a_parameter_is_unavailable(store: Store) -> None:
-    with pytest.raises(StorageUnavailable, match="ParameterNotFound"):
+def test_an_integration_without_a_parameter_is_unusable_until_somebody_stores_one(store: Store) -> None:
+    """As with a malformed one, what is for it waits for a credential: its attempts would be used up in vain."""
+    with pytest.raises(UnusableSecret, match=r"there is no parameter /.*/sms$"):
         store.secrets.get("sms")
 
 

@@ -83,17 +83,18 @@ def exhaustive(
 ) -> Iterator[Violation | None]:
     """Every schedule of one event with one fault or two, each at any boundary; None for one that broke nothing.
 
-    With `most` 1 there is no second one. It is tried at every boundary after the first, in the run which that leads
-    to. `share`
-    of `shares` is a part of them, by the place of the first.
+    The second is tried at every boundary after the first, in the run which that leads to; with `most` 1 there is none.
+    There are two workers, so that one which thaws finds another at its work. `share` of `shares` is a part of them, by
+    the place of the first.
     """
-    clean, broken = judged(Schedule(scenario), runner)
-    yield violation(Schedule(scenario), runner) if broken else None
+    alone = Schedule(scenario, workers=2)
+    clean, broken = judged(alone, runner)
+    yield violation(alone, runner) if broken else None
     for index, what in enumerate(clean.names):
         if index % shares != share:
             continue
         for fault in faults_at(what):
-            first = Schedule(scenario, faults=((index, fault),))
+            first = replace(alone, faults=((index, fault),))
             world, broken = judged(first, runner)
             yield violation(first, runner) if broken else None
             for then in range(index + 1, len(world.names) if most > 1 else 0):

@@ -82,10 +82,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 class Runner:
-    """Runs coroutines on one virtual loop, one after the other."""
+    """Runs coroutines on one virtual loop, one after the other. `left_behind` are the tasks that the last one did not
+    see to their end.
+    """
 
     def __init__(self) -> None:
         self.loop = VirtualLoop()
+        self.left_behind = 0
 
     def run(self, work: Coroutine[Any, Any, _R]) -> _R:
         """From time 0 to its end. What it left behind is cancelled, so that the next run begins clean."""
@@ -94,6 +97,7 @@ class Runner:
             return self.loop.run_until_complete(work)
         finally:
             left = () if self.loop.is_idle else asyncio.all_tasks(self.loop)
+            self.left_behind = len(left)
             for task in left:
                 task.cancel()
             if left:

@@ -397,6 +397,9 @@ def test_tables_have_the_keys_that_the_code_writes(template: Template) -> None:
         "RecipientsTable": ["pk"],
     }
     assert indexes == {
+        ("LedgerTable", "by_request"): (["rq", "received_at"], "KEYS_ONLY"),
+        ("LedgerTable", "by_ticket"): (["tk", "received_at"], "KEYS_ONLY"),
+        ("LedgerTable", "by_recipient"): (["rc", "received_at"], "KEYS_ONLY"),
         ("RecoveryTable", "work"): (["gpk", "gsk"], "ALL"),
         ("AuditTable", "by_request"): (["request_id", "sk"], "ALL"),
     }
@@ -740,9 +743,15 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "switches/*": {"ssm:GetParametersByPath"},
     },
     "operator_api": {
+        "Ledger": {"dynamodb:BatchGetItem"},
+        "Ledger/index/by_request": {"dynamodb:Query"},
+        "Ledger/index/by_ticket": {"dynamodb:Query"},
+        "Ledger/index/by_recipient": {"dynamodb:Query"},
         "Recovery/index/work": {"dynamodb:Query"},
         "Recovery": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
-        "Audit": {"dynamodb:PutItem"},
+        "Audit": {"dynamodb:PutItem", "dynamodb:Query"},
+        "Audit/index/by_request": {"dynamodb:Query"},
+        "Logs of ingress": {"logs:FilterLogEvents"},
         "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
         "Bucket": {"s3:ListBucket"},
         "Bucket/replays/*": {"s3:GetObject"},
@@ -787,7 +796,12 @@ def _spelled(template: Template, arn: Any) -> str:
             if "QueueName" in properties:
                 return str(properties["QueueName"]).removeprefix(f"holdfast-{template.config.name}-")
             if template.body["Resources"][logical_id]["Type"] == "AWS::Logs::LogGroup":
-                return "Logs"
+                (owner,) = [
+                    name
+                    for name, resource in functions(template)
+                    if logical_id in refers_to(resource["Properties"]["LoggingConfig"])
+                ]
+                return f"Logs of {owner}"
             (word,) = [
                 key.removesuffix("Table")
                 for key in template.body["Outputs"]
@@ -814,7 +828,10 @@ def granted(template: Template) -> dict[str, dict[str, set[str]]]:
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
             assert statement["Effect"] == "Allow"
             for resource in _listed(statement["Resource"]):
-                actions = found[role_of[role]].setdefault(_spelled(template, resource), set())
+                name = role_of[role]
+                spelled = _spelled(template, resource)
+                word = "Logs" if spelled == f"Logs of {name}" else spelled  # its own
+                actions = found[name].setdefault(word, set())
                 actions |= set(_listed(statement["Action"]))
     return found
 

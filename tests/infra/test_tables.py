@@ -31,13 +31,14 @@ def test_no_table_of_the_stack_is_left_out(template: Template) -> None:
 def test_a_table_has_the_keys_and_indexes_that_the_contracts_use(template: Template, table: str) -> None:
     properties = tables_of(template)[OUTPUTS[table]]
     assert properties["KeySchema"] == aws_tables.key_schema(aws_tables.KEYS[table])
-    assert {entry["AttributeType"] for entry in properties["AttributeDefinitions"]} == {"S"}
+    types = {entry["AttributeName"]: entry["AttributeType"] for entry in properties["AttributeDefinitions"]}
+    assert types == {name: aws_tables.type_of(name) for name in types}
     indexes = {index["IndexName"]: index for index in properties.get("GlobalSecondaryIndexes", [])}
     wanted = aws_tables.INDEXES.get(table, {})
     assert {name: index["KeySchema"] for name, index in indexes.items()} == {
         name: aws_tables.key_schema(keys) for name, keys in wanted.items()
     }
-    assert all(index["Projection"] == {"ProjectionType": "ALL"} for index in indexes.values())
+    assert all(index["Projection"] == aws_tables.projection_of(table) for index in indexes.values())
     assert properties["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
 
 

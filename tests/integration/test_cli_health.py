@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -106,6 +108,21 @@ def test_an_integration_is_shown_with_its_health_its_backlog_and_whom_to_ask(tab
     assert {"status_url", "support_contact"} <= set(document)
 
 
+def test_a_row_whose_replay_succeeded_waits_for_nothing(tables: Tables, told: Told) -> None:
+    """It stays `replayed` for weeks, and is neither waiting nor dead; one that failed again is dead."""
+    recovery = DynamoRecovery(
+        tables.client, tables.ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT
+    )
+    for each in (
+        row("under-way", status=Status.REPLAYED),
+        row("done", status=Status.REPLAYED, result="succeeded", due_at_ms=0),
+        replace(dead("again"), result="failed"),
+    ):
+        recovery.put_if_absent(Change(each, None))
+    assert run(["integrations", "helpdesk", "--json"]) == ExitCode.OK
+    assert told()["backlog"] == {"replayed": 1, "dlq": 1}
+
+
 def test_without_a_name_every_integration_of_the_catalog_is_listed(tables: Tables, told: Told) -> None:
     assert run(["integrations", "--json"]) == ExitCode.OK
     found = {one["integration"]: one["health"] for one in told()}
@@ -121,6 +138,7 @@ def test_a_person_gets_words_and_times_and_nothing_that_steers_a_terminal(
             override_until_ms=FOREVER_MS,
             override_by="anna\x1b[2J",
             override_reason="their\x07 maintenance",
+            reason="recovered: 30 of 30",
             version=1,
         )
     )
@@ -132,8 +150,16 @@ def test_a_person_gets_words_and_times_and_nothing_that_steers_a_terminal(
     assert "section 5" in shown.err
     assert run(["integrations"]) == ExitCode.OK
     listed = capsys.readouterr()
-    assert "helpdesk" in listed.out
+    assert re.search(r"helpdesk +hard_down .*their.* maintenance +2100", listed.out), "the operator's word, and its why"
     assert "\x1b" not in listed.out
+
+
+def test_tables_that_do_not_answer_are_said_so_without_a_traceback(
+    tables: Tables, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables.client.delete_table(TableName=aws_tables.CONTROL)
+    assert run(["integrations"]) == ExitCode.UNREACHABLE
+    assert "ResourceNotFoundException" in capsys.readouterr().err
 
 
 def test_an_integration_that_is_not_there_is_refused_with_those_that_are(

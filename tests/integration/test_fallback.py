@@ -13,15 +13,24 @@ import pytest
 from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.decision import Repeat
-from functions.core.failure import ClassifierUnavailable, Failure, NetworkCause, failure_of_network, failure_of_status
+from functions.core.failure import (
+    ClassifierUnavailable,
+    Failure,
+    FailureClass,
+    NetworkCause,
+    failure_of_network,
+    failure_of_status,
+)
 from functions.core.fallback import MAX_HOPS
-from functions.core.gate import Health, WaitingFor
-from functions.core.integration import KindRules
+from functions.core.gate import Health, IntegrationState, WaitingFor
+from functions.core.integration import KindRules, Rate
 from functions.core.ledger import ActionMark, ActionStatus
+from functions.core.person import OPTED_OUT_THERE
 from functions.core.ports import Hint
 from functions.core.recovery import Status, replay
 from tests.channels_world import BY_HAND, EMAIL, ChannelsWorld, action, always, severities
-from tests.worker_world import Died
+from tests.rates import most_over
+from tests.worker_world import FLOW, Died
 
 REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED)
 RESET = failure_of_network(NetworkCause.RESET)
@@ -46,7 +55,7 @@ def test_a_hop_is_stored_before_it_is_taken() -> None:
     assert world.row(event) is None
 
 
-def test_a_hop_taken_without_a_row_is_counted_and_in_the_audit_with_its_rung() -> None:
+def test_a_hop_taken_without_a_row_is_counted_and_in_the_audit_with_its_row_of_the_matrix() -> None:
     """000.5"""
     world = ChannelsWorld()
     world.health(email=Health.DEGRADED)
@@ -277,6 +286,36 @@ def test_without_consent_the_item_is_dead_and_stays_where_it_is() -> None:
     assert "critical" not in severities(world).values()
 
 
+@pytest.mark.parametrize("event_name", ["message.created", CRITICAL])
+def test_who_told_one_channel_to_stop_is_told_by_no_other_though_that_was_never_stored(event_name: str) -> None:
+    """003.20: the table takes no write for as long as the attempts last."""
+    world = ChannelsWorld(action("tell", "sms.send", expires_seconds=7 * 86_400), BY_HAND, event_name=event_name)
+    stop = Failure(FailureClass.DATA_ERROR, OPTED_OUT_THERE, "they said stop", False, False)
+    world.others["sms"].answers.append(always(stop))
+    world.faults.fail("recipients.store", times=1_000)
+    event = world.begin()
+    world.run_until_quiet()
+    assert (world.told(event), world.others["email"].asked, world.others["sms"].asked) == ({}, 0, 3)
+    row = world.row(event)
+    assert row is not None
+    assert (row.status, row.hop) == (Status.DLQ, 0)
+    assert bool(world.quiet.counts.get("fallback_nothing_left")) is (event_name == CRITICAL)
+
+
+def test_nor_where_their_channel_goes_down_before_that_could_be_stored() -> None:
+    world = ChannelsWorld(action("tell", "sms.send", expires_seconds=7 * 86_400), event_name=CRITICAL)
+    stop = Failure(FailureClass.DATA_ERROR, OPTED_OUT_THERE, "they said stop", False, False)
+    world.others["sms"].answers.append(always(stop))
+    world.faults.fail("recipients.store", times=1_000)
+    event = world.begin()
+    world.deliver()
+    world.health(sms=Health.HARD_DOWN)
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert (world.told(event), row.failure_code) == ({}, "MANUAL_OUTREACH")
+
+
 def test_nobody_is_asked_twice_on_the_same_channel_after_both_have_failed() -> None:
     """Three and three calls, then the DLQ: no channel is gone back to."""
     world = ChannelsWorld()
@@ -419,6 +458,29 @@ def test_when_nothing_is_left_a_person_is_asked_and_told_so_loudly(standing: str
     assert world.told(event) == {}  # a person has it: the machine does not send it behind their back
 
 
+def test_what_must_arrive_and_has_no_way_left_finds_out_whether_its_own_channel_is_back() -> None:
+    """000.9, 000.10: else two channels that were down once would be left to people for good. One at a time is the
+    probe; a person has the others meanwhile, and the probe if it fails.
+    """
+    world = ChannelsWorld(event_name=CRITICAL)
+    for channel in ("email", "sms"):
+        world.tables.integrations[channel] = IntegrationState(channel, Health.HARD_DOWN, since_ms=world.clock.now)
+    world.others["email"].answers.append(always(REFUSED, 1))
+    events = [world.event(str(number), event_name=CRITICAL) for number in range(6)]
+    for event in events[:2]:
+        world.accept(event)
+    world.deliver()
+    assert world.others["email"].asked == 1
+    for event in events[2:]:
+        world.run_until_quiet()
+        world.clock.advance(5 * 60_000)
+        world.accept(event)
+        world.deliver()
+    assert world.tables.integrations["email"].health is Health.DEGRADED
+    assert [world.told(event) for event in events] == [{}, {}, *[{"email": 1}] * 4]
+    assert [row.failure_code for row in world.tables.rows.values()] == ["MANUAL_OUTREACH"] * 2
+
+
 def test_a_row_that_must_arrive_is_handed_over_when_the_last_channel_goes_down() -> None:
     """001.49"""
     world = ChannelsWorld(EMAIL, BY_HAND, event_name=CRITICAL)
@@ -467,6 +529,30 @@ def test_what_must_arrive_and_is_rejected_at_once_is_handed_over_in_the_first_pa
     )
     assert {one.severity.value for one in world.tables.events if one.affected_id == row.recovery_id} == {"critical"}
     assert len(world.others["helpdesk"].sent) == 1
+
+
+def test_a_slot_of_the_channel_that_was_left_is_none_of_the_other() -> None:
+    """002.25: else all that waits for a fast channel would come to a slow one at the fast one's rate."""
+    world = ChannelsWorld(event_name=CRITICAL)
+    slow = Rate(0.1, 1)
+    world.integrations["email"] = replace(world.integrations["email"], rate=Rate(1.0, 1))
+    world.integrations["sms"] = replace(world.integrations["sms"], rate=slow)
+    world.fallbacks = replace(world.fallbacks, integrations=world.integrations)
+    world.automatic_per_hour = {FLOW: 1_000}
+    sent_at_ms: list[int] = []
+    world.faults.on_before = lambda op: sent_at_ms.append(world.clock.now) if op == "sms.send" else None
+    for number in range(200):
+        world.accept(world.event(str(number), event_name=CRITICAL))
+    for second in range(20 * 60):
+        while world.deliver():
+            pass
+        if second % 60 == 0:
+            world.sweep()
+        if second == 2 * 60:
+            world.health(email=Health.HARD_DOWN)
+        world.clock.advance(1_000)
+    assert len(sent_at_ms) > 50
+    assert float(most_over(sent_at_ms, slow)) <= 0.2  # visibility and delays are whole seconds
 
 
 def test_a_standing_that_cannot_be_read_hands_nothing_over() -> None:
@@ -527,6 +613,35 @@ def test_while_ocr_is_down_new_documents_go_to_the_parser() -> None:
     world.deliver()
     assert (world.others["ocr"].asked, world.others["parser"].sent[0].params) == (0, {"document": "d1"})
     assert world.mark(event, "read") == ActionMark(ActionStatus.DONE, "id-read", hop=1)
+
+
+def test_though_every_new_document_leaves_ocr_while_it_is_down_its_return_is_found_out() -> None:
+    """000.9, 000.16: one at a time stays to be the probe; of a batch that all might be, the others leave at once."""
+    world = ChannelsWorld(action("read", "ocr.parse", params={"document": "d1"}))
+    world.tables.integrations["ocr"] = IntegrationState("ocr", Health.HARD_DOWN, since_ms=world.clock.now)
+    first = [world.event(str(number)) for number in range(10)]
+    for event in first:
+        world.accept(event)
+    world.deliver()
+    assert (world.others["ocr"].asked, world.others["parser"].asked) == (1, 9)
+    for number in range(10, 13):
+        world.clock.advance(30_000)
+        world.accept(world.event(str(number)))
+        world.deliver()
+    assert world.tables.integrations["ocr"].health is Health.DEGRADED
+    assert world.tables.rows == {}
+
+
+def test_a_document_that_was_a_probe_in_vain_goes_to_the_parser_when_it_is_seen_again() -> None:
+    world = ChannelsWorld(action("read", "ocr.parse", params={"document": "d1"}))
+    world.tables.integrations["ocr"] = IntegrationState("ocr", Health.HARD_DOWN, since_ms=world.clock.now)
+    world.others["ocr"].answers.append(always(HTTP_503))
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event, "read")
+    assert row is not None
+    assert (row.status, row.integration_id, world.others["ocr"].asked) == (Status.SUCCEEDED, "parser", 1)
+    assert row.created_at_ms + 6 * 60_000 > row.updated_at_ms
 
 
 def test_while_the_analysis_is_down_the_packet_is_published_and_the_analysis_done_later() -> None:

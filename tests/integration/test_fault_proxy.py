@@ -5,6 +5,7 @@ What matters of each is whether the call was carried out, and what its caller is
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedErro
 from functions.adapters.transactions import Transactions
 from ops.chaos import proxy as fault_proxy
 from ops.chaos.calls import ONLY_FOR, TIMEOUTS, Operation, Way
+from ops.chaos.killing import can_kill, ports_of
 from ops.chaos.proxy import Trouble, serving
 from ops.chaos.run import FaultProxy, aws_shares, proxying
 from tests.moto_server import REGION, MotoServer, moto_server
@@ -264,6 +266,22 @@ def test_a_share_of_the_calls_fails_in_each_way_and_the_same_seed_draws_the_same
     assert all(met[way] > 50 for way in TIMEOUTS)
     assert 400 < met[Way.CONFLICT] < 600  # one in twenty of the only operation that knows it
     assert met[Way.PARTLY] == 0
+
+
+def test_a_client_is_at_work_once_it_asks_for_more_than_parameters_and_for_as_long_as_it_is_connected(
+    proxied: Proxied,
+) -> None:
+    change(proxied)
+    assert proxied.trouble.at_work == set()
+    client = proxied.through("dynamodb")
+    client.put_item(TableName=TABLE, Item={"pk": {"S": "a"}})
+    (port,) = proxied.trouble.at_work
+    assert not can_kill() or port in ports_of(os.getpid())
+    client.close()
+    deadline = time.monotonic() + 5
+    while proxied.trouble.at_work and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert proxied.trouble.at_work == set()
 
 
 def test_an_emulator_that_breaks_off_is_no_fault_of_ours_and_is_counted() -> None:

@@ -82,10 +82,10 @@ class Stack:
             DynamoItems(server.service("dynamodb")),
         )
         self.handler: Handler = build(
-            IngressSettings("test", self.queue_url, PATH, "bucket", "ledger"),
+            IngressSettings("test", self.queue_url, PATH, "bucket", "ledger", "recovery"),
             SourceCache(patient, endpoint_of, clock, SystemRandom()),
             DurableOutbox(patient, patient, ids),
-            LedgerSeen("ledger", lambda: patient),
+            LedgerSeen("ledger", "recovery", lambda: patient),
             clock,
             ids,
             system_monotonic,
@@ -194,7 +194,7 @@ def test_ingress_starts_without_the_libraries_that_would_slow_it_down() -> None:
     script = (
         "import os, sys\n"
         "from functions.ingress.settings import IngressSettings\n"
-        "os.environ.update(IngressSettings('t', 'http://127.0.0.1/q', '/p', 'b', 'l').to_env())\n"
+        "os.environ.update(IngressSettings('t', 'http://127.0.0.1/q', '/p', 'b', 'l', 'r').to_env())\n"
         "import functions.ingress.main as main\n"
         "assert callable(main.handler)\n"
         "print(*sorted(sys.modules))\n"

@@ -398,6 +398,20 @@ def test_a_factor_for_one_tenant_makes_its_calls_dearer_and_leaves_the_others_th
     assert [at_ms - world.provider.calls[0] for at_ms in world.provider.calls] == [0, 4_000, 8_000, 12_000]
 
 
+def test_what_was_reserved_at_a_factor_near_0_does_not_outlast_it_for_hours_002_21() -> None:
+    """Sixty messages came in the minute for which it held: a minute's work at the full rate, and not four hours'. One
+    call was made at that factor, and the next is its cost later.
+    """
+    world = limited(1.0, 1, switches={"limits/desk": "0.005"})
+    for number in range(60):
+        world.accept(world.event(str(number)))
+    run(world, 60, until_done=False)
+    world.switches.values["limits/desk"] = "1"
+    run(world, 200 + 60 + 360 + 60)  # its cost; a minute's work, drawn apart over six; the sweeper's next minute
+    assert len(world.provider.effects) == 60
+    assert stays_within_the_rate(world)
+
+
 def test_a_factor_of_0_parks_as_before_and_asks_the_limiter_nothing() -> None:
     world = limited(1.0, 5, switches={"limits/desk": "0"})
     world.accept(world.event())

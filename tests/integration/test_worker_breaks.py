@@ -283,10 +283,10 @@ def test_an_unreadable_ledger_item_keeps_no_neighbour_in_the_batch_waiting(monke
     good, bad = world.event("good"), world.event("bad")
     honest = FakeLedger.read
 
-    def read(self: FakeLedger, keys: Sequence[str], integrations: Sequence[str]) -> BatchView:
+    def read(self: FakeLedger, keys: Sequence[str], integrations: Sequence[str], **asked: bool) -> BatchView:
         if any(key.endswith(bad.event_id) for key in keys):
             raise MalformedDecision(bad.event_id)
-        return honest(self, keys, integrations)
+        return honest(self, keys, integrations, **asked)
 
     monkeypatch.setattr(FakeLedger, "read", read)
     world.accept(bad)

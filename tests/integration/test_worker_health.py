@@ -30,6 +30,7 @@ from functions.core.ports import Absent, Call, SettingState
 from functions.core.recovery import SUPPRESSED, Row, Status
 from functions.core.switches import LLM
 from functions.worker.probes import Probes
+from tests.channels_world import ChannelsWorld, action
 from tests.fakes import NEVER_MS, NOON_MS, FakeHealthRecords, FakeRecovery, Faults
 from tests.recovery_rows import action as row_action
 from tests.recovery_rows import row as plain_row
@@ -664,6 +665,62 @@ def test_a_probe_is_never_hidden_behind_what_has_expired_while_it_waited() -> No
     ended = [row for row in world.tables.rows.values() if row.failure_code == "EXPIRED"]
     assert len(ended) == 120
     assert any(base.recovery_id in message.body for message in world.messages)
+
+
+def found_out(world: World, integration: str = DESK) -> bool:
+    """Whether within an hour, without a new event, it is found out that the integration is back."""
+    for second in range(3_600):
+        while world.deliver():
+            pass
+        if second % 60 == 0:
+            world.sweep()
+        world.clock.advance(1_000)
+    return world.tables.integrations[integration].health is Health.DEGRADED
+
+
+@pytest.mark.parametrize("held_by", ["credential", "a switch of its tenant"])
+def test_a_row_that_something_else_holds_keeps_no_other_from_being_the_probe(held_by: str) -> None:
+    """000.9: the oldest row would be woken each time, and each time not be tried."""
+    world = World(("tag",))
+    if held_by == "credential":
+        world.provider.answers.append(lambda _action: failure_of_status(403))
+    else:
+        world.switches.values["tenant/globex/disabled_integrations"] = DESK
+    world.accept(world.event("held", tenant="globex"))
+    world.deliver()
+    world.provider.answers.clear()
+    down(world, probe_at_ms=world.clock.now + MINUTE_MS)
+    for number in range(3):
+        world.clock.advance(1_000)
+        world.accept(world.event(str(number)))
+    assert found_out(world)
+    assert len(world.provider.effects) == 3
+
+
+def test_a_row_held_by_a_switch_that_is_lifted_is_a_probe_too() -> None:
+    world = World(("tag",))
+    world.switches.values["tenant/acme/disabled_integrations"] = DESK
+    for number in range(3):
+        world.accept(world.event(str(number)))
+    world.deliver()
+    down(world, probe_at_ms=world.clock.now + MINUTE_MS)
+    del world.switches.values["tenant/acme/disabled_integrations"]
+    assert found_out(world)
+
+
+def test_what_never_is_a_probe_makes_room_for_what_may_be_one() -> None:
+    """000.9, 000.15: however many cancellations wait for payments to come back."""
+    world = ChannelsWorld(action("end", "payments.cancel_subscription", expires_seconds=7 * 86_400))
+    down(world, "payments", probe_at_ms=world.clock.now + 5 * MINUTE_MS)
+    for number in range(2 * sweep.PROBE_READ + 5):
+        world.accept(world.event(str(number)))
+    while world.deliver():
+        pass
+    world.actions = (action("pay", "payments.create_checkout_session", expires_seconds=7 * 86_400),)
+    for number in range(3):
+        world.clock.advance(1_000)
+        world.accept(world.event(f"pay {number}"))
+    assert found_out(world, "payments")
 
 
 def test_every_change_of_health_is_in_the_audit_with_what_was_and_what_is() -> None:

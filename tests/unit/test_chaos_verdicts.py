@@ -10,7 +10,7 @@ import pytest
 from functions.adapters.http import PHASE_TIMEOUTS
 from functions.catalog.loader import load
 from functions.core.decision import Repeat
-from ops.chaos.__main__ import verdicts
+from ops.chaos.__main__ import conclusion, verdicts
 from ops.chaos.books import Books, Fate, Violation
 from ops.chaos.calls import Way
 from ops.chaos.logs import Said, add
@@ -32,20 +32,26 @@ def good() -> Seen:
         dead=3,
         replayed=3,
         proxy={
-            "calls": {"dynamodb.Query": 50_000},
+            "calls": {
+                "dynamodb.Query": 50_000,
+                "dynamodb.TransactWriteItems": 7_000,
+                "dynamodb.BatchGetItem": 6_000,
+                "sqs.SendMessageBatch": 400,
+            },
             "fired": [["dynamodb.Query", way.value, 500] for way in Way],
             "errors": [["dynamodb.PutItem", "ConditionalCheckFailedException", 7]],
             "broken": {},
         },
         provider_calls=Counter({"helpdesk": 8000, "llm": 1400}),
         provider_faults=Counter(dict.fromkeys(FAULTS, 20)),
-        killed=Counter({"WorkerFunction": 60}),
+        killed=Counter({"WorkerFunction": 60, "SweeperFunction": 5}),
+        seconds=Counter({"sending": 100, "until quiet": 250, "replay": 3000}),
         depths={"Events": 0, "spill": 0},
     )
 
 
 def broken(kind: str) -> Books:
-    return Books(Counter({Fate.DONE: 1999}), Counter(), 6000, [Violation(kind, "github:1", "t1", "is broken")])
+    return Books(Counter({Fate.DONE: 2000}), Counter(), 6000, [Violation(kind, "github:1", "t1", "is broken")])
 
 
 def test_a_run_in_which_everything_held_holds() -> None:
@@ -53,6 +59,9 @@ def test_a_run_in_which_everything_held_holds() -> None:
 
 
 BREAKS: dict[str, Callable[[Seen], object]] = {
+    "too few sent": lambda seen: seen.books.fates.update({Fate.DONE: -1}),
+    "too few deaths": lambda seen: seen.killed.update({"WorkerFunction": -40}),
+    "too few deaths of workers": lambda seen: seen.killed.update({"WorkerFunction": -57, "TriageFunction": 50}),
     "no rest": lambda seen: setattr(seen, "was_quiet", False),
     "lost": lambda seen: setattr(seen, "books", broken("lost")),
     "waiting": lambda seen: setattr(seen, "books", broken("waiting")),
@@ -69,7 +78,17 @@ BREAKS: dict[str, Callable[[Seen], object]] = {
     "a defect": lambda seen: add(
         seen.said, {"message": "it came back", "exception_name": "KeyError", "exception": "x"}
     ),
-    "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(),
+    "a defect among failures that are reckoned with": lambda seen: add(
+        seen.said,
+        {
+            "message": "a duty failed",
+            "exception_name": "ExceptionGroup",
+            "exceptions_within": ["KeyError", "StorageUnavailable"],
+        },
+    ),
+    "a group that does not say what it holds": lambda seen: add(seen.said, {"exception_name": "ExceptionGroup"}),
+    "a way of AWS that was not met": lambda seen: seen.proxy["fired"].pop(0),
+    "a way of one operation that was not met": lambda seen: seen.proxy["fired"].pop(),
     "a way of a provider that was not met": lambda seen: seen.provider_faults.update({FAULTS[0]: -20}),
 }
 
@@ -82,6 +101,15 @@ def test_one_broken_promise_is_one_verdict_against_it(what: str) -> None:
     assert len(against) == 1
 
 
+def test_the_last_words_say_what_was_promised_and_how_to_see_a_broken_promise_again() -> None:
+    seen = good()
+    assert conclusion(seen, PLAN, []).startswith("Every promise held: 2000 events accepted, 0 lost, 0 effects doubled")
+    seen.books = broken("doubled")
+    told = conclusion(seen, Plan(seed=7), ["1 effects doubled"])
+    assert "2000 events accepted, 0 lost, 1 effects doubled" in told
+    assert told.endswith("1 effects doubled\nAgain: python -m ops.chaos --events 2000 --seed 7")
+
+
 def test_what_a_log_says_is_summed_up_and_failures_that_have_a_name_of_ours_are_no_defects() -> None:
     said = Said()
     metrics = [{"Metrics": [{"Name": "takeovers"}, {"Name": "hints_stale"}]}]
@@ -89,16 +117,26 @@ def test_what_a_log_says_is_summed_up_and_failures_that_have_a_name_of_ours_are_
     add(said, {"_aws": {"CloudWatchMetrics": metrics}, "takeovers": [1.0], "hints_stale": 0})
     for name in ("StorageUnavailable", "UnusableSecret", "ModuleNotFoundError"):
         add(said, {"level": "ERROR", "message": "trouble", "exception_name": name, "exception": name})
+    add(said, {"exception_name": "ExceptionGroup", "exceptions_within": ["StorageUnavailable"]})
     add(said, {"level": "INFO", "message": "swept"})
     assert said.counts == {"takeovers": 3, "hints_stale": 3}
-    assert said.exceptions == {"StorageUnavailable": 1, "UnusableSecret": 1, "ModuleNotFoundError": 1}
+    names = ("StorageUnavailable", "UnusableSecret", "ModuleNotFoundError", "ExceptionGroup")
+    assert said.exceptions == dict.fromkeys(names, 1)
     assert said.defects == []
 
 
 def test_a_short_run_is_not_blamed_for_what_chance_left_out() -> None:
     seen = good()
-    seen.proxy["calls"]["dynamodb.Query"] = 500
+    few = {"dynamodb.Query": 500, "dynamodb.TransactWriteItems": 100, "sqs.SendMessageBatch": 20}
+    seen.proxy["calls"].update(few, **{"dynamodb.BatchGetItem": 0})
     seen.proxy["fired"].clear()
+    assert all(holds for _, holds, _ in verdicts(seen, PLAN))
+
+
+def test_a_way_that_one_operation_knows_is_sought_among_the_calls_of_that_operation() -> None:
+    seen = good()
+    seen.proxy["fired"].pop()  # of SendMessageBatch
+    seen.proxy["calls"]["sqs.SendMessageBatch"] = 20
     assert all(holds for _, holds, _ in verdicts(seen, PLAN))
 
 

@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
+from functions.adapters.twilio import reference_of
+from functions.catalog.loader import load
 from functions.core.attempt import Effect
+from functions.core.fallback import action_at
 from functions.core.recovery import SUPPRESSED, Status
 from ops import stack as stacks
 from ops.cli import events, replaying, run, switches
 from ops.cli.console import ExitCode, clean, time_of
-from ops.cli.queue import what_next
+from ops.cli.queue import at_the_provider, what_next
 from ops.stack import Stack, StackNotFound, Wanted, find
 from tests.fakes import NOON_MS
+from tests.recovery_rows import action as recovery_action
+from tests.recovery_rows import event_row
 from tests.recovery_rows import row as recovery_row
 
 STATE = {
@@ -198,6 +203,39 @@ def test_an_endpoint_that_is_no_address_exits_with_3(no_stack: Path, capsys: pyt
 )
 def test_whoever_reads_one_item_is_told_what_can_be_done_about_it(fields: dict[str, Any], expected: str) -> None:
     assert expected in what_next(recovery_row("one", **fields), NOON_MS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("helpdesk.reply", "a comment that ends with [hf:{id:.24}]"),
+        ("email.send", "the tag action_id={id}"),
+        ("payments.refund", "metadata holdfast_action={id}"),
+        ("payments.change_plan", "metadata holdfast_change_plan={id}"),
+        ("helpdesk.add_tags", ""),
+    ],
+)
+def test_whoever_has_to_look_at_the_provider_is_told_where_and_for_what(kind: str, expected: str) -> None:
+    """004.1: what nothing can tell is for a person, who has to find it."""
+    sought = recovery_action("reply", kind=kind, target="T-9")
+    assert at_the_provider(recovery_row(action=sought)) == [
+        ("target", "T-9"),
+        ("action id", sought.action_id),
+        ("known there by", expected.format(id=sought.action_id)),
+    ]
+
+
+def test_an_item_that_goes_another_way_is_looked_for_under_the_key_of_that_way() -> None:
+    sought = recovery_action("reply", kind="email.send", integration="email", recipient="r1")
+    sent = action_at(sought, 1, load().fallbacks)
+    assert sent.kind == "sms.send"
+    hopped = recovery_row(action=sought, integration_id="sms", hop=1)
+    assert at_the_provider(hopped)[1:] == [
+        ("action id", sent.action_id),
+        ("known there by", f"a text that ends with {reference_of(sent.action_id)}"),
+    ]
+    assert at_the_provider(recovery_row(action=sought, hop=9))[1] == ("action id", sought.action_id)
+    assert at_the_provider(event_row()) == []
 
 
 def test_a_switch_is_not_set_without_a_reason(stack_file: Path) -> None:

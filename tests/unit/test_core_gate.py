@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,15 @@ from hypothesis import strategies as st
 
 from functions.core.decision import Action, Mode, Repeat
 from functions.core.gate import (
+    RULES,
+    Asked,
     Expire,
     GateView,
     Health,
     IntegrationState,
+    LookAgain,
     Park,
+    Rule,
     Send,
     Standing,
     Suppress,
@@ -112,6 +117,17 @@ def test_the_decisions_mode_counts_as_well_as_the_present_one(mode: Mode) -> Non
     assert isinstance(check(REPLY, replace(OPEN, decision_mode=mode)), Suppress)
     assert check(TAG, replace(OPEN, decision_mode=mode)) == Send()
     assert check(TAG, switched(mode=mode)) == Send()
+
+
+@pytest.mark.parametrize("mode", [Mode.ROUTE_ONLY, Mode.MANUAL, Mode.SHADOW])
+def test_no_mode_of_the_decision_makes_the_present_one_allow_a_reply_002_23(mode: Mode) -> None:
+    """Not even `hold`, which is the strictest, and lets what it releases be asked about by the present mode alone."""
+    held = replace(OPEN, decision_mode=Mode.HOLD)
+    assert check(REPLY, held) == Send()
+    assert check(REPLY, switched(held, mode=mode)) == Suppress(f"mode is {mode}")
+    assert check(REPLY, switched(replace(OPEN, decision_mode=Mode.MANUAL), mode=mode)) == Suppress(
+        f"mode is {'shadow' if mode is Mode.SHADOW else 'manual'}"
+    )
 
 
 @pytest.mark.parametrize("what", [TAG, REPLY])
@@ -277,3 +293,91 @@ def test_what_the_matrix_holds_never_runs_while_its_integration_is_down_000_15(h
     if isinstance(held, Park):
         assert held.waiting_for is WaitingFor.HEALTH
         assert "does not run until it is back" in held.reason
+
+
+# --------------------------------------------------------------------------------------------------- the table of rules
+
+Move = Callable[[GateView], GateView]
+
+
+def state(**fields: object) -> Move:
+    return lambda seen: replace(seen, integration=replace(seen.integration, **fields))  # type: ignore[arg-type]  # of it
+
+
+def also(**fields: object) -> Move:
+    return lambda seen: replace(seen, **fields)  # type: ignore[arg-type]  # fields of GateView
+
+
+def switch(**fields: object) -> Move:
+    return lambda seen: switched(seen, **fields)
+
+
+DESK_ONLY = Integrations(some=frozenset({"helpdesk"}))
+IN_THE_WAY: dict[str, Move] = {
+    "expired": also(expires_at_ms=NOON_MS),
+    "decided in shadow": also(decision_mode=Mode.SHADOW),
+    "opted out": also(standing=Standing.SUPPRESSED),
+    "no consent": also(standing=Standing.NO_CONSENT),
+    "standing unknown": also(standing=Standing.UNKNOWN),
+    "switches unknown": switch(age_ms=USABLE_FOR_MS + 1),
+    "auto_reply off": switch(auto_reply=False),
+    "mode not live": switch(mode=Mode.MANUAL),
+    "hold": switch(mode=Mode.HOLD),
+    "disabled": switch(disabled=DESK_ONLY),
+    "limit 0": switch(limits={"helpdesk": 0.0}),
+    "replay off": switch(replay=False),
+    "replay blocked": switch(replay_blocked=DESK_ONLY),
+    "not while down": lambda seen: also(is_held_while_down=True)(state(health=Health.HARD_DOWN)(seen)),
+    "held down": state(override=Health.HARD_DOWN, override_until_ms=NOON_MS + 1),
+    "down": state(health=Health.HARD_DOWN),
+    "paused": state(paused_until_ms=NOON_MS + 7),
+    "lease too short": also(lease_until_ms=OPEN.call_ends_at_ms - 1),
+    "at its rate": also(slot=Slot(NOON_MS + 9)),
+}
+"""What makes each rule hold of a replayed reply, in the order in which the rules are asked."""
+ORDER = list(IN_THE_WAY)
+REPLAYED = replace(OPEN, is_replay=True)
+AGAIN = {
+    LookAgain.AT_A_CHANGE: None,
+    LookAgain.AT_ONCE: NOON_MS,
+    LookAgain.AT_THE_PAUSES_END: NOON_MS + 7,
+    LookAgain.AT_ITS_SLOT: NOON_MS + 9,
+}
+
+
+def rule(name: str) -> Rule:
+    return next(one for one in RULES if one.name == name)
+
+
+def test_the_rules_are_asked_in_this_order() -> None:
+    assert [one.name for one in RULES] == ORDER
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_each_rule_by_itself_makes_of_an_action_what_the_table_says(name: str) -> None:
+    outcome = rule(name).outcome
+    verdict = check(REPLY, IN_THE_WAY[name](REPLAYED))
+    assert type(verdict) is outcome.kind
+    assert not isinstance(verdict, Send)
+    assert verdict.reason
+    if isinstance(verdict, Park):
+        assert outcome.again is not None
+        assert (verdict.waiting_for, verdict.until_ms) == (outcome.waiting_for, AGAIN[outcome.again])
+        assert verdict.waiting_for is not WaitingFor.NOTHING
+    else:
+        assert (outcome.waiting_for, outcome.again) == (WaitingFor.NOTHING, None), "what does not wait comes to no end"
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_of_two_rules_that_hold_the_earlier_one_has_the_word(name: str) -> None:
+    first = check(REPLY, IN_THE_WAY[name](REPLAYED))
+    later = ORDER[ORDER.index(name) + 1 :]
+    assert [other for other in later if check(REPLY, IN_THE_WAY[name](IN_THE_WAY[other](REPLAYED))) != first] == []
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_rule_asks_only_of_the_actions_that_it_is_for(name: str) -> None:
+    in_the_way = IN_THE_WAY[name]
+    is_sent = check(TAG, in_the_way(REPLAYED)) == Send(), check(REPLY, in_the_way(OPEN)) == Send()
+    asked = rule(name).asked
+    assert is_sent == (asked is Asked.CUSTOMER_VISIBLE, asked is Asked.REPLAYED)

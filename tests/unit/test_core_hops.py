@@ -71,7 +71,7 @@ def test_a_hop_is_one_conditional_write_with_its_audit_event() -> None:
 
 def test_the_kind_s_rule_of_repetition_is_that_of_the_present_way() -> None:
     """An abandoned claim on a way that forgives nothing leaves an unknown effect, whatever was decided forgives."""
-    row = claimed(Repeat.IDEMPOTENT)
+    row = parked(Repeat.IDEMPOTENT)
     assert not row.tracks_effect
     sms = hopped(row, SMS, "x", NOON_MS).after
     assert (sms.repeat, sms.tracks_effect) == (Repeat.BLIND, True)
@@ -101,6 +101,12 @@ def test_a_row_under_replay_stays_one() -> None:
 def test_no_hop_is_made_from_what_may_have_happened_has_ended_or_would_go_back(fields: dict[str, Any]) -> None:
     with pytest.raises(IllegalTransition, match="cannot go on by hop 1 on sms"):
         hopped(replace(parked(Repeat.LOOKUP), **fields), SMS, "x", NOON_MS)
+
+
+def test_no_hop_is_made_because_of_health_from_what_its_owner_may_be_sending() -> None:
+    with pytest.raises(IllegalTransition, match="under way"):
+        hopped(claimed(), SMS, "hard_down", NOON_MS)
+    assert hopped(claimed(), SMS, "HTTP_422", NOON_MS, failed=failed(claimed())).after.hop == 1
 
 
 def test_no_hop_is_made_from_a_failure_that_leaves_the_effect_unknown() -> None:

@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions.core.failure import IllegalTransition
 from functions.core.gate import IntegrationState
 from functions.core.integration import Rate
 from functions.core.limiter import (
     GRACE_MS,
     HORIZON_MS,
+    LIMITER,
+    LONGEST_COST_MS,
     PACED_GRACE_MS,
     SHORTEST_GRACE_MS,
-    TRANSITIONS,
     VISIBLE_WAIT_MS,
     Full,
     Limit,
@@ -31,8 +33,10 @@ from functions.core.limiter import (
     holds,
     load_of,
     paced,
+    paused,
     resumes_at_ms,
     take,
+    tat_after,
 )
 from tests.rates import most_over
 from tests.unit.builders import NOON_MS, SECOND
@@ -177,6 +181,11 @@ def test_a_factor_that_lets_nothing_through_is_no_rate(factor: float) -> None:
         Limit.of(RATE, factor)
 
 
+@pytest.mark.parametrize("factor", [1e-9, 1e-40, 1e-306, 5e-324])
+def test_a_factor_of_almost_nothing_is_a_call_a_day_and_no_number_that_nothing_can_store(factor: float) -> None:
+    assert Limit.of(RATE, factor).cost_ms == LONGEST_COST_MS
+
+
 def test_where_waits_are_shortened_a_minutes_calls_go_in_a_second() -> None:
     local = Limit.of(Rate(1, 20), scale=1 / 60)
     assert local == Limit(17, 19_983)
@@ -202,32 +211,44 @@ def test_a_number_of_the_past_fits_a_whole_burst_and_no_more() -> None:
 # -------------------------------------------------------------------------------------------------------------- states
 
 
-def steps(state: IntegrationState, now_ms: int) -> Iterator[tuple[str, int, int]]:
+def steps(tat_ms: int) -> Iterator[tuple[str, int, int]]:
     """What can happen to the number: event, where it is then, and when."""
-    limit = Limit.of(RATE)
-    for calls, factor in ((1, 1.0), (40, 1.0), (3, 0.00001)):
-        cost_ms = calls * Limit.of(RATE, factor).cost_ms
-        yield "n calls asked for", take(state.tat_ms, cost_ms, now_ms, now_ms + HORIZON_MS)[0], now_ms
-    for wait_ms in (1_000, HORIZON_MS):
-        yield "pause", max(state.tat_ms, after_pause(RATE, now_ms + wait_ms)), now_ms
+    for cost_ms in (Limit.of(RATE).cost_ms, 40 * Limit.of(RATE).cost_ms, 3 * Limit.of(RATE, 0.00001).cost_ms):
+        for until_ms in (NOON_MS + HORIZON_MS, LIMIT.latest_for(1, NOON_MS)):
+            after_ms, answer = take(tat_ms, cost_ms, NOON_MS, until_ms)
+            yield "taken" if isinstance(answer, Taken) else "refused", after_ms, NOON_MS
+    for wait_ms in (-10 * SECOND, 1_000, HORIZON_MS):
+        yield "paused", paused(tat_ms, after_pause(RATE, NOON_MS + wait_ms), NOON_MS), NOON_MS
     for wait_ms in (HORIZON_MS // 2, 3 * HORIZON_MS):
-        yield "time passes", state.tat_ms, now_ms + wait_ms
-    assert limit == LIMIT
+        yield "time passes", tat_ms, NOON_MS + wait_ms
 
 
 def test_the_table_of_transitions_is_what_happens() -> None:
     """Every transition that can be met is in the table, and every line of the table can be met."""
     met: set[tuple[str, str, str]] = set()
     for owed_ms in (-1, 0, 1, 5_000, HORIZON_MS - 50, HORIZON_MS, HORIZON_MS + 1, HORIZON_MS + 60_000):
-        state = IntegrationState("desk", tat_ms=NOON_MS + owed_ms)
-        before = load_of(state.tat_ms, NOON_MS)
-        for event, tat_ms, now_ms in steps(state, NOON_MS):
-            after = load_of(tat_ms, now_ms)
+        tat_ms = NOON_MS + owed_ms
+        before = load_of(tat_ms, NOON_MS)
+        for event, after_ms, now_ms in steps(tat_ms):
+            after = load_of(after_ms, now_ms)
             if not (event == "time passes" and after is before):
                 met.add((before.value, event, after.value))
-    assert met == {line[:3] for line in TRANSITIONS}
-    assert len(TRANSITIONS) == len(met)
+    assert met == {(step.state, step.event, step.next) for step in LIMITER.steps}
+    assert set(LIMITER.states) == {load.value for load in Load}
     assert load_of(0, NOON_MS) is Load.IDLE
+
+
+@pytest.mark.parametrize(
+    ("answer", "cost_ms"),
+    [
+        (Taken(NOON_MS + HORIZON_MS + 1), 5),  # beyond an hour, where nothing is reserved
+        (Full(NOON_MS), 5),  # refused, and nothing is owed
+        (Taken(NOON_MS + 9), -9),  # calls that give time back
+    ],
+)
+def test_an_answer_that_the_table_does_not_have_is_not_gone_by(answer: Taken | Full, cost_ms: int) -> None:
+    with pytest.raises(IllegalTransition, match="limiter has no way"):
+        tat_after(answer, cost_ms, NOON_MS)
 
 
 def test_beyond_an_hour_nothing_is_reserved() -> None:
@@ -301,3 +322,11 @@ def test_slots_that_are_used_late_add_no_more_than_their_lateness() -> None:
 def test_what_is_woken_together_is_spread_at_the_rate_and_never_earlier_than_it_may() -> None:
     assert paced([5, 5, 5, 400, 1_000], LIMIT) == [5, 105, 205, 400, 1_000]
     assert paced([], LIMIT) == []
+
+
+@pytest.mark.parametrize(("per_second", "burst"), [(1.0, 3_601), (0.0001, 1)])
+def test_a_burst_that_takes_more_than_an_hour_to_come_back_is_no_rate(per_second: float, burst: int) -> None:
+    """It would be ahead of slots that the limiter refuses to give."""
+    with pytest.raises(ValueError, match="in an hour"):
+        Rate(per_second, burst)
+    assert Limit.of(Rate(1.0, 3_600), scale=0.001).credit_ms <= HORIZON_MS

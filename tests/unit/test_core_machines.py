@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from functions.core.attempt import Superseded
+from functions.core.attempt import Effect, Superseded
 from functions.core.decision import Repeat
 from functions.core.failure import Done, IllegalTransition, RootCause
 from functions.core.gate import WaitingFor
@@ -38,6 +38,8 @@ from functions.core.recovery import (
     parked_first,
     poisoned,
     put_off,
+    quarantine,
+    quarantined_first,
     release,
     replay,
     state_of,
@@ -144,10 +146,12 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     (ABSENT, "failed_first", "pending"): lambda: failed_at_first(HTTP_401),
     (ABSENT, "failed_first", "retrying"): lambda: failed_at_first(CONNECT_REFUSED),
     (ABSENT, "hopped_first", "pending"): lambda: hopped_first(first(), SMS, "HTTP_422", NOON_MS, failed=rejected()),
-    (ABSENT, "by_hand_first", "failed"): lambda: by_hand_first(first(), "rung", "call them", "nothing is left"),
+    (ABSENT, "by_hand_first", "failed"): lambda: by_hand_first(first(), "a_row", "call them", "nothing is left"),
     (ABSENT, "failed_first", "failed"): lambda: failed_at_first(HTTP_422),
     (ABSENT, "failed_first", "dlq"): lambda: failed_at_first(CONNECT_REFUSED, ONE),
-    (ABSENT, "suppressed_first|expired_first|held_first", "failed"): lambda: suppressed_first(first(), "off"),
+    (ABSENT, "suppressed_first|expired_first|held_first|quarantined_first", "failed"): lambda: suppressed_first(
+        first(), "off"
+    ),
     (ABSENT, "unknown_first", "failed"): lambda: unknown_first(first(), "died"),
     (ABSENT, "dead_first", "failed"): lambda: dead_first(first(), "X", "x", RootCause.CODE_DEFECT, Status.FAILED),
     (ABSENT, "dead_first", "dlq"): lambda: dead_first(first(), "X", "x", RootCause.CODE_DEFECT, Status.DLQ),
@@ -174,9 +178,9 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     ("pending", "hopped", "pending"): lambda: hopped(pending(), SMS, "down", NOON_MS),
     ("retrying", "hopped", "pending"): lambda: hopped(waiting(), SMS, "down", NOON_MS),
     ("replayed", "hopped", "replayed"): lambda: hopped(replayed(), SMS, "down", NOON_MS),
-    ("pending", "by_hand", "failed"): lambda: by_hand(pending(), "rung", "call them", "nothing is left", NOON_MS),
-    ("retrying", "by_hand", "failed"): lambda: by_hand(waiting(), "rung", "call them", "nothing is left", NOON_MS),
-    ("replayed", "by_hand", "failed"): lambda: by_hand(replayed(), "rung", "call them", "nothing is left", NOON_MS),
+    ("pending", "by_hand", "failed"): lambda: by_hand(pending(), "a_row", "call them", "nothing is left", NOON_MS),
+    ("retrying", "by_hand", "failed"): lambda: by_hand(waiting(), "a_row", "call them", "nothing is left", NOON_MS),
+    ("replayed", "by_hand", "failed"): lambda: by_hand(replayed(), "a_row", "call them", "nothing is left", NOON_MS),
     ("retrying", "after_attempt", "retrying"): lambda: failed(claimed(pending()), CONNECT_REFUSED),
     ("retrying", "after_attempt", "pending"): lambda: failed(claimed(pending()), HTTP_401),
     ("replayed", "after_attempt", "replayed"): lambda: failed(claimed(replayed()), stated_429(SECOND)),
@@ -193,6 +197,8 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     ("pending", "poisoned", "dlq"): lambda: poisoned(pending(), "x", NOON_MS),
     ("retrying", "poisoned", "dlq"): lambda: poisoned(waiting(), "x", NOON_MS),
     ("replayed", "poisoned", "dlq"): lambda: poisoned(replayed(), "x", NOON_MS),
+    ("pending", "quarantine", "failed"): lambda: quarantine(pending(), "a rule", NOON_MS),
+    ("retrying", "quarantine", "failed"): lambda: quarantine(waiting(), "a rule", NOON_MS),
     ("retrying", "suppress", "failed"): lambda: suppress(claimed(pending()), "off", NOON_MS),
     ("replayed", "suppress", "failed"): lambda: suppress(claimed(replayed()), "off", NOON_MS),
     ("retrying", "succeeded", "succeeded"): lambda: succeeded(claimed(pending()), Done(), NOON_MS),
@@ -226,9 +232,23 @@ def test_a_row_can_walk_this_line_of_its_table_004_1(line: tuple[str, str, str])
     assert state_of(change.after) == line[2]
 
 
-@pytest.mark.parametrize("begin", [expired_first, held_first])
+@pytest.mark.parametrize("begin", [expired_first, held_first, quarantined_first])
 def test_what_was_stopped_untried_begins_as_failed(begin: Callable[[Row, str], Change]) -> None:
     assert begin(first(), "x").after.status is Status.FAILED
+
+
+def test_no_rule_keeps_aside_what_a_person_has_sent_on_or_a_worker_is_at() -> None:
+    """001.44: a replay is a person's word against the rule; and a live lease may be sending at this moment."""
+    for row in (replayed(), dead(Status.DLQ), claimed(pending())):
+        with pytest.raises(IllegalTransition):
+            quarantine(row, "a rule", NOON_MS)
+
+
+def test_what_a_dead_worker_may_have_sent_stays_in_doubt_when_a_rule_keeps_it_aside() -> None:
+    abandoned = claimed(pending())
+    after = quarantine(abandoned, "a rule", abandoned.lease_until_ms + 1).after
+    assert (after.status, after.failure_code) == (Status.FAILED, "QUARANTINED")
+    assert after.effect is Effect.UNKNOWN
 
 
 def test_no_row_leaves_an_end_but_by_a_replay_or_a_dismissal_004_15() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -36,15 +37,18 @@ from functions.core.recovery import (
     SUPPRESSED,
     TAKEOVER_LIMIT,
     Change,
+    NextWay,
     Row,
     Status,
     absent,
     after_attempt,
+    by_hand,
     claim,
     defer,
     end,
     failed_first,
     hinted,
+    hopped,
     may_claim,
     parked_first,
     poisoned,
@@ -93,6 +97,7 @@ FAILURES = [
     failure_of_status(302),
 ]
 HARMFUL = (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
+SMS = NextWay("messages_fallback", 1, "sms.send", "sms", Repeat.LOOKUP)
 
 
 def spends_nothing(failure: Failure) -> bool:
@@ -356,6 +361,58 @@ class RowMachine(RuleBasedStateMachine):
             assert self.row.failure_code == SUPPRESSED
         else:
             self._apply(end(self.row, "EXPIRED", "too late", self.now_ms))
+
+    # ----------------------------------------------------------------------------------------------------- other ways
+
+    @precondition(lambda self: self.row.is_open and not self.row.waits_for and self.row.hop == 0)
+    @rule(comes_late=st.booleans())
+    def its_integration_is_down_and_it_goes_another_way(self, comes_late: bool) -> None:
+        """What may have happened stays on its way: core refuses, and the row is as it was."""
+        if comes_late:
+            self._its_time_comes()
+        self._hops(lambda: hopped(self.row, SMS, "down", self.now_ms))
+
+    @precondition(lambda self: may_claim(self.row, self.now_ms) and not self.row.lease_until_ms and self.row.hop == 0)
+    @rule(failure=st.sampled_from(FAILURES), happened=st.booleans())
+    def its_last_attempt_fails_and_it_goes_another_way(self, failure: Failure, happened: bool) -> None:
+        self._apply(claim(self.row, self.now_ms, self.now_ms + LEASE_MS, "q"))
+        claimed = self.row
+        if claimed.verify_only or claimed.effect is Effect.UNKNOWN:
+            return  # `work` knows what to do with these
+        self._sent(failure, happened=happened)
+        dead = after_attempt(claimed, self.kind, self.policy, failure, self.now_ms, self.rng, 1.0, was_sent=True)
+        if dead.after.is_open or not self._hops(
+            lambda: hopped(claimed, SMS, failure.code, self.now_ms, failed=dead.after)
+        ):
+            self._apply(dead)
+
+    def _hops(self, hop: Callable[[], Change]) -> bool:
+        """Whether core let it go. Then nothing came of the way so far, and nothing has come of the other one yet."""
+        try:
+            change = hop()
+        except IllegalTransition:
+            return False
+        if self.kind.repeat in HARMFUL:
+            assert not self.provider.effects, "what went another way had no effect on the first"
+        self._apply(change)
+        assert (self.row.hop, self.row.repeat, self.row.attempt_count) == (1, Repeat.LOOKUP, 0)
+        self.kind = RULES[Repeat.LOOKUP]
+        self.provider = Provider(self.kind, [])
+        self.spent_calls = 0
+        return True
+
+    @precondition(lambda self: self.row.is_open and not self.row.waits_for and self.row.version > 3)
+    @rule()
+    def no_way_is_open_and_a_person_does_it(self) -> None:
+        self._its_time_comes()
+        try:
+            change = by_hand(self.row, "rung", "call them", "nothing is left", self.now_ms)
+        except IllegalTransition:
+            return
+        if self.kind.repeat in HARMFUL:
+            assert not self.provider.effects, "a person does not do it again"
+        self._apply(change)
+        assert self.row.status is Status.FAILED
 
     # ------------------------------------------------------------------------------------------------------- people
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from functions.core.audit import AuditType
+
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 CODE = ("functions", "infra", "ops", "tests")
@@ -42,6 +44,26 @@ def named_ids(test: str) -> set[str]:
             in_its_name = re.sub(r"_(\d{3})_(?=\d)", r" \1.", node.name)
             said = f"{ast.get_docstring(node) or ''} {in_its_name}"
     return set(re.findall(r"\d{3}\.\d+", said))
+
+
+def counted_metrics() -> Iterator[tuple[str, str]]:
+    """Every metric that a function counts by its literal name, with the file."""
+    for path in sorted((ROOT / "functions").rglob("*.py")):
+        for name in re.findall(r"\b_?count\(\s*\"([a-z_]+)\"", path.read_text()):
+            yield name, str(path.relative_to(ROOT))
+
+
+def test_every_metric_that_is_counted_is_on_the_page() -> None:
+    """Whoever builds an alarm or a dashboard finds what there is, and by what it can be told apart."""
+    page = (DOCS / "architecture.md").read_text()
+    counted = list(counted_metrics())
+    assert len(counted) > 50
+    assert [(name, path) for name, path in counted if f"`{name}`" not in page] == []
+
+
+def test_every_audit_event_is_on_the_page() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    assert [kind.value for kind in AuditType if f"`{kind.value}`" not in page] == []
 
 
 def test_every_section_that_the_code_cites_is_there() -> None:

@@ -52,6 +52,23 @@ def test_the_text_of_a_foreign_exception_stays_out_and_that_of_our_own_stays_in(
     assert "the ledger did not answer" in ours["exception"]
 
 
+def test_a_group_of_failures_tells_each_that_it_holds_in_the_words_that_it_may_use() -> None:
+    stream = io.StringIO()
+    inner = ExceptionGroup("health", [StorageUnavailable("the ledger did not answer"), KeyError("anna@example.com")])
+    outer = ExceptionGroup("duties of anna@example.com", [inner, StorageUnavailable("no audit")])
+    try:
+        raise outer
+    except ExceptionGroup:
+        observability.logger("grouped", stream=stream).exception("a duty failed")
+    assert "anna@example.com" not in stream.getvalue()
+    (line,) = lines(stream)
+    assert line["exception_name"] == "ExceptionGroup"
+    assert line["exceptions_within"] == ["KeyError", "StorageUnavailable"]
+    for told in ("test_observability.py", "StorageUnavailable: the ledger did not answer", "no audit", "\nKeyError"):
+        assert told in line["exception"]
+    assert "unlisted_fields" not in line
+
+
 def test_counts_of_one_kind_come_in_one_line_and_add_up() -> None:
     written: list[str] = []
     counts = observability.metrics("sweeper", "test", written.append)

@@ -266,7 +266,7 @@ def event(repeat_window_seconds: int = 0) -> Event:
 
 def known(item: object, repeat_window_seconds: int = 0) -> bool:
     deadline = Deadline.after(1, SettableClock().seconds)
-    return LedgerSeen("ledger", Table(item).connect).is_known(event(repeat_window_seconds), deadline)
+    return LedgerSeen("ledger", "recovery", Table(item).connect).is_known(event(repeat_window_seconds), deadline)
 
 
 def item(status: str, epoch_ms: int) -> dict[str, object]:
@@ -275,7 +275,7 @@ def item(status: str, epoch_ms: int) -> dict[str, object]:
 
 def test_the_ledger_is_asked_once_by_the_events_own_key_and_reached_only_then() -> None:
     table = Table(item("settled", 0))
-    seen, deadline = LedgerSeen("ledger", table.connect), Deadline.after(1, SettableClock().seconds)
+    seen, deadline = LedgerSeen("ledger", "recovery", table.connect), Deadline.after(1, SettableClock().seconds)
     assert table.connected == 0
     assert seen.is_known(event(), deadline)
     assert seen.is_known(event(), deadline)

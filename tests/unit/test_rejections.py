@@ -110,7 +110,7 @@ def test_what_lies_outside_the_window_or_is_not_asked_for_is_left_out() -> None:
 
 @pytest.mark.parametrize("hides_token", [False, True])
 def test_a_page_that_is_full_is_read_on(monkeypatch: pytest.MonkeyPatch, hides_token: bool) -> None:
-    monkeypatch.setattr(door_log, "PAGE_LINES", 10)
+    monkeypatch.setattr("functions.adapters.door_log.PAGE_LINES", 10)
     log = Log(page=10, hides_token=hides_token)
     for number in range(35):
         log.add(NOW_MS - number * 100, request_id=str(number), reason="stale")

@@ -391,10 +391,10 @@ def replayed(subject: Row | None = None, **fields: Any) -> Row:
 def test_what_may_have_happened_is_replayed_only_where_the_attempt_finds_out_first() -> None:
     subject = unclear("reply")
     assert why_not_replayable(subject, NOON_MS) == "effect_unknown"
-    assert why_not_replayable(subject, NOON_MS, can_tell=True) is None
+    assert why_not_replayable(subject, NOON_MS, is_verified=True) is None
     with pytest.raises(IllegalTransition):
         replayed(subject)
-    after = replayed(subject, can_tell=True, look_only=True, incident_id="INC-7", not_before_ms=NOON_MS + 9)
+    after = replayed(subject, is_verified=True, look_only=True, incident_id="INC-7", not_before_ms=NOON_MS + 9)
     assert (after.status, after.effect, after.verify_only) == (Status.REPLAYED, Effect.UNKNOWN, True)
     assert (after.incident_id, after.not_before_ms, after.due_at_ms) == ("INC-7", NOON_MS + 9, NOON_MS + 9 + 180_000)
 
@@ -415,7 +415,7 @@ def test_a_row_that_nobody_has_tried_is_back_where_it_was_and_its_hint_is_out_of
     ("subject", "may"),
     [
         (replayed(), True),
-        (replayed(unclear("reply"), can_tell=True), True),
+        (replayed(unclear("reply"), is_verified=True), True),
         (replace(replayed(), job_id="another"), False),
         (dead(), False),
         (replace(replayed(), result="succeeded"), False),
@@ -431,7 +431,7 @@ def test_a_row_that_nobody_has_tried_is_back_where_it_was_and_its_hint_is_out_of
             ).after,
             True,
         ),
-        (replace(replayed(unclear("reply"), can_tell=True), first_attempt_at_ms=NOON_MS), False),
+        (replace(replayed(unclear("reply"), is_verified=True), first_attempt_at_ms=NOON_MS), False),
     ],
 )
 def test_only_what_has_surely_not_been_sent_is_taken_back(subject: Row, may: bool) -> None:

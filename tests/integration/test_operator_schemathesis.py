@@ -1,0 +1,104 @@
+"""What schemathesis makes of our own OpenAPI, against the calls over real adapters: no answer that is not documented,
+none of it a 5xx (004.19).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from functions.core.attempt import Effect
+from functions.core.recovery import Status
+from ops.operator_openapi import document
+from tests.operator_calls import OPERATOR, call
+from tests.operator_world import OperatorWorld, operator_world
+from tests.recovery_rows import row
+
+EXAMPLES = 20  # of each call
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+"""0 x 5xx, 0 undocumented answers. That a valid request may be refused for what is stored is what problems are for."""
+
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+class Gateway:
+    """The calls as an HTTP server: WSGI in, the gateway's event to the function, its answer out."""
+
+    def __init__(self) -> None:
+        self.world: OperatorWorld | None = None
+        self.statuses: dict[int, int] = {}
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """One request."""
+        path = quote(environ["PATH_INFO"].encode("latin-1"), safe="/%:@!$&'()*+,;=~-._")
+        if path == "/openapi.json":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(document()).encode()]
+        assert self.world is not None
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        headers = {
+            name[5:].replace("_", "-").lower(): str(value)
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+        if environ.get("CONTENT_TYPE"):
+            headers["content-type"] = environ["CONTENT_TYPE"]
+        query: dict[str, str] = {}
+        for name, value in parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True):
+            query[name] = f"{query[name]},{value}" if name in query else value  # as the gateway joins them
+        event = call(environ["REQUEST_METHOD"], path, claims=OPERATOR, headers=headers, query=query)
+        if body:
+            event["body"] = body.decode("utf-8", "replace")
+        answer = self.world.answering.handle(event, None)
+        status = int(answer["statusCode"])
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        start_response(f"{status} -", [(name, str(value)) for name, value in answer["headers"].items()])
+        return [str(answer.get("body") or "").encode()]
+
+
+GATEWAY = Gateway()
+SCHEMA = schemathesis.openapi.from_wsgi("/openapi.json", GATEWAY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def world() -> Iterator[OperatorWorld]:
+    with operator_world() as made:
+        made.put(row("dead", status=Status.DLQ, due_at_ms=0, failure_code="HTTP_503"))
+        made.put(row("waits"))
+        made.put(row("unknown", status=Status.FAILED, due_at_ms=0, effect=Effect.UNKNOWN))
+        GATEWAY.world = made
+        yield made
+        GATEWAY.world = None
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_a_documented_one_and_none_is_a_5xx(case: schemathesis.Case[Any]) -> None:
+    response = case.call()
+    assert response.status_code < 500, response.text
+    case.validate_response(response, checks=CHECKS)
