@@ -83,7 +83,7 @@ class Operations(Construct):
             failures_to=ops_dlq,
         )
         every_minute(self, self.evaluator, config=config, failures_to=ops_dlq)
-        self.evaluator.allow_switches(config=config, history=True)
+        self.evaluator.allow_switches(config=config, history=True, write=True)
         self.evaluator.allow(
             ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
             [storage.control.table_arn],

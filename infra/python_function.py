@@ -107,8 +107,10 @@ class PythonFunction(Construct):
             _acknowledge(self._policy, f"AwsSolutions-IAM5[Resource::{finding}]", why_wildcard)
         self.role.add_to_policy(iam.PolicyStatement(actions=list(actions), resources=list(resources)))
 
-    def allow_switches(self, *, config: StageConfig, history: bool = False) -> None:
-        """Let the function read every switch, by path; with `history` also who changed one and when."""
+    def allow_switches(self, *, config: StageConfig, history: bool = False, write: bool = False) -> None:
+        """Let the function read every switch, by path; with `history` also who changed one and when, with `write` set
+        one.
+        """
         if config.emulated:
             self.allow(
                 ["ssm:GetParametersByPath"], ["*"], why_wildcard="The emulator authorizes reads by path against * only"
@@ -122,6 +124,12 @@ class PythonFunction(Construct):
         if history:
             self.allow(
                 ["ssm:GetParameterHistory"],
+                [parameter_arn(self, f"{config.switches_path}/*")],
+                why_wildcard=_EVERY_SWITCH,
+            )
+        if write:
+            self.allow(
+                ["ssm:PutParameter"],
                 [parameter_arn(self, f"{config.switches_path}/*")],
                 why_wildcard=_EVERY_SWITCH,
             )

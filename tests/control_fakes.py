@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+from functions.adapters.ssm_writer import DESCRIPTION_LENGTH
 from functions.core.clock import Clock
 from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
 from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
 from functions.core.recovery import Change
 from functions.core.replay import Plan
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
+from functions.core.switch_history import REASON_LENGTH
+from functions.core.switch_returns import Returns, ReturnsChange
+from functions.core.switches import pattern_of
 from tests.fakes import FakeTables, Faults, check_transaction
 
 
@@ -22,12 +27,13 @@ class FakeSwitchHistory:
         self._clock = clock
         self._versions: dict[str, list[SwitchVersion]] = {}
 
-    def write(self, name: str, value: str, by: str) -> None:
-        """PutParameter."""
+    def write(self, name: str, value: str, by: str, description: str = "") -> int:
+        """PutParameter; gives the version."""
         kept = self._versions.setdefault(name, [])
         version = kept[-1].version + 1 if kept else 1
-        kept.append(SwitchVersion(name, version, value, self._clock.now_ms(), by))
+        kept.append(SwitchVersion(name, version, value, self._clock.now_ms(), by, description[:REASON_LENGTH]))
         del kept[:-100]
+        return version
 
     def delete(self, name: str) -> None:
         """DeleteParameter."""
@@ -47,6 +53,47 @@ class FakeSwitchHistory:
             if name in self.unreadable:
                 raise StorageUnavailable(f"the history of {name} cannot be read")
             return list(self._versions.get(name, []))
+
+
+class FakeSwitchWriter:
+    """`ports.SwitchWriter`, into the versions that `FakeSwitchHistory` remembers."""
+
+    BY = "the function's role"
+
+    def __init__(self, history: FakeSwitchHistory) -> None:
+        self.faults = history.faults
+        self._history = history
+
+    def put(self, name: str, value: str, description: str) -> int:
+        """See the port."""
+        with self.faults.around("switch.put"):
+            if re.search(pattern_of(name), value) is None:
+                raise StorageUnavailable(f"{value!r} does not match the pattern of {name}")
+            return self._history.write(name, value, self.BY, description[:DESCRIPTION_LENGTH])
+
+
+class FakeSwitchReturns:
+    """`ports.SwitchReturns`, with its audit in `tables`."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+        self.stored = Returns()
+
+    def read(self) -> Returns:
+        """See the port."""
+        with self.faults.around("returns.read"):
+            return self.stored
+
+    def store(self, change: ReturnsChange) -> None:
+        """See the port."""
+        with self.faults.around("returns.store"), self.tables.lock:
+            if self.stored == change.after:
+                return
+            if self.stored.version != change.before.version:
+                raise VersionConflict("the promises have changed since they were read")
+            self.stored = change.after
+            self.tables.put_audit(change.audit)
 
 
 class FakeSwitchMarks:

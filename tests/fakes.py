@@ -592,18 +592,24 @@ class FakeOperatorChanges:
             found = self.tables.answered.get((principal, key))
             return found if found is not None and found.is_kept(now_ms) else None
 
-    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
+    def commit(
+        self, change: Change, answered: Answered | None = None, released: Sequence[Change] = ()
+    ) -> Answered | None:
         """See the port."""
         with self.faults.around("operators.commit"), self.tables.lock:
+            changes = [change, *released]
+            check_transaction(changes, others=1)
             if answered is not None:
                 known = self.tables.answered.get((answered.principal, answered.key))
                 if known is not None and known.is_kept(answered.at_ms):
                     return known
-            found = self.tables.rows.get(change.after.recovery_id)
-            if change.before is None or found is None or found.version != change.before.version:
-                raise VersionConflict(f"{change.after.recovery_id} has moved on since it was read")
-            self.tables.rows[change.after.recovery_id] = change.after
-            self.tables.put_audit(change.audit)
+            for one in changes:
+                found = self.tables.rows.get(one.after.recovery_id)
+                if one.before is None or found is None or found.version != one.before.version:
+                    raise VersionConflict(f"{one.after.recovery_id} has moved on since it was read")
+            for one in changes:
+                self.tables.rows[one.after.recovery_id] = one.after
+                self.tables.put_audit(one.audit)
             if answered is not None:
                 self.tables.answered[answered.principal, answered.key] = answered
         return None
@@ -618,6 +624,16 @@ class FakeOperatorChanges:
         )
         shown = ordered[:limit]
         return RowPage(tuple(row for _, row in shown), shown[-1][0] if len(ordered) > limit else "")
+
+    def count(self, integration_id: str, most: int) -> Mapping[Status, int]:
+        """See the port."""
+        with self.faults.around("operators.count"), self.tables.lock:
+            rows = [row for row in self.tables.rows.values() if row.integration_id == integration_id]
+        counts: dict[Status, int] = {}
+        for row in rows:
+            if row.status is not Status.SUCCEEDED and row.result != "succeeded":
+                counts[row.status] = min(counts.get(row.status, 0) + 1, most)
+        return counts
 
 
 def _list_key(row: Row) -> str:

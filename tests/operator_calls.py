@@ -16,7 +16,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from functions.observability import logger, metrics
 from functions.operator_api.caller import Permission
 from functions.operator_api.handler import application, build
-from functions.operator_api.request import method_and_path
+from functions.operator_api.request import decoded, method_and_path
 from ops.operator_api import OperatorApi
 from ops.operator_openapi import document
 from ops.tokens import Scope
@@ -114,6 +114,7 @@ class Answering:
 
     def _check_documented(self, event: Any, answer: Mapping[str, Any]) -> None:
         method, path = method_and_path(event)
+        path = decoded(path)
         for template, item in self.openapi["paths"].items():
             if method.lower() in item and re.fullmatch(re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)), path):
                 responses = item[method.lower()]["responses"]

@@ -28,8 +28,8 @@ from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
 from tests.contract.storage import Flaky
-from tests.control_fakes import FakeReplayStarter
-from tests.fakes import FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches
+from tests.control_fakes import FakeReplayStarter, FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches, FakeTables
 from tests.operator_calls import OPERATOR, Answering, call
 
 BUCKET = "holdfast-operators"
@@ -58,6 +58,9 @@ class OperatorWorld:
         self.switches = FakeSwitches(self.clock)
         self.s3: Any = boto3.client("s3", region_name=aws_tables.REGION)
         self.s3.create_bucket(Bucket=BUCKET)
+        history = FakeSwitchHistory(self.clock)
+        for name, value in LIVE_SWITCHES.items():
+            history.write(name, value, "deploy")
         names = {"recovery_table": aws_tables.RECOVERY, "audit_table": aws_tables.AUDIT}
         self.recovery = DynamoRecovery(self.flaky, self.ids, **names)  # type: ignore[arg-type]  # a client with faults
         absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(Ports)}
@@ -82,6 +85,9 @@ class OperatorWorld:
             index=DynamoEventIndex(client, ledger_table=aws_tables.LEDGER, recovery_table=aws_tables.RECOVERY),
             audit_log=DynamoAuditLog(client, aws_tables.AUDIT),
             door=FakeDoor(),
+            switch_history=history,
+            switch_returns=FakeSwitchReturns(FakeTables()),
+            switch_writer=FakeSwitchWriter(history),
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,
             fallbacks=load().fallbacks,

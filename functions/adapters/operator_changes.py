@@ -7,13 +7,15 @@ The record is an item of the control table: `pk` = `I#{principal}#{key}`, `asked
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from functions.adapters import items
 from functions.adapters.audit import audit_puts
 from functions.adapters.aws import Pause, border, pause
 from functions.adapters.recovery import SHARDS, WORK_INDEX, row_of, row_put
-from functions.adapters.transactions import Transactions
+from functions.adapters.transactions import Transactions, check_size
 from functions.core.clock import Ids
 from functions.core.failure import MalformedDecision, StorageUnavailable, VersionConflict
 from functions.core.operations import KEY_KEPT_MS, Answered
@@ -55,18 +57,22 @@ class DynamoOperatorChanges:
         record = None if found is None else _answered(principal, key, found)
         return record if record is not None and record.is_kept(now_ms) else None
 
-    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
-        """See the port."""
+    def commit(
+        self, change: Change, answered: Answered | None = None, released: Sequence[Change] = ()
+    ) -> Answered | None:
+        """See the port. One TransactWriteItems."""
+        changes = [change, *released]
+        check_size(changes, others=1)
         write_id = self._ids.new_id()
-        writes = [row_put(change, self._recovery_table, write_id, is_new=False)]
+        writes = [row_put(one, self._recovery_table, write_id, is_new=False) for one in changes]
         if answered is not None:
             writes.append(self._key_put(answered))
-        audit = audit_puts(change.audit, self._audit_table)
+        audit = audit_puts([event for one in changes for event in one.audit], self._audit_table)
         verdicts = self._transactions.write([*writes, *audit], "change a row as an operator asks, with its audit event")
         if verdicts is None:
             return None
-        if answered is not None and verdicts[1].is_refused:
-            return _answered(answered.principal, answered.key, verdicts[1].stored)
+        if answered is not None and verdicts[len(changes)].is_refused:
+            return _answered(answered.principal, answered.key, verdicts[len(changes)].stored)
         if verdicts[0].stored.get("write_id") == items.value(write_id):
             return None
         raise VersionConflict(f"{change.after.recovery_id} has moved on since it was read")
@@ -91,12 +97,18 @@ class DynamoOperatorChanges:
         }
 
     def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
-        """See the port. One query per shard and range of the index, merged by its keys, which no two rows share."""
+        """See the port. Status by status until the page is full: one query per shard of the index, merged by its keys,
+        which no two rows share.
+        """
         found: list[tuple[str, Mapping[str, Any]]] = []
         for low, high in _ranges(statuses, after):
-            for shard in range(SHARDS):
-                found += self._shard(f"{integration_id}#{shard}", low, high, limit + 1)
-        found.sort(key=lambda one: one[0])
+            missing = limit + 1 - len(found)  # one more tells whether there is another page
+            asked = [(f"{integration_id}#{shard}", low, high, missing) for shard in range(SHARDS)]
+            with ThreadPoolExecutor(max_workers=SHARDS) as pool:
+                parts = pool.map(lambda one: self._shard(*one), asked)
+                found += sorted(chain.from_iterable(parts), key=lambda one: one[0])[:missing]
+            if len(found) > limit:
+                break
         shown = found[:limit]
         rows: list[Row] = []
         unreadable: list[str] = []
@@ -113,10 +125,7 @@ class DynamoOperatorChanges:
         with border("list rows"):
             while len(found) < limit:
                 answer = self._client.query(
-                    TableName=self._recovery_table,
-                    IndexName=WORK_INDEX,
-                    KeyConditionExpression="gpk = :gpk AND gsk BETWEEN :low AND :high",
-                    ExpressionAttributeValues=items.values({"gpk": gpk, "low": low, "high": high}),
+                    **self._in_range(gpk, low, high),
                     Limit=limit - len(found) + 1,  # the first may be the one that the page before ended with
                     **further,
                 )
@@ -125,6 +134,48 @@ class DynamoOperatorChanges:
                     break
                 further = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         return found[:limit]
+
+    def count(self, integration_id: str, most: int) -> Mapping[Status, int]:
+        """See the port. Counting reads what it counts: at most `most` of each shard and status."""
+        shards = [f"{integration_id}#{shard}" for shard in range(SHARDS)]
+        asked = [(status, gpk, low, high, most) for status, low, high in _COUNTED for gpk in shards]
+        counts: dict[Status, int] = {}
+        with ThreadPoolExecutor(max_workers=SHARDS) as pool:
+            for (status, *_), number in zip(asked, pool.map(lambda one: self._count(*one[1:]), asked), strict=True):
+                counts[status] = min(counts.get(status, 0) + number, most)
+        return {status: number for status, number in counts.items() if number}
+
+    def _count(self, gpk: str, low: str, high: str, most: int) -> int:
+        found = 0
+        further: dict[str, Any] = {}
+        with border("count rows"):
+            while found < most:
+                answer = self._client.query(
+                    **self._in_range(gpk, low, high), Select="COUNT", Limit=most - found, **further
+                )
+                found += answer["Count"]
+                if not answer.get("LastEvaluatedKey"):
+                    break
+                further = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        return found
+
+    def _in_range(self, gpk: str, low: str, high: str) -> dict[str, Any]:
+        return {
+            "TableName": self._recovery_table,
+            "IndexName": WORK_INDEX,
+            "KeyConditionExpression": "gpk = :gpk AND gsk BETWEEN :low AND :high",
+            "ExpressionAttributeValues": items.values({"gpk": gpk, "low": low, "high": high}),
+        }
+
+
+# Of the index's keys. A replay that succeeded keeps its status; its key goes on with `e`, where an open row's goes on
+# with digits or `w`.
+_COUNTED: Final = (
+    *((one, f"{one.value}#", f"{one.value}#{_HIGHEST}") for one in (Status.PENDING, Status.RETRYING)),
+    (Status.REPLAYED, "replayed#0", "replayed#9~"),
+    (Status.REPLAYED, "replayed#w", "replayed#~"),
+    *((one, f"{one.value}#", f"{one.value}#{_HIGHEST}") for one in (Status.FAILED, Status.DLQ)),
+)
 
 
 def _ranges(statuses: Sequence[Status], after: str) -> list[tuple[str, str]]:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from functions.adapters import aws
 from functions.core.ports import SwitchVersion
+from functions.core.switch_history import REASON_LENGTH
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from mypy_boto3_ssm import SSMClient
-
-REASON_LENGTH = 300  # of a description, which may be longer than an audit line should be
 
 
 class SsmSwitchHistory:

@@ -7,22 +7,27 @@ the same call again gets that answer, another call under the same key is refused
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from functions.core.attempt import Effect
-from functions.core.audit import AuditEvent, AuditType, Severity, audit_id
-from functions.core.decision import Repeat
+from functions.core.attempt import AskPerson, Effect, History, next_step
+from functions.core.audit import AuditType, Severity
 from functions.core.event import digest
 from functions.core.failure import HoldfastError, RootCause
 from functions.core.integration import KindRules
 from functions.core.recovery import (
+    TOO_OLD_TO_REPLAY_MS,
     Change,
     Row,
     Status,
+    Subject,
     annotate,
+    audit_of,
+    end,
+    release,
     replay,
+    replay_expires_at,
     why_not_replayable,
 )
 
@@ -66,7 +71,21 @@ class Refused(HoldfastError):
 
 def asked(path: str, body: Mapping[str, Any]) -> str:
     """The hash of what a call asks for: the same for the same call, however its body is written."""
-    return digest(path, json.dumps(body, separators=(",", ":"), sort_keys=True))
+    return digest(path, _json(body))
+
+
+def why_refused(row: Row, rules: KindRules | None, now_ms: int, scale: float) -> str | None:
+    """Why a replay of this one row would be refused that comes without a confirmation; None: it would not be. `rules`
+    are its kind's, None for a whole event or for a kind that the catalog has no more.
+    """
+    return why_not_replayable(row, now_ms, is_verified=_finds_out(row, rules, now_ms, scale))
+
+
+def replayable_until(row: Row) -> int:
+    """Until when a replay of the row is allowed, as far as its age goes."""
+    if row.subject is Subject.EVENT:
+        return row.received_at_ms + TOO_OLD_TO_REPLAY_MS
+    return replay_expires_at(row)
 
 
 def replayed_by(
@@ -84,60 +103,63 @@ def replayed_by(
     a lookup, or by a key that the provider still knows. Raises `Refused`.
     """
     is_unknown = row.effect is Effect.UNKNOWN and row.status in (Status.FAILED, Status.DLQ)
-    may_find_out = is_unknown and _finds_out(row, rules, now_ms)
-    if is_unknown and not checked and not may_find_out:
-        raise Refused(
-            row,
-            "effect_unknown",
-            "it may have happened, and nothing can tell: look at the provider, and if nothing of it is there, say so "
-            'with {"confirmation": {"checked": "what you looked at", "effect": "none"}}; if it is there, dismiss it as '
-            "done by hand",
-        )
     seen = replace(row, effect=Effect.NONE) if is_unknown and checked else row
-    why = f"{reason}; checked: {checked}" if checked else reason
-    refused = why_not_replayable(seen, now_ms, is_verified=may_find_out)
+    refused = why_refused(seen, rules, now_ms, scale)
     if refused is not None:
-        raise Refused(row, refused, _WHAT.get(refused.partition("_")[0], "only failed and dlq are replayed"))
+        raise Refused(row, refused, _WHAT.get(refused.partition("_")[0], _ONLY))
     change = replay(
         seen,
         now_ms,
         actor=person.name,
-        reason=why,
+        reason=f"{reason}; checked: {checked}" if checked else reason,
         request_id=person.request_id,
         job_id="",
         scale=scale,
-        is_verified=may_find_out,
+        is_verified=True,
     )
     return traced(replace(change, before=row), person)
 
 
+_ONLY = "only failed and dlq are replayed"
 _WHAT = {
+    "effect": "it may have happened, and nothing can tell: look at the provider, and if nothing of it is there, say so "
+    'with {"confirmation": {"checked": "what you looked at", "effect": "none"}}; if it is there, dismiss it as done by '
+    "hand",
     "ended": "it has ended for good",
     "expired": "it was to happen earlier or not at all: if it is still wanted, do it by hand",
     "too": "its event is older than 30 days: its payload is not kept that long",
 }
 
 
-def _finds_out(row: Row, rules: KindRules | None, now_ms: int) -> bool:
+def _finds_out(row: Row, rules: KindRules | None, now_ms: int, scale: float) -> bool:
     """Whether an attempt would learn what the last one did before it does it again, or could not do it twice."""
     if rules is None:
         return False
-    if rules.can_look_up:
-        return True
-    window_ms = rules.key_window_seconds * 1000
-    return rules.repeat is Repeat.KEYED and bool(row.first_sent_at_ms) and now_ms < row.first_sent_at_ms + window_ms
+    history = History(True, True, row.first_sent_at_ms, row.last_possible_send_ms, row.stored_errors)
+    return not isinstance(next_step(rules, history, now_ms, scale), AskPerson)
+
+
+def ended_by(row: Row, code: str, person: Person, reason: str, now_ms: int) -> Change:
+    """The row, ended for good as that code. Raises `IllegalTransition`."""
+    return traced(end(row, code, reason, now_ms, actor=person.name, request_id=person.request_id), person)
+
+
+def released_by_hand(parent: Row, children: Iterable[Row], now_ms: int) -> tuple[Change, ...]:
+    """What waited for a row that a person has done: due, like after a success of the machine's."""
+    waiting = [child for child in children if child.is_open and parent.recovery_id in child.waits_for]
+    return tuple(release(child, parent.recovery_id, now_ms) for child in waiting)
 
 
 def noted(row: Row, person: Person, note: str, now_ms: int) -> Change:
     """A note on the row, for whoever reads it next. Raises `IllegalTransition` while a worker is at it."""
     change = annotate(row, f"note of {person.name}: {note}", now_ms)
-    return _with_event(change, person, note, {})
+    return _said(row, change, person, note, now_ms, {})
 
 
 def judged(row: Row, person: Person, root_cause: RootCause, reason: str, now_ms: int) -> Change:
     """Another root cause than was proposed. Raises `IllegalTransition` while a worker is at it."""
     change = annotate(row, f"{person.name} calls it {root_cause.value}: {reason}", now_ms, root_cause=root_cause.value)
-    return _with_event(change, person, reason, {"root_cause": [row.root_cause, root_cause.value]})
+    return _said(row, change, person, reason, now_ms, {"root_cause": (row.root_cause, root_cause.value)})
 
 
 def traced(change: Change, person: Person) -> Change:
@@ -149,28 +171,15 @@ def traced(change: Change, person: Person) -> Change:
     return replace(change, audit=audit)
 
 
-def _with_event(change: Change, person: Person, reason: str, state: Mapping[str, list[str]]) -> Change:
-    after = change.after
-    said = {name: (before, now) for name, (before, now) in state.items()}
-    event = AuditEvent(
-        id=audit_id(after.recovery_id, after.version, AuditType.NOTED),
-        at_ms=after.updated_at_ms,
-        event_type=AuditType.NOTED,
-        severity=Severity.WARNING,
-        tenant=after.tenant,
-        actor=person.name,
-        affected_entity="recovery_item",
-        affected_id=after.recovery_id,
-        request_id=person.request_id,
-        origin_request_id=after.origin_request_id,
-        traceparent=person.traceparent,
-        before_state=_json({name: before for name, (before, _) in said.items()}),
-        after_state=_json({name: now for name, (_, now) in said.items()}),
-        recovery_status=after.status.value,
-        reason=reason,
-    )
-    return replace(change, audit=(event,))
+def _said(
+    row: Row, change: Change, person: Person, reason: str, now_ms: int, states: Mapping[str, tuple[str, str]]
+) -> Change:
+    event = audit_of(AuditType.NOTED, Severity.WARNING, row, change.after, actor=person.name, reason=reason)
+    before = json.loads(event.before_state) | {name: was for name, (was, _) in states.items()}
+    after = json.loads(event.after_state) | {name: now for name, (_, now) in states.items()}
+    event = replace(event, at_ms=now_ms, before_state=_json(before), after_state=_json(after))
+    return traced(replace(change, audit=(event,)), person)
 
 
-def _json(state: Mapping[str, str]) -> str:
-    return json.dumps(dict(state), separators=(",", ":"), sort_keys=True) if state else ""
+def _json(state: Mapping[str, Any]) -> str:
+    return json.dumps(state, separators=(",", ":"), sort_keys=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from functions.core.audit import AuditEvent
 from functions.core.cap import Capped, Counted
@@ -29,6 +29,9 @@ from functions.core.recovery import Change, Row, Status
 from functions.core.replay import Plan
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
 from functions.core.switches import Snapshot
+
+if TYPE_CHECKING:
+    from functions.core.switch_returns import Returns, ReturnsChange
 
 # ------------------------------------------------------------------------------------------------------------- storage
 
@@ -353,6 +356,30 @@ class SwitchHistory(Protocol):
         ...
 
 
+class SwitchWriter(Protocol):
+    """Sets a switch."""
+
+    def put(self, name: str, value: str, description: str) -> int:
+        """Make that value the switch's next version, whatever it was before or is meanwhile; gives its number. The
+        store keeps refusing what nobody could read. Raises `StorageUnavailable`: it may have happened all the same.
+        """
+        ...
+
+
+class SwitchReturns(Protocol):
+    """Which switches say something else again after a time: one control item."""
+
+    def read(self) -> Returns:
+        """Read consistently. Raises `StorageUnavailable`, also for what cannot be read back."""
+        ...
+
+    def store(self, change: ReturnsChange) -> None:
+        """Write the change and its audit events in one transaction: no audit, no change. Meeting its own earlier
+        success is success. Raises `VersionConflict`, or `StorageUnavailable`.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AuditedSwitch:
     """The last version of a switch that is in the audit. `missing_since_ms` is when it was first not found; 0 while it
@@ -472,17 +499,26 @@ class OperatorChanges(Protocol):
         """What the call under that key was answered, within the last day. Raises `StorageUnavailable`."""
         ...
 
-    def commit(self, change: Change, answered: Answered | None = None) -> Answered | None:
-        """Change the row with its audit events, and keep what the call is answered: all or nothing.
+    def commit(
+        self, change: Change, answered: Answered | None = None, released: Sequence[Change] = ()
+    ) -> Answered | None:
+        """Change the row with its audit events, and rows that waited for it, and keep what the call is answered: all or
+        nothing.
 
         Gives what a call under the same key was answered before; then nothing is written. Raises `VersionConflict`
-        where the row has moved on, or `StorageUnavailable`.
+        where a row has moved on, or `StorageUnavailable`: then it may have been written all the same.
         """
         ...
 
     def page(self, integration_id: str, statuses: Sequence[Status], after: str, limit: int) -> RowPage:
         """Rows of one integration in these statuses, status by status, oldest first: by due time while open, by last
         change once ended. None is left out or shown twice while rows stay as they are. Raises `StorageUnavailable`.
+        """
+        ...
+
+    def count(self, integration_id: str, most: int) -> Mapping[Status, int]:
+        """How many rows of one integration are in each status, at most `most` of one; those that nobody need look at
+        (`succeeded`, and replays that succeeded) and zeros are left out. Raises `StorageUnavailable`.
         """
         ...
 

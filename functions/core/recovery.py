@@ -255,6 +255,12 @@ ROW = Machine(
         ("failed|dlq", "replay", "replayed", "A person asks for one attempt more, under the same key"),
         ("replayed", "take_back", "failed", "Its job ends before it is tried: back where it was"),
         ("replayed", "take_back", "dlq", "Its job ends before it is tried: back where it was"),
+        (
+            f"pending|retrying|succeeded|failed|dlq|replayed|{ENDED}",
+            "annotate",
+            "=",
+            "A person leaves a note, or says what its root cause is",
+        ),
     ),
 )
 
@@ -820,11 +826,13 @@ def release(child: Row, parent_id: str, now_ms: int) -> Change:
 
 
 def annotate(row: Row, why: str, now_ms: int, **fields: Any) -> Change:
-    """What a person says of it, in its history; it stays what it was. Raises `IllegalTransition` while a worker is at
-    it, whose outcome another version would keep out.
+    """What a person says of it, in its history; it stays what it was, and as old as it was. Raises `IllegalTransition`
+    while a worker is at it, whose outcome another version would keep out.
     """
     _must_not_be_leased(row, now_ms)
-    return Change(_next(row, now_ms, why, **fields), row)
+    after = _next(row, now_ms, why, **fields)
+    # A claim that nobody cleared was made when it was last updated: a key's window is counted from there.
+    return Change(replace(after, updated_at_ms=row.updated_at_ms), row)
 
 
 def why_not_replayable(row: Row, now_ms: int, *, is_verified: bool = False) -> str | None:

@@ -16,6 +16,7 @@ from functions.core.ports import AuditedSwitch, SwitchVersion
 from functions.core.switches import problem
 
 UNKNOWN_ACTOR = "unknown"
+REASON_LENGTH = 300  # of a description, which may be longer than an audit line should be
 
 
 @dataclass(frozen=True, slots=True)

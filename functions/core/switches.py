@@ -9,10 +9,14 @@ permission.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from functions.core.decision import Mode, stricter
+from functions.core.event import NAME
+from functions.core.failure import HoldfastError
+from functions.core.integration import INTAKE, Integration
 
 REQUIRED = (
     "mode",
@@ -148,6 +152,86 @@ def problem(name: str, value: str) -> str | None:
     return None if value in allowed else f"{base} takes {', '.join(allowed)}; not {value!r}"
 
 
+class UnfitSwitch(HoldfastError):
+    """A switch that may not be set so. The text says why."""
+
+
+def written(name: str, value: str, integrations: Mapping[str, Integration]) -> str:
+    """The value as the parameter of that name takes it: what is understood, and names what is in the catalog; misspelt
+    it would be obeyed and do nothing. Raises `UnfitSwitch`.
+    """
+    wrong = problem(name, value)
+    if wrong is None and not all(NAME.match(part) for part in name.split("/")):
+        # Each part is a name as tenants and sources have them.
+        wrong = f"{name!r} cannot be a switch's name"
+    if wrong is not None:
+        raise UnfitSwitch(wrong)
+    switch = scope_of(name)[1]
+    if switch.startswith(_LIMITS):
+        _require([switch.removeprefix(_LIMITS)], integrations)
+    if switch in LISTS:
+        value = _listed(switch, value, integrations)
+    if re.fullmatch(pattern_of(name), value) is None:
+        raise UnfitSwitch(f"{switch} is written otherwise: {pattern_of(name)}; not {value!r}")
+    return value
+
+
+def _listed(switch: str, value: str, integrations: Mapping[str, Integration]) -> str:
+    words = [word.strip() for word in value.split(",") if word.strip()]
+    if words in (["none"], ["all"]):
+        return words[0]
+    if not words or {"none", "all"} & set(words):
+        raise UnfitSwitch("none and all stand alone; else name integrations, with commas between")
+    # Whole events may be kept from replays; nothing is sent for them, so there is nothing of them to disable.
+    is_replay = switch == "replay_blocked_integrations"
+    _require(words, integrations, and_also=[INTAKE] if is_replay else [])
+    for one in words:
+        if is_replay and one in integrations and not integrations[one].kinds:
+            raise UnfitSwitch(f"no action goes to {one!r}: nothing of it is ever replayed")
+    return ",".join(words)
+
+
+def _require(named: Iterable[str], integrations: Mapping[str, Integration], and_also: Sequence[str] = ()) -> None:
+    known = (*integrations, *and_also)
+    for name in named:
+        if name not in known:
+            raise UnfitSwitch(f"there is no integration {name!r}; there are {', '.join(known)}")
+
+
+def everyday(name: str) -> str:
+    """What a switch says while nothing is the matter; empty for what is no switch. Under a scope it is as if there were
+    none.
+    """
+    switch = scope_of(name)[1]
+    return "1" if switch.startswith(_LIMITS) else _EVERYDAY.get(switch, "")
+
+
+def pattern_of(name: str) -> str:
+    """By which the parameter store itself refuses a value that nobody could read. Raises KeyError for no switch."""
+    switch = scope_of(name)[1]
+    return _FACTOR if switch.startswith(_LIMITS) else _PATTERNS[switch]
+
+
+LISTS = ("disabled_integrations", "replay_blocked_integrations")
+_FACTOR = r"^(0|1|0\.[0-9]{1,4}|1\.0)$"
+_ON_OFF = "^(on|off)$"
+_LIST = "^(none|all|[a-z0-9_-]{1,64}(,[a-z0-9_-]{1,64})*)$"
+_PATTERNS: Mapping[str, str] = {
+    "mode": "^(live|route_only|shadow|manual|hold)$",
+    "auto_reply": _ON_OFF,
+    "classifier": "^(llm|rules)$",
+    "optional_calls": _ON_OFF,
+    "replay": _ON_OFF,
+    **dict.fromkeys(LISTS, _LIST),
+}
+_EVERYDAY: Mapping[str, str] = {
+    "mode": Mode.LIVE.value,
+    "auto_reply": "on",
+    "classifier": "llm",
+    "optional_calls": "on",
+    "replay": "on",
+    **dict.fromkeys(LISTS, "none"),
+}
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "mode": tuple(mode.value for mode in Mode),
     "auto_reply": ("on", "off"),

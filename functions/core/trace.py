@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from functions.core.audit import MACHINE, AuditEvent, AuditType
 from functions.core.decision import Action, Decision
@@ -425,10 +426,10 @@ def _steps(evidence: Evidence, actions: Sequence[Told], changes: Sequence[AuditE
     item = evidence.item
     received = _received(evidence, "")
     names = {told.recovery_id: told.name for told in actions if told.recovery_id}
-    found: list[tuple[int, int, Step]] = []
+    found: list[tuple[int, int, int, Step]] = []
 
-    def add(order: int, step: Step) -> None:
-        found.append((step.at_ms, order, step))
+    def add(order: int, step: Step, version: int = 0) -> None:
+        found.append((step.at_ms, order, version, step))
 
     if received.at_ms:
         stored_in = evidence.door.stored_in if evidence.door else ""
@@ -443,11 +444,11 @@ def _steps(evidence: Evidence, actions: Sequence[Told], changes: Sequence[AuditE
             # Known to the second: it cannot have been before it was decided.
             add(3, Step(max(item.written_at_ms, at_ms), "settled", "event", MACHINE, _marks(item)))
     for event in evidence.audit:
-        add(2, _step(event, names.get(event.affected_id, "event")))
+        add(2, _step(event, names.get(event.affected_id, "event")), _number(event.after_state, "version"))
     for event in changes:
         if event.at_ms >= received.at_ms:
             add(2, _step(event, f"{event.affected_entity} {event.affected_id}"))
-    return tuple(step for _, _, step in sorted(found, key=lambda entry: entry[:2]))
+    return tuple(entry[-1] for entry in sorted(found, key=lambda entry: entry[:3]))
 
 
 def _step(event: AuditEvent, about: str) -> Step:
@@ -467,11 +468,23 @@ def _step(event: AuditEvent, about: str) -> Step:
 
 def _value(state: str) -> str:
     """What a switch was set to, of its audited state."""
+    read = _read(state)
+    return (state if read is None else str(read.get("value", ""))) or "nothing"
+
+
+def _number(state: str, name: str) -> int:
+    """A number of an audited state; what two steps of one row in the same millisecond are told apart by."""
+    number = (_read(state) or {}).get(name, 0)
+    return number if isinstance(number, int) else 0
+
+
+def _read(state: str) -> dict[str, Any] | None:
+    """An audited state that is a JSON object."""
     try:
-        value = json.loads(state).get("value", "")
-    except (ValueError, AttributeError):
-        return state or "nothing"
-    return str(value) or "nothing"
+        read = json.loads(state)
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None
 
 
 def _marks(item: LedgerItem) -> str:
@@ -499,7 +512,7 @@ def _summary(state: Whereabouts, evidence: Evidence, actions: Sequence[Told], wh
             return f"Settled: {_counted(actions)}."
         case Whereabouts.WAITING:
             return f"Waiting: {'; '.join(_waiting(told) for told in about if _FATES[told.state] is Fate.OPEN)}."
-        case Whereabouts.ENDED:
+        case _:
             return f"Not all was done: {'; '.join(_ended(told) for told in about if _FATES[told.state] is Fate.ENDED)}."
 
 

@@ -1,5 +1,5 @@
-"""Each minute: the health of every integration is judged (architecture §8), and every change of a switch, by whatever
-means it was made, goes into the audit (§9).
+"""Each minute: the health of every integration is judged (architecture §8), switches that were set for a time are set
+back, and every change of a switch, by whatever means it was made, goes into the audit (§9).
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from functions.core.ports import (
     HealthRecords,
     SwitchHistory,
     SwitchMarks,
+    SwitchReturns,
+    SwitchWriter,
 )
 from functions.core.switch_history import Found, changes_of, gone, is_news, missing
 from functions.evaluator.health import HealthDuty
+from functions.evaluator.returns import ReturnDuty
 from functions.evaluator.settings import EvaluatorSettings
 from functions.observability import Metrics
 
@@ -36,6 +39,8 @@ def build(
     *,
     history: SwitchHistory,
     marks: SwitchMarks,
+    returns: SwitchReturns,
+    writer: SwitchWriter,
     audit: Audit,
     records: HealthRecords,
     counts: HealthCounts,
@@ -44,7 +49,8 @@ def build(
     log: Logger,
     metrics: Metrics,
 ) -> Handler:
-    """The handler of one minute. Answers how many switches' `changes` were audited, and `health_changes` were made.
+    """The handler of one minute. Answers how many `health_changes` were made, switches `returned`, and their
+    `changes` audited.
     `thresholds` are those of every integration of the catalog.
 
     Each duty is on its own: one that fails stops no other, and fails the invocation at its end. Health comes first:
@@ -57,10 +63,14 @@ def build(
 
     health = HealthDuty(records, counts, thresholds, settings.time_scale, clock, log, metrics)
 
+    back = ReturnDuty(returns, history, writer, audit, clock, log, metrics)
+
     def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
         deadline_ms = clock.now_ms() + settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS
         duties: dict[str, Callable[[], int]] = {
             "health_changes": lambda: health.run(deadline_ms),
+            # Before the audit, which so has it in the same minute.
+            "returned": lambda: back.run(deadline_ms),
             "changes": lambda: evaluator.run(deadline_ms),
         }
         answer, failures = dict.fromkeys(duties, 0), list[Exception]()

@@ -7,6 +7,8 @@ from functions.adapters.audit import DynamoAudit
 from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.adapters.ssm_writer import SsmSwitchWriter
+from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.core.health import Thresholds
@@ -17,11 +19,14 @@ from functions.observability import logger, metrics
 _settings = EvaluatorSettings.from_env()
 _dynamodb = aws.dynamodb_client()
 _ids = SystemIds()
+# Nobody waits for it, so it may take its time.
+_ssm = aws.ssm_client(read_seconds=3.0)
 
 handler = build(
     _settings,
-    # Nobody waits for it, so it may take its time.
-    history=SsmSwitchHistory(aws.ssm_client(read_seconds=3.0), _settings.switches_path),
+    history=SsmSwitchHistory(_ssm, _settings.switches_path),
+    returns=DynamoSwitchReturns(_dynamodb, _settings.control_table, _settings.audit_table),
+    writer=SsmSwitchWriter(_ssm, _settings.switches_path),
     marks=DynamoSwitchMarks(_dynamodb, _settings.control_table),
     audit=DynamoAudit(_dynamodb, _settings.audit_table),
     records=DynamoHealthRecords(

@@ -17,6 +17,9 @@ from functions.adapters.replay_plans import S3ReplayPlans
 from functions.adapters.replay_starter import LambdaReplayStarter
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.adapters.ssm_writer import SsmSwitchWriter
+from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
@@ -28,6 +31,7 @@ from functions.operator_api.settings import OperatorApiSettings
 _settings = OperatorApiSettings.from_env()
 _catalog = load()
 _clock, _ids = SystemClock(), SystemIds()
+_ssm = aws.ssm_client()
 _dynamodb = aws.dynamodb_client()
 _metrics = metrics("operator_api", _settings.stage)
 
@@ -49,7 +53,7 @@ handler = build(
                     _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
                 ),
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
-                switches=SsmSwitches(aws.ssm_client(), _settings.switches_path, _clock, _metrics.count),
+                switches=SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
                 jobs=DynamoReplayJobs(
                     _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
@@ -74,6 +78,9 @@ handler = build(
                 ),
                 audit_log=DynamoAuditLog(_dynamodb, _settings.audit_table),
                 door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group),
+                switch_history=SsmSwitchHistory(_ssm, _settings.switches_path),
+                switch_returns=DynamoSwitchReturns(_dynamodb, _settings.control_table, _settings.audit_table),
+                switch_writer=SsmSwitchWriter(_ssm, _settings.switches_path),
             )
         )
     ),

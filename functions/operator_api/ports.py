@@ -34,6 +34,9 @@ class Ports:
     index: ports.EventIndex
     audit_log: ports.AuditLog
     door: ports.Door
+    switch_history: ports.SwitchHistory
+    switch_writer: ports.SwitchWriter
+    switch_returns: ports.SwitchReturns
     jobs: ports.ReplayJobs
     plans: ports.ReplayPlans
     starter: ports.ReplayStarter

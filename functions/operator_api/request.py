@@ -19,6 +19,7 @@ MAX_BODY_BYTES = 100_000
 MAX_PATH_CHARACTERS = 4_000
 MAX_DEPTH = 20
 JSON = "application/json"
+SWITCHES = "/platform/switches/"
 
 
 def method_and_path(event: Mapping[str, Any]) -> tuple[str, str]:
@@ -45,7 +46,7 @@ def readable(event: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **event,
         "version": "2.0",
-        "rawPath": "/".join(unquote(part).replace("/", "%2F") for part in path.split("/")),
+        "rawPath": decoded(path),
         "queryStringParameters": {
             str(name): str(value) for name, value in mapping(event.get("queryStringParameters")).items()
         },
@@ -55,6 +56,16 @@ def readable(event: Mapping[str, Any]) -> dict[str, Any]:
         "body": body,
         "isBase64Encoded": False,
     }
+
+
+def decoded(path: str) -> str:
+    """The path with its parts decoded. A slash inside of one stays encoded, and so do those of a switch's name
+    (`limits/helpdesk`), which is one parameter, whether they came encoded or not: not every gateway keeps them so.
+    """
+    before, names, name = path.partition(SWITCHES)
+    if names and not before:
+        return SWITCHES + unquote(name).replace("/", "%2F")
+    return "/".join(unquote(part).replace("/", "%2F") for part in path.split("/"))
 
 
 def _body(event: Mapping[str, Any], headers: Mapping[str, str]) -> str:

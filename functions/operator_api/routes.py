@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, replays, trace
+from functions.operator_api.calls import (
+    audit,
+    events,
+    integrations,
+    quarantine,
+    queue,
+    rejections,
+    replays,
+    switches,
+    trace,
+)
 from functions.operator_api.ports import Ports
 
 SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
@@ -18,6 +28,7 @@ SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
     audit.routes,
     rejections.routes,
     quarantine.routes,
+    switches.routes,
 )
 """`routes` of each module under `calls`, in the order of the documentation."""
 

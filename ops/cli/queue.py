@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from functions.adapters import richpanel, ses, stripe, twilio
 from functions.catalog.loader import load
@@ -18,6 +19,7 @@ from functions.core.fallback import action_at
 from functions.core.integration import INTAKE
 from functions.core.recovery import SUPPRESSED, Row, Status, why_not_replayable
 from ops import records
+from ops.cli import items
 from ops.cli.console import (
     AsJson,
     Limit,
@@ -35,6 +37,24 @@ from ops.stack import Stack
 PAGE = "docs/runbooks/recovery.md"
 
 
+class _OrItem(TyperGroup):
+    """`holdfast queue` lists, `holdfast queue RECOVERY_ID` shows one, and the other words do something to one."""
+
+    default_command = "show"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without a command of the group's it is `show` that is meant."""
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [self.default_command, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_OrItem, help="The recovery queue: a list, one item (`holdfast queue RECOVERY_ID`), or what is done to one."
+)
+
+
+@app.command("show")
 def show(
     ctx: typer.Context,
     recovery_id: Annotated[str, typer.Argument(help="One row; without it, a list.")] = "",
@@ -43,7 +63,7 @@ def show(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """The recovery queue: what is unfinished, dead or was replayed, and why. Exit code 1 if the row is not there.
+    """What is unfinished, dead or was replayed, and why. Exit code 1 if the row is not there.
 
     What succeeded is left out unless it is asked for: --status succeeded.
     """
@@ -82,6 +102,14 @@ def show(
     if len(found) == limit:
         say(f"{limit} are shown, and there may be more: --limit, --status, --integration")
     say(f"one of them, with its audit: holdfast queue RECOVERY_ID; what to do: {PAGE}")
+
+
+app.command("list")(show)
+app.command("dismiss")(items.dismiss)
+app.command("cancel")(items.cancel)
+app.command("note")(items.note)
+app.command("root-cause")(items.root_cause)
+app.command("replay")(items.replay_one)
 
 
 def _one(stack: Stack, recovery_id: str, *, as_json: bool) -> None:

@@ -1,20 +1,48 @@
-"""`holdfast status`: what users are told of each feature now, and to operators which fallbacks are in force."""
+"""`holdfast status`: one screen for whoever was just paged."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.adapters.ledger import DynamoLedger
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
+from functions.core.failure import StorageUnavailable
 from functions.core.fallback import health_of, in_force
 from functions.core.features import status_of
 from functions.core.gate import Health
-from ops.cli.console import AsJson, emit, say, show_table, stack_of, time_of
+from ops import standing
+from ops.cli import quarantine
+from ops.cli.console import AsJson, clean, emit, say, show_table, stack_of, time_of
+from ops.cli.integrations import health_records
+from ops.operator_api import ApiRefused, OperatorApi, connect
+from ops.stack import Stack, StackNotFound, StackUnreachable
+from ops.tokens import LoginFailed
+
+NOT_KNOWN = "not known"
+_TROUBLE = (
+    ApiRefused,
+    BotoCoreError,
+    ClientError,
+    LoginFailed,
+    StackNotFound,
+    StackUnreachable,
+    StorageUnavailable,
+)
+"""What one part of the screen may meet without the others: whoever was paged needs what can be told."""
 
 
 def show(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """The status of each feature, and the fallbacks in force. Exit code 0 whatever it is: look at the states."""
+    """How the stage stands: what users are told, queues, rows, health, fallbacks, switches, quarantine, the balance.
+
+    Exit code 0 whatever it is: look at the states. A part that cannot be read says so, and the others are shown.
+    Without the health of the integrations nothing is: exit code 3.
+    """
     stack, catalog, now_ms = stack_of(ctx), load(), SystemClock().now_ms()
     ledger = DynamoLedger(stack.client("dynamodb"), SystemIds(), control_table=stack.output("ControlTable"))
     wanted = sorted({*catalog.integrations, *(name for one in catalog.features.values() for name in one.integrations)})
@@ -22,6 +50,15 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
     statuses = status_of(catalog.features, states, now_ms)
     health = {name: health_of(states.get(name), now_ms) for name in wanted}
     fallbacks = in_force(catalog.fallbacks, health)
+    api = _Once(stack)
+    overrides, queues, rows, switches, rules, balance = (
+        _told(lambda: _overrides(stack, wanted, now_ms)),
+        _told(lambda: _queues(stack, now_ms)),
+        _told(lambda: [asdict(one) for one in standing.rows(stack)]),
+        _told(lambda: _unusual(api().call("GET", "/platform/switches")["switches"])),
+        _told(lambda: list(api().call("GET", quarantine.PATH)["rules"])),
+        _told(lambda: _balance(stack, now_ms)),
+    )
     if as_json:
         emit(
             {
@@ -31,6 +68,12 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
                     {"integration": name, "row": row.id, "does": row.does.value, "says": row.says}
                     for name, row in fallbacks
                 ],
+                "overrides": overrides,
+                "queues": queues,
+                "rows": rows,
+                "switches": switches,
+                "quarantine": rules,
+                "balance": balance,
             }
         )
         return
@@ -50,10 +93,146 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
         ],
     )
     unwell = [(name, state.value) for name, state in health.items() if state is not Health.HEALTHY]
-    if not unwell:
+    if unwell:
+        show_table("", ("integration", "health"), unwell)
+        lines = [(name, row.id, row.says) for name, row in fallbacks]
+        show_table("", ("integration", "row of the matrix", "what it says"), lines)
+    else:
         say("every integration is healthy: no fallback is in force")
-        return
-    show_table("", ("integration", "health"), unwell)
-    show_table(
-        "", ("integration", "row of the matrix", "what it says"), [(name, row.id, row.says) for name, row in fallbacks]
+    _show(
+        "health that operators set",
+        overrides,
+        ("integration", "is", "machine says", "until", "by", "why"),
+        lambda one: (
+            one["integration"],
+            one["state"],
+            one["machine_says"],
+            time_of(one["until_ms"]),
+            one["by"],
+            one["reason"],
+        ),
     )
+    _show(
+        "queues",
+        queues,
+        ("queue", "messages", "oldest", "dead letters"),
+        lambda one: (
+            one["name"],
+            one["messages"],
+            NOT_KNOWN if one["oldest_seconds"] is None else quarantine.left_of(one["oldest_seconds"] * 1000),
+            one["dead"],
+        ),
+    )
+    _show(
+        "unfinished or dead rows",
+        rows,
+        ("integration", "rows", "how many", "oldest due"),
+        lambda one: (one["integration"], one["status"], one["count"], time_of(one["oldest_due_ms"])),
+    )
+    _show(
+        "switches that do not say what they say every day",
+        switches,
+        ("switch", "says", "every day", "since", "until", "then"),
+        lambda one: (
+            one["name"],
+            one["value"],
+            one.get("everyday") or "",
+            time_of(one["changed_at_ms"]),
+            time_of(one.get("until_ms")),
+            one.get("back_to") or "",
+        ),
+    )
+    _show(
+        "rules of quarantine",
+        rules,
+        ("rule", "keeps aside", "until", "by", "why"),
+        lambda one: (
+            one["id"],
+            quarantine.criteria_of(one),
+            time_of(one["expires_at_ms"]),
+            one["author"],
+            one["reason"],
+        ),
+    )
+    _show_balance(balance)
+
+
+class _Once:
+    """The operator API, connected to when first asked for, and no more than once."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._api: OperatorApi | None = None
+
+    def __call__(self) -> OperatorApi:
+        if self._api is None:
+            self._api = connect(self._stack)
+        return self._api
+
+
+def _told(ask: Callable[[], Any]) -> Any:
+    """What was asked for; where it cannot be known, an object that says why."""
+    try:
+        return ask()
+    except _TROUBLE as trouble:
+        return {"not_known": clean(str(trouble))}
+
+
+def _queues(stack: Stack, now_ms: int) -> list[dict[str, Any]]:
+    ages = _told(lambda: standing.ages(stack, now_ms))
+    if "not_known" in ages:
+        say(f"how old messages are: {NOT_KNOWN}: {ages['not_known']}")
+        ages = {}
+    return [asdict(one) for one in standing.queues(stack, ages)]
+
+
+def _overrides(stack: Stack, integrations: list[str], now_ms: int) -> list[dict[str, Any]]:
+    held = health_records(stack).read(integrations)
+    return [
+        {
+            "integration": name,
+            "state": record.override.value,
+            "machine_says": record.health.value,
+            "until_ms": record.override_until_ms,
+            "by": record.override_by,
+            "reason": record.override_reason,
+        }
+        for name, record in held.items()
+        if record.override is not None and now_ms < record.override_until_ms
+    ]
+
+
+def _unusual(switches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that say something else than every day; what is no switch, although it stands among them, is unusual."""
+    return [one for one in switches if {"1.0": "1"}.get(one["value"], one["value"]) != one.get("everyday")]
+
+
+def _balance(stack: Stack, now_ms: int) -> dict[str, Any]:
+    found = standing.balance(stack, now_ms)
+    return {**asdict(found), "unexplained": found.unexplained}
+
+
+def _show(title: str, found: Any, columns: tuple[str, ...], line: Callable[[dict[str, Any]], tuple[Any, ...]]) -> None:
+    if isinstance(found, dict):
+        say(f"{title}: {NOT_KNOWN}: {found['not_known']}")
+    elif found:
+        show_table(f"\n{title}", columns, [line(one) for one in found])
+    else:
+        say(f"{title}: none")
+
+
+def _show_balance(found: dict[str, Any]) -> None:
+    if "not_known" in found:
+        say(f"the balance: {NOT_KNOWN}: {found['not_known']}")
+        return
+    said = {name: NOT_KNOWN if value is None else value for name, value in found.items()}
+    between = f"{time_of(found['from_ms'])} to {time_of(found['until_ms'])}"
+    show_table(
+        f"\nthe balance of the events queue, {between}",
+        ("accepted", "passed", "triaged", "waiting more", "unexplained", "of these spilled"),
+        [[said[name] for name in ("accepted", "passed", "triaged", "waiting_more", "unexplained", "spilled")]],
+    )
+    if found["accepted"] is None:
+        say(
+            "the balance comes from CloudWatch, which the local stack has not: `make demo` balances every event instead"
+        )

@@ -401,7 +401,7 @@ def kill_switch(stage: Stage) -> None:
 
 
 def _turn(stage: Stage, value: str, reason: str) -> None:
-    """Turn the kill switch, as `holdfast switch set auto_reply` does."""
+    """Turn the kill switch, as `holdfast switch set auto_reply --direct` does."""
     write(stage.stack, "auto_reply", value, reason)
     stage.kill_switch_turns.append(value)
 

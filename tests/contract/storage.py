@@ -142,12 +142,14 @@ def in_dynamodb() -> Iterator[World]:
 class Flaky:
     """A client whose next requests of some operations fail: `planned[operation]` holds what to raise, in order.
 
-    A planned `Lost` carries the request out and then raises.
+    A planned `Lost` carries the request out and then raises. `after[operation]` is called once, when the operation has
+    been carried out, and before its answer is given.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.planned: dict[str, list[Exception]] = {}
+        self.after: dict[str, Callable[[], object]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -157,10 +159,13 @@ class Flaky:
             self.calls.append((name, request))
             queue = self.planned.get(name, [])
             if not queue:
-                return method(**request)
+                answer = method(**request)
+                self.after.pop(name, lambda: None)()
+                return answer
             error = queue.pop(0)
             if isinstance(error, Lost):
                 method(**request)
+                self.after.pop(name, lambda: None)()
                 raise error.error
             raise error
 

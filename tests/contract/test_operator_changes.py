@@ -14,7 +14,7 @@ from functions.adapters.recovery import DynamoRecovery
 from functions.core import ports
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.operations import KEY_KEPT_MS, Answered, Person, noted
-from functions.core.recovery import Change, Row, Status
+from functions.core.recovery import Change, Row, Status, release
 from tests import aws_tables
 from tests.contract.storage import Flaky, Lost, at_once
 from tests.fakes import NOON_MS, FakeIds, FakeOperatorChanges, FakeRecovery, FakeTables
@@ -159,6 +159,53 @@ def test_pages_leave_no_row_out_and_show_none_twice_in_one_order(room: Room, lim
     )
     assert found == [one.recovery_id for one in wanted]
     assert shown(room, [Status.SUCCEEDED], limit) == []
+
+
+def test_what_is_released_is_written_with_the_change_or_not_at_all(room: Room) -> None:
+    parent = row("parent")
+    children = [row(name, status=Status.PENDING, waits_for=(parent.recovery_id,)) for name in ("one", "two")]
+    room.put(parent, *children)
+    released = [release(child, parent.recovery_id, NOON_MS) for child in children]
+    moved = room.note(children[1], "moved")
+    room.changes.commit(moved)
+    with pytest.raises(VersionConflict):
+        room.changes.commit(room.note(parent), ANSWER, released)
+    assert room.recovery.get(children[0].recovery_id) == children[0]
+    assert room.recovery.get(parent.recovery_id) == parent
+    assert room.changes.answered("ada", ANSWER.key, NOON_MS) is None
+    released[1] = release(moved.after, parent.recovery_id, NOON_MS)
+    assert room.changes.commit(room.note(parent), ANSWER, released) is None
+    assert [room.recovery.get(one.after.recovery_id) for one in released] == [one.after for one in released]
+    assert room.changes.commit(room.note(parent), replace(ANSWER, answer="2"), released) == ANSWER
+
+
+def test_more_than_one_transaction_holds_is_refused_before_anything_is_written(room: Room) -> None:
+    parent = row("parent")
+    children = [row(f"c{n}", waits_for=(parent.recovery_id,)) for n in range(98)]
+    released = [release(child, parent.recovery_id, NOON_MS) for child in children]
+    room.put(parent)
+    with pytest.raises(ValueError, match="101"):
+        room.changes.commit(room.note(parent), ANSWER, released)
+    assert room.recovery.get(parent.recovery_id) == parent
+
+
+def test_rows_are_counted_by_status_but_for_what_is_well_and_up_to_a_bound(room: Room) -> None:
+    ended = {"due_at_ms": 0, "not_before_ms": 0}
+    room.put(
+        *(row(f"d{n}", status=Status.DLQ, **ended) for n in range(5)),
+        row("f", status=Status.FAILED, **ended),
+        row("w", status=Status.PENDING, due_at_ms=0, waits_for=("p",)),
+        row("p", status=Status.PENDING),
+        row("r", status=Status.RETRYING),
+        row("s", status=Status.SUCCEEDED, **ended),
+        row("u", status=Status.REPLAYED),
+        row("v", status=Status.REPLAYED, result="succeeded", **ended),
+        row("elsewhere", integration_id="sms"),
+    )
+    counted = {Status.DLQ: 5, Status.FAILED: 1, Status.PENDING: 2, Status.RETRYING: 1, Status.REPLAYED: 1}
+    assert room.changes.count("helpdesk", 100) == counted
+    assert room.changes.count("helpdesk", 3) == {**counted, Status.DLQ: 3}
+    assert room.changes.count("nobody", 3) == {}
 
 
 # --- what only the table can show ---

@@ -22,6 +22,7 @@ from functions.core.document import DOCUMENTS, PARSED
 from functions.core.event import CLAIMS, SPILL
 from functions.core.recovery import TOO_OLD_TO_REPLAY_MS
 from functions.core.rows import EVENT_EXPIRES_SECONDS
+from functions.core.switches import everyday, pattern_of
 from functions.env import EnvSettings
 from functions.evaluator.settings import EvaluatorSettings
 from functions.ingress.request import Route
@@ -35,7 +36,7 @@ from functions.triage.settings import TriageSettings
 from functions.worker.leases import ENVIRONMENTS
 from functions.worker.settings import WorkerSettings
 from infra.config import LOGIN_REDIRECTS, STAGES
-from infra.operations import SWITCHES
+from infra.operations import SWITCHES, Switch
 from infra.python_function import PythonFunction
 from tests.template import Resource, Template, new_stack
 
@@ -666,6 +667,11 @@ def test_ssm_itself_refuses_a_value_that_no_reader_knows(switch: str, good: list
     assert not any(re.search(pattern, value) for value in bad)
 
 
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
+def test_a_switch_that_is_set_keeps_the_pattern_with_which_it_was_deployed(switch: Switch) -> None:
+    assert (switch.value, switch.pattern) == (everyday(switch.name), pattern_of(switch.name))
+
+
 # ------------------------------------------------------------------------------------------------------------- grants
 
 # What each function may do, on what. Read it as the expectation: an action more or less is a decision to be made here.
@@ -673,6 +679,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
     "ingress": {
         "events": {"sqs:SendMessage"},
         "Ledger": {"dynamodb:GetItem"},
+        "Recovery": {"dynamodb:GetItem"},
         "Bucket/claims/*": {"s3:PutObject"},
         "Bucket/spill/*": {"s3:PutObject"},
         "sources/*": {"ssm:GetParameter"},
@@ -758,14 +765,14 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "ReplayFunction": {"lambda:InvokeFunction"},
         "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
-        "switches/*": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParametersByPath", "ssm:PutParameter"},
     },
     "evaluator": {
         "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "Audit": {"dynamodb:PutItem"},
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},
-        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
     },
 }
 CONSUME = {
@@ -786,6 +793,15 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _whose_log(template: Template, log_group: str) -> str:
+    (owner,) = [
+        name
+        for name, resource in functions(template)
+        if log_group in refers_to(resource["Properties"]["LoggingConfig"])
+    ]
+    return f"Logs of {owner}"
+
+
 def _spelled(template: Template, arn: Any) -> str:
     """A policy's resource in the words of `GRANTS`."""
     match arn:
@@ -796,12 +812,7 @@ def _spelled(template: Template, arn: Any) -> str:
             if "QueueName" in properties:
                 return str(properties["QueueName"]).removeprefix(f"holdfast-{template.config.name}-")
             if template.body["Resources"][logical_id]["Type"] == "AWS::Logs::LogGroup":
-                (owner,) = [
-                    name
-                    for name, resource in functions(template)
-                    if logical_id in refers_to(resource["Properties"]["LoggingConfig"])
-                ]
-                return f"Logs of {owner}"
+                return _whose_log(template, logical_id)
             (word,) = [
                 key.removesuffix("Table")
                 for key in template.body["Outputs"]
@@ -812,6 +823,8 @@ def _spelled(template: Template, arn: Any) -> str:
             text = "".join(part if isinstance(part, str) else f"<{_spelled(template, part)}>" for part in parts)
             if ":parameter/" in text:
                 return text.split(f":parameter/holdfast/{template.config.name}/", 1)[1]
+            if ":log-group:" in text:
+                return _whose_log(template, text.rpartition(":log-group:")[2].strip("<>"))
             if ":ses:" in text:
                 return "ses:" + text.rpartition(":")[2]
             return text.replace("<", "").replace(">", "")
@@ -854,9 +867,9 @@ def test_on_the_local_stage_only_reads_of_switches_are_wider(name: str, stage: C
     expected = _expected(GRANTS[name])
     if expected.pop("switches", None):
         expected["*"] = expected["*"] | {"ssm:GetParametersByPath"}
-        history = expected.pop("switches/*") - {"ssm:GetParametersByPath"}
-        if history:
-            expected["switches/*"] = history
+        others = expected.pop("switches/*") - {"ssm:GetParametersByPath"}
+        if others:
+            expected["switches/*"] = others
     assert granted(stage("local"))[name] == expected
 
 

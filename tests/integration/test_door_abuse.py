@@ -92,10 +92,11 @@ def test_what_is_over_a_limit_is_refused_before_anything_of_it_is_read(
 
     monkeypatch.setattr("functions.ingress.verification.Verification.judged", never)
     monkeypatch.setattr("functions.ingress.handler.read_document", never)
-    over = [gateway_event("hub", {"x": "y" * 17_000}, b"{}", route=route) for route in Route if route] + [
-        gateway_event("hub", {}, b"x" * 4_000_001, route=route) for route in Route if route
+    routes = [route for route in Route if route]
+    over = [gateway_event("hub", {"x": "y" * 17_000}, b"{}", route=route) for route in routes] + [
+        gateway_event("hub", {}, b"x" * 4_000_001, route=route) for route in routes
     ]
-    assert [gate.handler(each, None)["statusCode"] for each in over] == [431] * 3 + [413] * 3
+    assert [gate.handler(each, None)["statusCode"] for each in over] == [431] * len(routes) + [413] * len(routes)
     event = gateway_event("hub", {}, b"") | {"body": "A" * 5_333_337, "isBase64Encoded": True}
     monkeypatch.setattr("functions.ingress.request.base64.b64decode", never)
     assert gate.handler(event, None)["statusCode"] == 413
@@ -107,7 +108,7 @@ def test_a_source_over_its_throttle_hears_when_to_come_back_on_every_route(gate:
     gate.parameters.put("slow", provider="okta", throttle={"rate": 0.25, "burst": 1}, **COMMON)
     headers = {"Authorization": "s3", "X-Okta-Verification-Challenge": "abc"}
     first, second = (gate.send("slow", headers, b"{}", route=route) for _ in range(2))
-    assert first["statusCode"] == 200
+    assert first["statusCode"] == (404 if route is Route.PROGRESS else 200)  # it asks about no event
     assert problem_of(second)["status"] == 429
     assert second["headers"]["retry-after"] == "4"
     for forged in ({}, {"Authorization": "guess"}):

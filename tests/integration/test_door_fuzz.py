@@ -157,6 +157,18 @@ def check_challenge(source: str, event: dict[str, Any], answer: dict[str, Any]) 
         assert re.fullmatch(r"[A-Za-z0-9+/=_.-]{1,256}", token)
 
 
+def check_unknown(event: dict[str, Any]) -> None:
+    """That nobody but a sender who shows its secret itself hears that an event is not known: no signature of a delivery
+    is one of a question.
+    """
+    assert request_of(event, "id").route is Route.PROGRESS
+    source = event["pathParameters"]["source"]
+    if source == "c-okta":
+        assert event["headers"]["authorization"].strip() == CHALLENGE_SECRET
+    else:
+        assert {genuine.provider for genuine in DOOR.by_source[source]} <= FREE
+
+
 def originals() -> dict[tuple[str, bytes], Event | None]:
     """Every genuine delivery, as it is taken untouched; None for a handshake."""
     found: dict[tuple[str, bytes], Event | None] = {}
@@ -192,7 +204,10 @@ def one(event: dict[str, Any], rng: random.Random, tally: Tally) -> None:
         tally.stored += len(stored)
     else:
         assert stored == []
-        assert status in (400, 401, 413, 429, 431) or (status == 503 and gate.outbox.is_down)
+        if status == 404:
+            check_unknown(event)
+        else:
+            assert status in (400, 401, 413, 429, 431) or (status == 503 and gate.outbox.is_down)
     assert gate.outbox.bucket.objects == {}
 
 

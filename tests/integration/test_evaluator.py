@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from functions.core.audit import AuditEvent, AuditType
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import Health
 from functions.core.health import Counts, Thresholds, force, minute_of
+from functions.core.switch_returns import Return, Returns, ReturnsChange
 from functions.evaluator.handler import Handler, build
 from functions.evaluator.settings import EvaluatorSettings
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchMarks
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchMarks, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import NOON_MS, FakeAudit, FakeClock, FakeHealthCounts, FakeHealthRecords, FakeTables
 
 SETTINGS = EvaluatorSettings(
@@ -35,6 +37,7 @@ class Stage:
         self.clock = FakeClock(NOON_MS + 10_000)  # what is judged at a tick is the minute before
         self.history = FakeSwitchHistory(self.clock, self.tables.faults)
         self.marks = FakeSwitchMarks(self.tables.faults)
+        self.returns = FakeSwitchReturns(self.tables)
         self.lines: list[str] = []
         for name, value in (("mode", "live"), ("auto_reply", "on"), ("replay", "on")):
             self.history.write(name, value, "arn:deploy")
@@ -46,6 +49,8 @@ class Stage:
             SETTINGS,
             history=self.history,
             marks=self.marks,
+            returns=self.returns,
+            writer=FakeSwitchWriter(self.history),
             audit=FakeAudit(self.tables),
             records=FakeHealthRecords(self.tables),
             counts=FakeHealthCounts(self.tables),
@@ -86,13 +91,13 @@ def test_the_first_minute_records_every_switch_and_the_next_nothing() -> None:
     assert stage.told("mode") == [("arn:deploy", "live")]
 
 
-def test_a_quiet_minute_costs_one_listing_and_a_read_and_a_write_per_integration() -> None:
+def test_a_quiet_minute_costs_one_listing_the_promises_and_a_read_and_a_write_per_integration() -> None:
     stage = Stage()
     stage.minute()
     stage.tables.faults.calls.clear()
     stage.minute()
     per_integration = ["counts.read", "health.store"]
-    assert stage.tables.faults.calls == ["health.read", *per_integration * 2, "history.latest"]
+    assert stage.tables.faults.calls == ["health.read", *per_integration * 2, "returns.read", "history.latest"]
 
 
 def test_an_environment_that_starts_later_goes_on_from_the_mark() -> None:
@@ -403,3 +408,133 @@ def test_an_evaluator_that_dies_at_any_step_judges_each_minute_once(step: int, w
     stage.calls(WELL)
     events = [event for event in stage.tables.events if event.affected_id == "desk"]
     assert [json.loads(event.after_state)["health"] for event in events] == ["hard_down"]
+
+
+# ------------------------------------------------------------------------------------ switches that are set for a time
+
+WHY = "ada: wrong answers"
+
+
+def set_for_a_minute(stage: Stage, name: str = "auto_reply", **fields: Any) -> Return:
+    """As the operator API does it: the promise, then the switch."""
+    before = stage.history.latest()[name]
+    promise = replace(
+        Return(
+            return_id=f"promise-{name}-{before.version}",
+            name=name,
+            value="off",
+            version=before.version + 1,
+            back_to=before.value,
+            until_ms=stage.clock.now_ms() + 60_000,
+            actor="ada",
+            reason="wrong answers",
+            description=WHY,
+            request_id="request-1",
+        ),
+        **fields,
+    )
+    known = stage.returns.read()
+    stage.returns.store(ReturnsChange(known, Returns((*known.promises, promise), known.version + 1)))
+    stage.history.write(name, promise.value, "the API's role", WHY)
+    return promise
+
+
+def back(stage: Stage) -> int:
+    stage.clock.advance(60_000)
+    return stage.handle({}, None)["returned"]
+
+
+def values(stage: Stage, name: str = "auto_reply") -> list[str]:
+    return [one.value for one in stage.history.versions(name)]
+
+
+def test_a_switch_that_was_set_for_a_time_is_set_back_once_and_the_audit_says_why() -> None:
+    stage = Stage()
+    stage.minute()
+    promise = set_for_a_minute(stage)
+    assert stage.handle({}, None)["returned"] == 0
+    assert values(stage) == ["on", "off"]
+    assert back(stage) == 1
+    assert values(stage) == ["on", "off", "on"]
+    assert stage.returns.stored.promises == ()
+    (event,) = [event for event in stage.tables.events if event.actor == "holdfast"]
+    assert (event.event_type, event.entity) == (AuditType.SWITCH_CHANGED, "switch#auto_reply")
+    assert (event.origin_request_id, json.loads(event.after_state)) == (promise.request_id, {"value": "on"})
+    assert "ada said: wrong answers" in event.reason
+    assert stage.history.versions("auto_reply")[-1].reason.startswith("holdfast: ")
+    assert back(stage) == 0
+
+
+def test_what_a_person_has_set_since_stays() -> None:
+    stage = Stage()
+    set_for_a_minute(stage)
+    stage.history.write("auto_reply", "off", "bert", "bert: for good")
+    assert back(stage) == 0
+    assert (values(stage), stage.returns.stored.promises) == (["on", "off", "off"], ())
+
+
+def test_a_promise_whose_switch_never_moved_is_not_kept_to_who_set_it_so_by_hand() -> None:
+    stage = Stage()
+    set_for_a_minute(stage, description="somebody else: why")
+    assert back(stage) == 0
+    assert (values(stage), stage.returns.stored.promises) == (["on", "off"], ())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("operation", ["audit.append", "switch.put", "returns.store"])
+def test_whoever_dies_on_the_way_sets_it_back_once(operation: str, when: str) -> None:
+    stage = Stage()
+    stage.minute()
+    set_for_a_minute(stage)
+    stage.clock.advance(60_000)
+    stage.tables.faults.fail(operation, StorageUnavailable("died"), when=when)
+    with pytest.raises(ExceptionGroup):
+        stage.handle({}, None)
+    stage.handle = stage.evaluator()
+    back(stage)
+    assert values(stage) == ["on", "off", "on"]
+    assert stage.returns.stored.promises == ()
+    assert len([event for event in stage.tables.events if event.actor == "holdfast"]) == 1
+
+
+def test_a_promise_that_another_came_between_is_dropped_a_minute_later() -> None:
+    stage = Stage()
+    set_for_a_minute(stage)
+    stage.tables.faults.fail("returns.store", VersionConflict("moved"))
+    assert back(stage) == 1
+    assert len(stage.returns.stored.promises) == 1
+    assert back(stage) == 0
+    assert values(stage) == ["on", "off", "on"]
+    assert not stage.returns.stored.promises
+
+
+def test_one_switch_whose_history_cannot_be_read_keeps_no_other_from_its_return() -> None:
+    stage = Stage()
+    set_for_a_minute(stage)
+    set_for_a_minute(stage, "replay")
+    stage.history.unreadable.add("auto_reply")
+    stage.clock.advance(60_000)
+    with pytest.raises(ExceptionGroup):
+        stage.handle({}, None)
+    assert (values(stage, "replay"), [one.name for one in stage.returns.stored.promises]) == (
+        ["on", "off", "on"],
+        ["auto_reply"],
+    )
+    stage.history.unreadable.clear()
+    assert back(stage) == 1
+
+
+def test_what_somebody_sets_in_the_very_moment_of_the_return_holds() -> None:
+    stage = Stage()
+    set_for_a_minute(stage)
+    meant = [True]
+
+    def between(operation: str) -> None:
+        if operation == "switch.put" and meant:
+            meant.pop()
+            stage.history.write("auto_reply", "off", "bert", "bert: for good")
+
+    stage.tables.faults.on_before = between
+    assert back(stage) == 1
+    assert values(stage) == ["on", "off", "off", "on", "off"]
+    assert "put back: bert: for good" in stage.history.versions("auto_reply")[-1].reason

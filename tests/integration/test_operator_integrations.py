@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from functions.adapters.health import DynamoHealthRecords
+from functions.core.failure import VersionConflict
 from functions.core.gate import Health
+from functions.core.health import HealthChange
+from functions.core.recovery import Status
 from tests import aws_tables
 from tests.contract.storage import client_error
 from tests.fakes import NOON_MS
@@ -42,9 +46,80 @@ def test_every_integration_of_the_catalog_says_how_it_is_and_what_waits_for_it(w
         "is_disabled": False,
         "is_replay_blocked": False,
         "limit": 1.0,
+        "held_by": {},
     }
     assert world.ask("GET", ONE)["document"] == one
     assert world.ask("GET", f"{LIST}/fax")["statusCode"] == 404
+
+
+def test_what_waits_and_what_is_dead_is_counted_by_status_and_what_is_well_is_not(world: OperatorWorld) -> None:
+    dead = {"due_at_ms": 0, "not_before_ms": 0}
+    world.put(row("one"))
+    world.put(row("two", status=Status.PENDING, waits_for=("p",), due_at_ms=0))
+    world.put(row("three", status=Status.DLQ, **dead))
+    world.put(row("four", status=Status.FAILED, **dead))
+    world.put(row("five", status=Status.SUCCEEDED, **dead))
+    world.put(row("six", status=Status.REPLAYED))
+    world.put(row("seven", status=Status.REPLAYED, result="succeeded", **dead))
+    assert world.ask("GET", ONE)["document"]["backlog"] == {
+        "pending": 1,
+        "retrying": 1,
+        "failed": 1,
+        "dlq": 1,
+        "replayed": 1,
+    }
+
+
+def test_which_switches_hold_it_and_when_it_goes_on_is_said(world: OperatorWorld) -> None:
+    """000.5; 003.16: "sending resumes at"."""
+    world.switches.values |= {"disabled_integrations": "helpdesk", "tenant/acme/limits/helpdesk": "0.5"}
+    told = force(world)["document"]
+    assert told["resumes_at_ms"] == NOON_MS + 1_800_000
+    assert (told["next_probe_at_ms"], told["released"]) == (0, 0.0)
+    assert told["switches"]["is_disabled"]
+    assert told["switches"]["held_by"] == {"disabled_integrations": "helpdesk", "tenant/acme/limits/helpdesk": "0.5"}
+    world.client.put_item(
+        TableName=aws_tables.CONTROL,
+        Item={
+            "pk": {"S": "I#helpdesk"},
+            "health": {"S": Health.HARD_DOWN.value},
+            "probe_at": {"N": str(NOON_MS + 5)},
+            "probe_ok": {"N": "1"},
+        },
+    )
+    told = world.ask("GET", ONE)["document"]
+    assert told["resumes_at_ms"] == 0, "the machine waits for probes, and nobody knows"
+    assert (told["next_probe_at_ms"], told["probes_succeeded"], told["probes_needed"]) == (NOON_MS + 5, 1, 3)
+
+
+def test_a_word_is_taken_although_the_machine_writes_at_the_same_time(
+    world: OperatorWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = world.ports.health
+    assert isinstance(health, DynamoHealthRecords)
+    store, moved = health.store, [1, 1]
+
+    def contended(name: str, change: HealthChange) -> None:
+        if moved:
+            moved.pop()
+            raise VersionConflict("the machine was first")
+        store(name, change)
+
+    monkeypatch.setattr(health, "store", contended)
+    assert force(world)["document"]["override"]["state"] == "hard_down"
+    moved += [1] * 9
+    answer = force(world)
+    assert (answer["statusCode"], answer["document"]["code"]) == (409, "INT-409-IN-PROGRESS")
+
+
+def test_a_word_that_is_stored_is_answered_although_the_tables_stop_answering(world: OperatorWorld) -> None:
+    force(world)
+    stop = [client_error("InternalServerError")] * 9
+    world.flaky.after["transact_write_items"] = lambda: world.flaky.planned.update(
+        get_item=list(stop), batch_get_item=list(stop), query=list(stop)
+    )
+    answer = force(world, reason="longer", **{"for": "2h"})
+    assert (answer["statusCode"], answer["document"]["override"]["reason"]) == (200, "longer")
 
 
 def test_a_persons_word_holds_for_its_time_and_can_be_taken_back(world: OperatorWorld) -> None:

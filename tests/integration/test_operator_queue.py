@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from functions.core.attempt import Effect
 from functions.core.decision import Repeat
-from functions.core.gate import Health
-from functions.core.recovery import Change, Row, Status
+from functions.core.gate import Health, WaitingFor
+from functions.core.recovery import Change, Row, Status, claim
+from functions.operator_api.caller import Permission
+from functions.operator_api.calls import queue
 from tests import aws_tables
-from tests.contract.storage import Lost, client_error
+from tests.contract.storage import Lost, at_once, client_error
 from tests.fakes import NOON_MS
-from tests.operator_calls import PERSON, VIEWER, claims_of
+from tests.operator_calls import OPERATOR, PERSON, VIEWER, Answering, call, claims_of
 from tests.operator_world import OperatorWorld, operator_world
-from tests.recovery_rows import action, row
+from tests.recovery_rows import action, event_row, row
 
 QUEUE = "/platform/integrations/helpdesk/recovery/queue"
 KEY = "click-0001"
+OPERATE = Permission.OPERATE
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -294,3 +303,286 @@ def test_004_13_whoever_replays_sees_how_the_integration_is(world: OperatorWorld
     )
     one = world.put(dead())
     assert replay(world, one)["document"]["integration"]["health"] == "hard_down"
+
+
+# ------------------------------------------------------------------------------ whoever comes between, and lost answers
+
+
+def other_desk(world: OperatorWorld) -> Answering:
+    """Another instance of the function, over the same tables."""
+    return Answering([queue.routes(world.ports)], clock=world.clock, ids=world.ids)
+
+
+def click(desk: Answering, one: Row, key: str, reason: str = "it is back") -> dict[str, Any]:
+    body = json.dumps({"reason": reason})
+    return desk(call("POST", item(one, "/replay"), claims=OPERATOR, body=body, headers={"idempotency-key": key}))
+
+
+@pytest.mark.parametrize("keys", [("click-0001",) * 6, tuple(f"click-{n:04}" for n in range(6))], ids=["one", "each"])
+def test_004_14_of_clicks_at_once_exactly_one_replays(world: OperatorWorld, keys: tuple[str, ...]) -> None:
+    one = world.put(dead())
+    desks = [other_desk(world) for _ in keys]
+    attempts = [functools.partial(click, desk, one, key) for desk, key in zip(desks, keys, strict=True)]
+    answers = at_once(attempts)
+    statuses = Counter(answer["statusCode"] for answer in answers)
+    if len(set(keys)) == 1:
+        assert statuses == {202: 6}, "one click that came six times has one answer"
+        assert len({answer["body"] for answer in answers}) == 1
+    else:
+        assert statuses == {202: 1, 409: 5}
+        refused = {answer["document"]["current_status"] for answer in answers if answer["statusCode"] == 409}
+        assert refused == {"replayed"}
+    assert (world.stored(one).replay_no, len(world.audit())) == (1, 1)
+
+
+@pytest.mark.parametrize("look", ["the key", "the row"])
+def test_004_14_a_click_that_is_carried_out_between_two_looks_of_its_repeat_gives_its_answer(
+    world: OperatorWorld, look: str
+) -> None:
+    one = world.put(dead())
+    desk, first = other_desk(world), list[dict[str, Any]]()
+
+    def meanwhile() -> None:
+        first.append(click(desk, one, KEY))
+
+    if look == "the key":
+        world.flaky.after["get_item"] = meanwhile
+    else:
+        world.flaky.after["get_item"] = lambda: world.flaky.after.update(get_item=meanwhile)
+    repeat = replay(world, one)
+    assert (repeat["statusCode"], repeat["body"]) == (202, first[0]["body"])
+    assert (world.stored(one).replay_no, len(world.audit()), len(world.hints.sent)) == (1, 1, 1)
+
+
+def test_004_14_another_call_between_two_looks_under_the_same_key_is_422(world: OperatorWorld) -> None:
+    one = world.put(dead())
+    world.flaky.after["get_item"] = functools.partial(click, other_desk(world), one, KEY, "another reason")
+    answer = replay(world, one)
+    assert (answer["statusCode"], answer["document"]["code"]) == (422, "INT-422-IDEMPOTENCY-KEY-REUSED")
+
+
+def test_004_14_keys_are_each_callers_own_and_free_again_after_a_day(world: OperatorWorld) -> None:
+    one, other = world.put(dead("tag", expires_at_ms=NOON_MS + DAY_MS * 9)), world.put(dead("other"))
+    replay(world, one)
+    bobs = world.ask("POST", item(other, "/replay"), {"reason": "mine"}, key=KEY, claims=claims_of("bob", OPERATE))
+    assert bobs["statusCode"] == 202
+    third = world.put(dead("third", expires_at_ms=NOON_MS + DAY_MS * 9))
+    world.clock.advance(DAY_MS - 1)
+    assert replay(world, third)["statusCode"] == 422
+    world.clock.advance(1)
+    assert replay(world, third)["statusCode"] == 202
+
+
+def test_004_19_an_answer_that_never_comes_is_found_out_by_a_look(world: OperatorWorld) -> None:
+    """Every answer of the transaction is lost: it is there, and whoever asked is told so."""
+    one = world.put(dead())
+    world.flaky.planned["transact_write_items"] = [Lost(EndpointConnectionError(endpoint_url="x"))]
+    answer = replay(world, one)
+    assert (answer["statusCode"], answer["document"]["status"]) == (202, "replayed")
+    assert len(world.hints.sent) == 1
+    assert replay(world, one)["body"] == answer["body"]
+    assert (world.stored(one).replay_no, len(world.audit())) == (1, 1)
+
+
+@pytest.mark.parametrize("then", ["/replay", "/dismiss", "/note"])
+def test_004_19_what_nobody_can_confirm_is_503_and_says_to_look_and_is_never_done_twice(
+    world: OperatorWorld, then: str
+) -> None:
+    one = world.put(dead())
+    body = {"note": "hello"} if then == "/note" else {"reason": "it is back"}
+    stop = [client_error("InternalServerError")] * 9
+    world.flaky.planned["transact_write_items"] = [Lost(EndpointConnectionError(endpoint_url="x"))]
+    world.flaky.after["transact_write_items"] = lambda: world.flaky.planned.update(get_item=list(stop))
+    answer = world.ask("POST", item(one, then), body, key=KEY)
+    assert (answer["statusCode"], answer["document"]["code"]) == (503, "INT-503-DEPENDENCY-UNAVAILABLE")
+    assert "look at the item" in answer["document"]["detail"]
+    world.flaky.planned.clear()
+    if then == "/replay":
+        assert replay(world, one)["statusCode"] == 202
+    assert len(world.audit()) == 1
+
+
+@pytest.mark.parametrize(("then", "body"), [("/dismiss", {"reason": "x"}), ("/note", {"note": "x"})])
+def test_004_19_without_the_audit_no_change_is_made(world: OperatorWorld, then: str, body: dict[str, Any]) -> None:
+    one = world.put(dead())
+    world.client.delete_table(TableName=aws_tables.AUDIT)
+    answer = world.ask("POST", item(one, then), body)
+    assert (answer["statusCode"], answer["document"]["code"]) == (503, "INT-503-DEPENDENCY-UNAVAILABLE")
+    assert world.stored(one) == one
+
+
+@pytest.mark.parametrize(("then", "body"), [("/dismiss", {"reason": "x"}), ("/note", {"note": "x"})])
+def test_004_19_a_change_that_is_made_is_answered_although_the_tables_stop_answering(
+    world: OperatorWorld, then: str, body: dict[str, Any]
+) -> None:
+    one = world.put(dead())
+    stop = [client_error("InternalServerError")] * 9
+    world.flaky.after["transact_write_items"] = lambda: world.flaky.planned.update(
+        get_item=list(stop), batch_get_item=list(stop)
+    )
+    assert world.ask("POST", item(one, then), body)["statusCode"] == 200
+
+
+def test_a_worker_that_takes_the_item_between_look_and_change_wins(world: OperatorWorld) -> None:
+    waits = world.put(row("waits"))
+    taken = claim(waits, NOON_MS, NOON_MS + 60_000, "worker")
+    world.flaky.after["get_item"] = lambda: world.recovery.commit([taken])
+    answer = world.ask("POST", item(waits, "/cancel"), {"reason": "the customer called"})
+    assert (answer["statusCode"], answer["document"]["current_status"]) == (409, "retrying")
+    assert "moved on" in answer["document"]["detail"]
+    assert world.stored(waits) == taken.after
+    answer = world.ask("POST", item(waits, "/cancel"), {"reason": "the customer called"})
+    assert (answer["document"]["reason"], "for 60 seconds" in answer["document"]["detail"]) == ("under_way", True)
+
+
+def test_what_waited_for_what_a_person_has_done_goes_on_in_the_same_transaction(world: OperatorWorld) -> None:
+    parent = dead("tag")
+    child = row("reply", status=Status.PENDING, attempt_count=0, waits_for=(parent.recovery_id,), due_at_ms=0)
+    other = row("other", status=Status.PENDING, attempt_count=0, waits_for=("f" * 24,), due_at_ms=0)
+    parent = replace(parent, children=(child.recovery_id, other.recovery_id, "0" * 24))
+    for one in (parent, child, other):
+        world.put(one)
+    moved = replace(child, version=child.version + 1, priority=1)
+    looks = iter(range(9))
+
+    def meanwhile() -> None:  # the child moves on once, after it was read
+        if next(looks) == 1:
+            world.recovery.commit([Change(moved, child)])
+        else:
+            world.flaky.after["get_item"] = meanwhile
+
+    world.flaky.after["get_item"] = meanwhile
+    answer = world.ask("POST", item(parent, "/dismiss"), {"reason": "tagged it", "done_by_hand": True})
+    assert answer["statusCode"] == 200
+    assert answer["document"]["waited_for_by"] == [child.recovery_id, other.recovery_id, "0" * 24]
+    now = world.stored(child)
+    assert (now.waits_for, now.due_at_ms, now.priority) == ((), NOON_MS, 1)
+    assert world.stored(other) == other
+
+
+def test_what_waits_for_what_is_dismissed_goes_on_waiting(world: OperatorWorld) -> None:
+    """Its condition will never hold; it ends by itself when it expires, which is on record then."""
+    parent = dead("tag")
+    child = row("reply", status=Status.PENDING, waits_for=(parent.recovery_id,), due_at_ms=NOON_MS + 1)
+    parent = world.put(replace(parent, children=(child.recovery_id,)))
+    world.put(child)
+    world.ask("POST", item(parent, "/dismiss"), {"reason": "not wanted"})
+    assert world.stored(child) == child
+
+
+# --------------------------------------------------------------------------------------------------- what an item tells
+
+
+def test_004_12_an_item_tells_what_it_waits_for_until_when_and_where_to_look(world: OperatorWorld) -> None:
+    reply = action("reply", kind="helpdesk.reply", repeat=Repeat.LOOKUP, target="T-9")
+    one = world.put(
+        row(
+            "reply",
+            action=reply,
+            waiting_for=WaitingFor.BACKOFF,
+            due_at_ms=NOON_MS + 60_000,
+            not_before_ms=NOON_MS + 60_000,
+            hops=("email:HTTP_422",),
+            first_sent_at_ms=NOON_MS - 5,
+            last_possible_send_ms=NOON_MS - 4,
+            history=({"at": 1, "from": "", "to": "retrying", "why": "HTTP_503"},),
+            incident_id="inc-1",
+            traceparent="00-t",
+        )
+    )
+    told = world.ask("GET", item(one), claims=VIEWER)["document"]
+    expected = {
+        "status": "retrying",
+        "waiting_for": "backoff",
+        "due_at_ms": NOON_MS + 60_000,
+        "not_before_ms": NOON_MS + 60_000,
+        "target": "T-9",
+        "provider_key": reply.action_id,
+        "first_sent_at_ms": NOON_MS - 5,
+        "last_possible_send_ms": NOON_MS - 4,
+        "lease_until_ms": 0,
+        "hops": ["email:HTTP_422"],
+        "incident_id": "inc-1",
+        "traceparent": "00-t",
+        "replay_refused": "status_retrying",
+        "replayable_until_ms": one.expires_at_ms,
+        "history": [{"at_ms": 1, "before": "", "after": "retrying", "why": "HTTP_503"}],
+    }
+    assert {name: told[name] for name in expected} == expected
+
+
+def test_004_12_an_item_says_whether_a_replay_would_be_taken(world: OperatorWorld) -> None:
+    one = world.put(dead())
+    told = functools.partial(lambda: world.ask("GET", item(one))["document"]["replay_refused"])
+    assert told() == ""
+    for switch, value, reason in (
+        ("replay_blocked_integrations", "helpdesk", "replay_blocked"),
+        ("replay", "off", "replay_off"),
+    ):
+        world.switches.values[switch] = value
+        world.clock.advance(60_000)
+        assert told() == reason
+        assert replay(world, one)["document"]["reason"] == reason
+    world.switches.is_down = True
+    world.clock.advance(3_600_000)
+    assert told() == "switches_unknown"
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("reply", ""), ("push", "effect_unknown"), ("gone", "effect_unknown")])
+def test_004_15_what_an_attempt_finds_out_by_itself_needs_nobodys_word(
+    world: OperatorWorld, kind: str, refused: str
+) -> None:
+    its = action(kind, kind=kind, repeat=Repeat.LOOKUP)
+    one = world.put(dead(status=Status.FAILED, action=its, effect=Effect.UNKNOWN, failure_code="OUTCOME_UNKNOWN"))
+    assert world.ask("GET", item(one))["document"]["replay_refused"] == refused
+    assert replay(world, one)["statusCode"] == (409 if refused else 202)
+
+
+def test_an_item_of_a_whole_event_is_seen_and_replayed_under_intake(world: OperatorWorld) -> None:
+    one = world.put(event_row(received_at_ms=NOON_MS))
+    path = f"/platform/integrations/intake/recovery/queue/{one.recovery_id}"
+    told = world.ask("GET", path)["document"]
+    assert (told["kind"], told["target"], told["provider_key"], told["action_id"]) == ("", "", "", "")
+    assert world.ask("POST", f"{path}/note", {"note": "seen"})["statusCode"] == 200
+    assert world.ask("POST", f"{path}/replay", {"reason": "mended"}, key=KEY)["statusCode"] == 202
+
+
+def test_an_item_that_another_version_wrote_is_409_and_is_named_in_the_list(world: OperatorWorld) -> None:
+    one = world.put(dead())
+    world.client.update_item(
+        TableName=aws_tables.RECOVERY,
+        Key={"pk": {"S": one.recovery_id}},
+        UpdateExpression="SET effect = :later",
+        ExpressionAttributeValues={":later": {"S": "of a later version"}},
+    )
+    assert world.ask("GET", item(one))["statusCode"] == 409
+    assert replay(world, one)["statusCode"] == 409
+    assert world.ask("POST", item(one, "/note"), {"note": "x"})["statusCode"] == 409
+    listed = world.ask("GET", QUEUE)["document"]
+    assert (listed["items"], listed["unreadable"]) == ([], [one.recovery_id])
+
+
+def test_004_11_several_statuses_are_listed_in_one_order_and_a_page_asks_no_more_than_it_needs(
+    world: OperatorWorld,
+) -> None:
+    rows = [world.put(replace(dead(), recovery_id=f"{n:024d}", updated_at_ms=NOON_MS + n)) for n in range(4)]
+    waits = world.put(row("waits"))
+    both = world.ask("GET", QUEUE, query={"status": "retrying,dlq"})["document"]
+    assert [one["recovery_id"] for one in both["items"]] == [one.recovery_id for one in (*rows, waits)]
+    world.flaky.calls.clear()
+    page = world.ask("GET", QUEUE, query={"limit": "2"})["document"]
+    assert [one["recovery_id"] for one in page["items"]] == [one.recovery_id for one in rows[:2]]
+    assert len(world.flaky.requests("query")) == 8, "one per shard: the first status has enough"
+
+
+def test_004_11_a_cursor_of_nowhere_is_400_or_an_empty_page(world: OperatorWorld) -> None:
+    world.put(dead())
+    for text in ("lost#1", "", "dlq", "#", "\x00", "e\u00e9#"):
+        cursor = base64.urlsafe_b64encode(text.encode()).decode()
+        if cursor and text != "dlq":
+            answer = world.ask("GET", QUEUE, query={"cursor": cursor})
+            assert (answer["statusCode"], answer["document"]["code"]) == (400, "INT-400-INVALID-PAYLOAD")
+    for text in ("succeeded#~~", "dlq#\u00ff", "retrying#\x7f"):
+        cursor = base64.urlsafe_b64encode(text.encode()).decode()
+        answer = world.ask("GET", QUEUE, query={"cursor": cursor})
+        assert (answer["statusCode"], answer["document"]["items"]) == (200, [])

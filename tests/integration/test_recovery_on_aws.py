@@ -23,6 +23,8 @@ from functions.adapters.sqs_events import SqsEvents
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.adapters.ssm_history import SsmSwitchHistory
+from functions.adapters.ssm_writer import SsmSwitchWriter
+from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.core.gate import Health
 from functions.core.health import Counts, Thresholds, minute_of
 from functions.core.integration import Integration
@@ -119,6 +121,8 @@ class Account:
             EVALUATOR,
             history=SsmSwitchHistory(self.ssm, EVALUATOR.switches_path),
             marks=DynamoSwitchMarks(self.dynamodb, aws_tables.CONTROL),
+            returns=DynamoSwitchReturns(self.dynamodb, aws_tables.CONTROL, aws_tables.AUDIT),
+            writer=SsmSwitchWriter(self.ssm, EVALUATOR.switches_path),
             audit=DynamoAudit(self.dynamodb, aws_tables.AUDIT),
             records=DynamoHealthRecords(
                 self.dynamodb, self.ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT

@@ -472,8 +472,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 f"{CORE}gate.py",
-                "    if seen.call_ends_at_ms > seen.lease_until_ms:",
-                "    if seen.now_ms > seen.lease_until_ms:",
+                "lambda _, seen: seen.call_ends_at_ms > seen.lease_until_ms,",
+                "lambda _, seen: seen.now_ms > seen.lease_until_ms,",
             ),
         ),
         tests("tests/unit/test_core_gate.py"),
@@ -579,7 +579,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 f"{CORE}recovery.py",
-                """    if row.effect is Effect.UNKNOWN:
+                """    if row.effect is Effect.UNKNOWN and not is_verified:
         return "effect_unknown"
 """,
                 "",
@@ -816,8 +816,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 f"{CORE}gate.py",
-                "seen.switches.age_ms is None or seen.switches.age_ms > USABLE_FOR_MS",
-                "seen.switches.age_ms is None",
+                "(age_ms := seen.switches.age_ms) is None or age_ms > USABLE_FOR_MS,",
+                "seen.switches.age_ms is None,",
             ),
         ),
         tests("tests/unit/test_core_gate.py"),
@@ -840,8 +840,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 f"{CORE}gate.py",
-                "    mode = stricter(seen.decision_mode, seen.switches.mode)\n",
-                "    mode = seen.decision_mode\n",
+                "(mode := seen.switches.mode) is not _HOLD and (mode is not _LIVE or",
+                "(mode := seen.decision_mode) is not _HOLD and (mode is not _LIVE or",
             ),
         ),
         tests("tests/unit/test_core_gate.py"),
@@ -852,8 +852,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 f"{CORE}gate.py",
-                "    if seen.now_ms >= seen.expires_at_ms:",
-                "    if seen.now_ms >= seen.expires_at_ms and not action.customer_visible:",
+                "        lambda _, seen: seen.now_ms >= seen.expires_at_ms,",
+                "        lambda action, seen: seen.now_ms >= seen.expires_at_ms and not action.customer_visible,",
             ),
         ),
         tests("tests/unit/test_core_gate.py"),
@@ -992,8 +992,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 f"{CORE}gate.py",
-                "    if seen.switches.mode in (Mode.HOLD, Mode.SHADOW):",
-                "    if seen.switches.mode is Mode.SHADOW:",
+                "(mode := seen.switches.mode) is _HOLD or mode is _SHADOW,",
+                "seen.switches.mode is _SHADOW,",
             ),
         ),
         tests("tests/unit/test_core_gate.py"),

@@ -134,7 +134,7 @@ def test_a_switch_is_written_as_the_parameters_pattern_takes_it(
         return None, 1
 
     monkeypatch.setattr(switches, "write", write)
-    assert run(["switch", "set", name, value, "--reason", "test"]) == ExitCode.OK
+    assert run(["switch", "set", name, value, "--reason", "test", "--direct"]) == ExitCode.OK
     assert kept == [(name, written)]
 
 

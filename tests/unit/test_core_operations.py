@@ -13,10 +13,23 @@ from functions.core.audit import AuditType
 from functions.core.decision import Repeat
 from functions.core.failure import IllegalTransition, RootCause
 from functions.core.integration import KindRules
-from functions.core.operations import KEY_KEPT_MS, Answered, Person, Refused, asked, judged, noted, replayed_by
+from functions.core.operations import (
+    KEY_KEPT_MS,
+    Answered,
+    Person,
+    Refused,
+    asked,
+    ended_by,
+    judged,
+    noted,
+    released_by_hand,
+    replayable_until,
+    replayed_by,
+    why_refused,
+)
 from functions.core.recovery import Row, Status
 from tests.fakes import NOON_MS
-from tests.recovery_rows import row
+from tests.recovery_rows import event_row, row
 
 ADA = Person("ada", "request-9", "00-trace")
 LOOKUP = KindRules("add_tag", Repeat.LOOKUP, settle_seconds=1, can_look_up=True)
@@ -82,7 +95,7 @@ def test_what_may_have_happened_needs_somebody_who_has_looked(rules: KindRules |
 
 
 @pytest.mark.parametrize(
-    ("rules", "first_sent_ms"), [(LOOKUP, 0), (KEYED, NOON_MS - 59_999)], ids=["lookup", "its key is held still"]
+    ("rules", "first_sent_ms"), [(LOOKUP, 0), (KEYED, NOON_MS - 53_999)], ids=["lookup", "its key is held still"]
 )
 def test_what_finds_out_by_itself_needs_nobody_and_stays_in_doubt_until_then(
     rules: KindRules, first_sent_ms: int
@@ -91,9 +104,47 @@ def test_what_finds_out_by_itself_needs_nobody_and_stays_in_doubt_until_then(
     assert (change.after.status, change.after.effect) == (Status.REPLAYED, Effect.UNKNOWN)
 
 
-def test_a_key_that_the_provider_has_forgotten_does_not_find_out() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [{"first_sent_at_ms": NOON_MS - 54_000}, {"first_sent_at_ms": NOON_MS - 1, "stored_errors": 2}],
+    ids=["nine tenths of its window are over", "it has stored the same error twice"],
+)
+def test_a_key_that_the_worker_would_not_use_again_does_not_find_out(fields: dict[str, Any]) -> None:
+    assert why_refused(unknown(**fields), KEYED, NOON_MS, 1.0) == "effect_unknown"
     with pytest.raises(Refused):
-        replayed_by(unknown(first_sent_at_ms=NOON_MS - 60_000), KEYED, ADA, "why", NOON_MS, 1.0)
+        replayed_by(unknown(**fields), KEYED, ADA, "why", NOON_MS, 1.0)
+
+
+def test_until_when_a_replay_is_allowed_is_said_of_actions_and_events() -> None:
+    assert replayable_until(dead(expires_at_ms=NOON_MS + 7)) == NOON_MS + 7
+    event = event_row(received_at_ms=NOON_MS)
+    assert replayable_until(event) == NOON_MS + 30 * 86_400_000
+    assert why_refused(event, None, replayable_until(event), 1.0) is None
+    assert why_refused(event, None, replayable_until(event) + 1, 1.0) == "too_old"
+    with pytest.raises(Refused) as refused:
+        replayed_by(event, None, ADA, "why", replayable_until(event) + 1, 1.0)
+    assert "30 days" in refused.value.what
+
+
+def test_what_waited_for_what_a_person_has_done_goes_on_and_nothing_else() -> None:
+    parent = dead(children=("c1", "c2", "c3"))
+    blocked = {"status": Status.PENDING, "waits_for": (parent.recovery_id,), "due_at_ms": 0}
+    child = row("reply", recovery_id="c1", **blocked)
+    others = [row("x", recovery_id="c2", waits_for=()), dead(recovery_id="c3", waits_for=(parent.recovery_id,))]
+    (change,) = released_by_hand(parent, [child, *others], NOON_MS)
+    assert (change.before, change.after.waits_for, change.after.due_at_ms) == (child, (), NOON_MS)
+
+
+def test_an_end_is_its_persons_under_the_ids_of_the_call() -> None:
+    change = ended_by(dead(), "DISMISSED", ADA, "not wanted", NOON_MS)
+    assert (change.after.failure_code, change.after.request_id) == ("DISMISSED", "request-9")
+    (event,) = change.audit
+    assert (event.event_type, event.actor, event.request_id, event.traceparent) == (
+        AuditType.DISMISSED,
+        "ada",
+        "request-9",
+        "00-trace",
+    )
 
 
 def test_a_note_and_another_root_cause_are_in_history_and_audit_and_change_nothing_else() -> None:
@@ -102,13 +153,16 @@ def test_a_note_and_another_root_cause_are_in_history_and_audit_and_change_nothi
     assert (note.after.status, note.after.version) == (before.status, before.version + 1)
     assert "the customer was called" in note.after.history[-1]["why"]
     assert (note.audit[0].event_type, note.audit[0].actor) == (AuditType.NOTED, "ada")
-    assert (note.audit[0].before_state, note.audit[0].after_state) == ("", "")
+    assert note.after.updated_at_ms == before.updated_at_ms
+    assert note.audit[0].at_ms == NOON_MS
+    assert [json.loads(state)["version"] for state in (note.audit[0].before_state, note.audit[0].after_state)] == [1, 2]
 
     change = judged(before, ADA, RootCause.CODE_DEFECT, "it was us", NOON_MS)
     assert change.after.root_cause == "code_defect"
     (event,) = change.audit
-    assert json.loads(event.before_state) == {"root_cause": "transient_infra"}
-    assert json.loads(event.after_state) == {"root_cause": "code_defect"}
+    assert json.loads(event.before_state)["root_cause"] == "transient_infra"
+    assert json.loads(event.after_state)["root_cause"] == "code_defect"
+    assert json.loads(event.after_state)["status"] == "dlq"
     assert (event.request_id, event.reason) == ("request-9", "it was us")
 
 

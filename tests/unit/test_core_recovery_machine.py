@@ -32,6 +32,7 @@ from functions.core.decision import Repeat
 from functions.core.failure import Done, Failure, FailureClass, IllegalTransition, failure_of_status
 from functions.core.gate import WaitingFor
 from functions.core.integration import KindRules
+from functions.core.operations import Person, Refused, noted, replayed_by, why_refused
 from functions.core.recovery import (
     FINAL_CODES,
     SUPPRESSED,
@@ -98,6 +99,7 @@ FAILURES = [
 ]
 HARMFUL = (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
 SMS = NextWay("messages_fallback", 1, "sms.send", "sms", Repeat.LOOKUP)
+KIM = Person("kim", "operation", "00-trace")
 
 
 def spends_nothing(failure: Failure) -> bool:
@@ -431,6 +433,34 @@ class RowMachine(RuleBasedStateMachine):
     def a_replay_that_is_refused_changes_nothing(self) -> None:
         with pytest.raises(IllegalTransition):
             replay(self.row, self.now_ms, actor="kim", reason="again", request_id="op", job_id="", scale=1.0)
+
+    @precondition(lambda self: self.row.effect is Effect.UNKNOWN and not self.row.is_open)
+    @rule()
+    def a_person_replays_what_may_have_happened(self) -> None:
+        """Its attempt finds out first, or could not do it twice; else only somebody who has looked may."""
+        before = self.row
+        if why_refused(before, self.kind, self.now_ms, 1.0) is None:
+            self._apply(replayed_by(before, self.kind, KIM, "try", self.now_ms, 1.0))
+            assert self.row.effect is Effect.UNKNOWN
+            return
+        with pytest.raises(Refused):
+            replayed_by(before, self.kind, KIM, "try", self.now_ms, 1.0)
+        is_there_nothing = not self.provider.effects and self.zombie is None
+        if is_there_nothing and why_not_replayable(replace(before, effect=Effect.NONE), self.now_ms) is None:
+            self._apply(replayed_by(before, self.kind, KIM, "try", self.now_ms, 1.0, checked="looked: nothing there"))
+            assert (self.row.status, self.row.effect) == (Status.REPLAYED, Effect.NONE)
+
+    @rule()
+    def a_person_leaves_a_note(self) -> None:
+        before = self.row
+        if before.lease_until_ms > self.now_ms:
+            with pytest.raises(IllegalTransition):
+                noted(before, KIM, "hello", self.now_ms)
+            return
+        change = noted(before, KIM, "hello", self.now_ms)
+        self._check_audit(change)
+        self.row = change.after
+        assert replace(self.row, version=before.version, history=before.history) == before
 
     @precondition(lambda self: self.row.is_final or self.row.version > 6)  # else most runs would be short
     @rule(code=st.sampled_from(sorted(FINAL_CODES - {"EXPIRED"})))

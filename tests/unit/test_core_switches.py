@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from functions.core.decision import Mode
+from functions.core.decision import Mode, Repeat
+from functions.core.integration import Integration, KindRules
 from functions.core.switches import (
     KNOWN_FOR_MS,
     REQUIRED,
     Integrations,
     Snapshot,
     SwitchView,
+    UnfitSwitch,
+    everyday,
+    pattern_of,
     problem,
     view,
+    written,
 )
 from tests.unit.builders import NOON_MS
 
@@ -208,3 +215,65 @@ def test_whatever_may_be_written_is_read_as_it_was_meant(scope: str, name: str, 
         "limits/helpdesk": name != "limits/helpdesk" or found.limit("helpdesk") == float(value),
     }
     assert meant[name]
+
+
+# ---------------------------------------------------------------------------------------------- what a parameter takes
+
+CATALOG = {
+    "helpdesk": Integration("helpdesk", kinds={"reply": KindRules("reply", Repeat.KEYED)}),
+    "llm": Integration("llm"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("auto_reply", "off", "off"),
+        ("flow/support/mode", "hold", "hold"),
+        ("limits/helpdesk", "0.25", "0.25"),
+        ("tenant/acme/limits/llm", "0", "0"),
+        ("disabled_integrations", " none ", "none"),
+        ("disabled_integrations", "all", "all"),
+        ("disabled_integrations", "llm, helpdesk,", "llm,helpdesk"),
+        ("source/shop/replay_blocked_integrations", "helpdesk,intake", "helpdesk,intake"),
+    ],
+)
+def test_a_value_is_written_as_its_parameter_takes_it(name: str, value: str, expected: str) -> None:
+    assert written(name, value, CATALOG) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("auto_reply", "maybe", "takes on, off"),
+        ("no_such", "on", "there is no switch"),
+        ("flow/a b/mode", "live", "cannot be a switch's name"),
+        ("tenant/../mode", "live", "cannot be a switch's name"),
+        ("limits/nobody", "0", "there is no integration 'nobody'"),
+        ("limits/helpdesk", "1e-1", "written otherwise"),
+        ("limits/helpdesk", "0.123456", "written otherwise"),
+        ("disabled_integrations", "helpdeks", "there is no integration 'helpdeks'"),
+        ("disabled_integrations", "intake", "there is no integration 'intake'"),
+        ("disabled_integrations", "none,llm", "stand alone"),
+        ("disabled_integrations", ", ,", "stand alone"),
+        ("replay_blocked_integrations", "llm", "no action goes to 'llm'"),
+    ],
+)
+def test_what_would_do_nothing_or_be_refused_is_not_written(name: str, value: str, says: str) -> None:
+    with pytest.raises(UnfitSwitch, match=says):
+        written(name, value, CATALOG)
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, "limits/helpdesk", "flow/support/auto_reply", "tenant/acme/limits/llm"])
+def test_what_a_switch_says_every_day_may_be_written_and_permits_everything(name: str) -> None:
+    value = everyday(name)
+    assert written(name, value, CATALOG) == value
+    changed, usual = seen({**LIVE, name: value}), seen(LIVE)
+    assert replace(changed, limits={}) == replace(usual, limits={})
+    assert {changed.limit(integration) for integration in CATALOG} == {1.0}
+
+
+def test_what_is_no_switch_has_no_everyday_value_and_no_pattern() -> None:
+    assert everyday("something") == ""
+    with pytest.raises(KeyError):
+        pattern_of("something")

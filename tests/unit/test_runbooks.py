@@ -33,6 +33,9 @@ def trouble_with(text: str) -> str:
     words = shlex.split(text)[1:]
     command, seen = COMMANDS, {"--help": False}
     while True:
+        default = getattr(command, "default_command", "")
+        if default and (not words or words[0] not in command.commands):
+            command = command.commands[default]
         seen |= {name: not option.is_flag for option in command.params for name in option.opts if name.startswith("-")}
         while words and words[0].startswith("-") and hasattr(command, "commands"):
             words = words[2:] if seen.get(words[0]) else words[1:]

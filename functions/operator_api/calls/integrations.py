@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler.openapi.params import Path
@@ -11,21 +12,22 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from functions.core.duration import PATTERN, duration_ms
-from functions.core.failure import IllegalTransition, VersionConflict
+from functions.core.failure import IllegalTransition, StorageUnavailable, VersionConflict
 from functions.core.fallback import in_force
-from functions.core.gate import Health
-from functions.core.health import HealthChange, Record, force, lift
+from functions.core.gate import Health, IntegrationState
+from functions.core.health import PROBES_NEEDED, REASON_LENGTH, HealthChange, Record, force, lift
 from functions.core.limiter import resumes_at_ms
+from functions.core.outlook import held_by, outlook
 from functions.core.recovery import Status
-from functions.core.switches import SwitchView, view
+from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, SwitchView, view
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
 
 TAG = "integrations"
-TRIES = 3  # of a change that another came between
-COUNTED = 200  # items of a status; more are told as that many
+TRIES = 8  # of a change that another came between: the machine writes the same item each minute, and with each probe
+COUNTED = 1_000  # items of a status; more are told as that many
 _ABSENT: OpenAPIResponse = {"description": "There is no such integration."}
 
 IntegrationId = Annotated[str, Path(max_length=64)]
@@ -52,10 +54,13 @@ class ToldSwitches(_Model):
     is_disabled: bool
     is_replay_blocked: bool
     limit: float
+    held_by: Annotated[
+        dict[str, str], Field(description="Those that hold or slow it or some of what is for it, and their values.")
+    ]
 
 
 class ToldIntegration(_Model):
-    """One integration. Times are epoch milliseconds; 0: none. What waits is counted up to 200 per status."""
+    """One integration. Times are epoch milliseconds; 0: none. Its items are counted up to 1,000 per status."""
 
     integration_id: str
     provider: str
@@ -65,8 +70,14 @@ class ToldIntegration(_Model):
     since_ms: int
     reason: str
     override: ToldOverride
-    resumes_at_ms: Annotated[int, Field(description="From when on a call may be made, as far as its rate goes.")]
-    paused_until_ms: int
+    resumes_at_ms: Annotated[
+        int, Field(description="When calls go on, where somebody said so: an operator, the provider, or its rate.")
+    ]
+    paused_until_ms: Annotated[int, Field(description="Until when the provider has asked for a pause.")]
+    next_probe_at_ms: Annotated[int, Field(description="When a call finds out whether it is back.")]
+    probes_succeeded: int
+    probes_needed: int
+    released: Annotated[float, Field(description="How much of what waited may go, after an outage: 0 to 1.")]
     fallbacks: Annotated[list[str], Field(description="Rows of the matrix that are in force because of it.")]
     backlog: dict[str, int]
     switches: ToldSwitches
@@ -88,7 +99,9 @@ class Override(_Model):
         str | None,
         Field(alias="for", pattern=PATTERN, description="90s, 30m, 4h, 2d; at most 7d. Needed with a state."),
     ] = None
-    reason: Annotated[str, Field(min_length=1, max_length=300, pattern=r"\S", description="Why; it is in the audit.")]
+    reason: Annotated[
+        str, Field(min_length=1, max_length=REASON_LENGTH, pattern=r"\S", description="Why; it is in the audit.")
+    ]
 
 
 def routes(ports: Ports) -> APIGatewayHttpRouter:
@@ -130,10 +143,29 @@ def routes(ports: Ports) -> APIGatewayHttpRouter:
     )
     def override(integration_id: IntegrationId, wanted: Override) -> ToldIntegration:
         subject.check(integration_id)
-        subject.override(caller(router), integration_id, wanted)
-        return subject.told([integration_id])[0]
+        return subject.override(caller(router), integration_id, wanted)
 
     return router
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of one integration at a moment."""
+
+    record: Record
+    state: IntegrationState
+    backlog: Mapping[Status, int]
+
+    def changed(self, record: Record) -> _Seen:
+        """The same with another word on its health."""
+        said = record.state(self.state.integration)
+        state = replace(
+            said,
+            paused_until_ms=self.state.paused_until_ms,
+            tat_ms=self.state.tat_ms,
+            busy_from_ms=self.state.busy_from_ms,
+        )
+        return replace(self, record=record, state=state)
 
 
 class _Integrations:
@@ -148,56 +180,64 @@ class _Integrations:
             known = ", ".join(sorted(self._ports.profiles))
             raise Refusal(Code.NOT_FOUND, f"there is no integration {integration_id!r}; there are {known}")
 
-    def told(self, names: list[str]) -> list[ToldIntegration]:
+    def told(self, names: Sequence[str]) -> list[ToldIntegration]:
         """Each as it is now."""
-        ports, now_ms = self._ports, self._ports.clock.now_ms()
+        return [self._told(name, seen) for name, seen in self._seen(names).items()]
+
+    def _seen(self, names: Sequence[str]) -> dict[str, _Seen]:
+        ports = self._ports
         records = ports.health.read(names)
         states = ports.ledger.read([], names).integrations
-        snapshot = ports.switches.snapshot(5_000)
+        return {name: _Seen(records[name], states[name], ports.operator_changes.count(name, COUNTED)) for name in names}
+
+    def _told(self, name: str, seen: _Seen) -> ToldIntegration:
+        """Reads nothing that could fail: it is told after changes, too."""
+        ports, now_ms = self._ports, self._ports.clock.now_ms()
+        snapshot = ports.switches.snapshot(FRESH_FOR_MS)
         switches = view(snapshot, flow="", source="", tenant="", now_ms=now_ms)
-        told = []
-        for name in names:
-            profile, record, state = ports.profiles[name], records[name], states[name]
-            health = state.health_at(now_ms)
-            integration = ports.integrations.get(name)
-            resumes_ms = resumes_at_ms(state, integration.rate if integration else None, now_ms, ports.time_scale)
-            told.append(
-                ToldIntegration(
-                    integration_id=name,
-                    provider=profile.provider,
-                    feature=profile.feature,
-                    health=health.value,
-                    machine_says=record.health.value,
-                    since_ms=record.since_ms,
-                    reason=record.reason,
-                    override=_override(record, now_ms, is_forced=state.is_forced_at(now_ms)),
-                    resumes_at_ms=resumes_ms if resumes_ms > now_ms else 0,
-                    paused_until_ms=state.paused_until_ms if state.paused_until_ms > now_ms else 0,
-                    fallbacks=[f"{row.id}: {row.says}" for _, row in in_force(ports.fallbacks, {name: health})],
-                    backlog=self._backlog(name),
-                    switches=_switches(switches, name, is_known=snapshot is not None),
-                    status_page=profile.status_url,
-                    support_contact=profile.support_contact,
-                )
-            )
-        return told
+        profile, integration = ports.profiles[name], ports.integrations.get(name)
+        comes = outlook(seen.state, now_ms, ports.time_scale)
+        at_its_rate_ms = resumes_at_ms(seen.state, integration.rate if integration else None, now_ms, ports.time_scale)
+        return ToldIntegration(
+            integration_id=name,
+            provider=profile.provider,
+            feature=profile.feature,
+            health=comes.health.value,
+            machine_says=seen.record.health.value,
+            since_ms=seen.record.since_ms,
+            reason=seen.record.reason,
+            override=_override(seen.record, is_forced=comes.is_forced),
+            resumes_at_ms=max(comes.resumes_at_ms, at_its_rate_ms if at_its_rate_ms > now_ms else 0),
+            paused_until_ms=comes.paused_until_ms,
+            next_probe_at_ms=comes.next_probe_at_ms,
+            probes_succeeded=comes.probes_succeeded,
+            probes_needed=PROBES_NEEDED if comes.next_probe_at_ms else 0,
+            released=comes.released,
+            fallbacks=[f"{row.id}: {row.says}" for _, row in in_force(ports.fallbacks, {name: comes.health})],
+            backlog={status.value: number for status, number in seen.backlog.items()},
+            switches=_switches(switches, name, {} if snapshot is None else snapshot.values),
+            status_page=profile.status_url,
+            support_contact=profile.support_contact,
+        )
 
-    def _backlog(self, name: str) -> dict[str, int]:
-        open_or_dead = (Status.PENDING, Status.RETRYING, Status.FAILED, Status.DLQ)
-        counted = {one.value: len(self._ports.recovery.find(name, [one], COUNTED)) for one in open_or_dead}
-        return {status: number for status, number in counted.items() if number}
-
-    def override(self, who: Caller, name: str, wanted: Override) -> None:
-        """Store it with its audit event. Raises `Refusal`."""
-        now_ms = self._ports.clock.now_ms()
+    def override(self, who: Caller, name: str, wanted: Override) -> ToldIntegration:
+        """Store it with its audit event; gives the integration as it is then. All that is told is read before: a change
+        that is made is answered. Raises `Refusal`.
+        """
+        seen = self._seen([name])[name]
         for _ in range(TRIES):
-            record = self._ports.health.read([name])[name]
-            change = _traced(_change(who, name, record, wanted, now_ms), who)
+            change = _traced(_change(who, name, seen.record, wanted, self._ports.clock.now_ms()), who)
             try:
                 self._ports.health.store(name, change)
             except VersionConflict:
+                seen = replace(seen, record=self._ports.health.read([name])[name])
                 continue
-            return
+            except StorageUnavailable as unavailable:
+                raise Refusal(
+                    Code.UNAVAILABLE,
+                    "storage or audit did not confirm the change: look at the integration before you call again",
+                ) from unavailable
+            return self._told(name, seen.changed(change.after))
         raise Refusal(Code.IN_PROGRESS, "others are changing it at this moment: nothing was changed; call again")
 
 
@@ -220,8 +260,8 @@ def _traced(change: HealthChange, who: Caller) -> HealthChange:
     return replace(change, audit=audit)
 
 
-def _override(record: Record, now_ms: int, *, is_forced: bool) -> ToldOverride:
-    if not is_forced or record.override is None or record.override_until_ms <= now_ms:
+def _override(record: Record, *, is_forced: bool) -> ToldOverride:
+    if not is_forced or record.override is None:
         return ToldOverride(state="", until_ms=0, by="", reason="")
     return ToldOverride(
         state=record.override.value,
@@ -231,11 +271,12 @@ def _override(record: Record, now_ms: int, *, is_forced: bool) -> ToldOverride:
     )
 
 
-def _switches(seen: SwitchView, name: str, *, is_known: bool) -> ToldSwitches:
+def _switches(seen: SwitchView, name: str, values: Mapping[str, str]) -> ToldSwitches:
     return ToldSwitches(
-        is_known=is_known,
+        is_known=seen.age_ms is not None and seen.age_ms <= KNOWN_FOR_MS,
         mode=seen.mode.value,
         is_disabled=name in seen.disabled,
         is_replay_blocked=name in seen.replay_blocked,
         limit=seen.limit(name),
+        held_by=held_by(values, name),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Query
@@ -17,11 +17,19 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from functions.core import operations
-from functions.core.failure import IllegalTransition, MalformedDecision, RootCause, VersionConflict
-from functions.core.integration import INTAKE
+from functions.core.decision import Action
+from functions.core.failure import (
+    IllegalTransition,
+    MalformedDecision,
+    RootCause,
+    StorageUnavailable,
+    VersionConflict,
+)
+from functions.core.fallback import action_at
+from functions.core.integration import INTAKE, KindRules
 from functions.core.operations import KEY_PATTERN, Answered, Person, Refused
 from functions.core.ports import Hint
-from functions.core.recovery import Change, Row, Status, end, why_not_replayable
+from functions.core.recovery import Change, Row, Status
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, view
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
@@ -32,6 +40,8 @@ TAG = "recovery queue"
 QUEUE = "/platform/integrations/<integration_id>/recovery/queue"
 ITEM = f"{QUEUE}/<recovery_id>"
 _NOT_THERE: OpenAPIResponse = {"description": "There is no such integration, or no such item of it."}
+_UNREADABLE: OpenAPIResponse = {"description": "Another version wrote the item, and this one cannot read it."}
+TRIES = 3  # of a change, where only what waits for the item has moved on meanwhile
 _CONFLICT: OpenAPIResponse = {
     "description": "The item is not in a state in which this may be done: `current_status` says in which."
 }
@@ -146,12 +156,25 @@ class ToldHealth(_Model):
 
 
 class ToldWhole(ToldItem):
-    """One item with its last steps, how its integration is, and why a replay would be refused (empty: it would not)."""
+    """One item with its last steps, what is known of it at its provider, and how its integration is."""
 
+    target: Annotated[str, Field(description="What at the provider it is about.")]
+    provider_key: Annotated[str, Field(description="The key or marker that the provider has of it, if it has any.")]
+    first_sent_at_ms: int
+    last_possible_send_ms: Annotated[int, Field(description="When it may have been sent the last time.")]
+    lease_until_ms: Annotated[int, Field(description="Until when a worker is at it, at the latest.")]
+    hops: Annotated[list[str], Field(description="The ways that it has left, each with why.")]
+    waits_for: Annotated[list[str], Field(description="Items that must have succeeded before it is sent.")]
+    waited_for_by: Annotated[list[str], Field(description="Items that wait for this one.")]
+    priority: int
+    incident_id: str
+    traceparent: str
     history: list[ToldStep]
-    waits_for: list[str]
     integration: ToldHealth
-    replay_refused: str
+    replay_refused: Annotated[
+        str, Field(description="Why a replay would be refused that comes without a confirmation; empty: it would not.")
+    ]
+    replayable_until_ms: int
 
 
 class ToldQueue(_Model):
@@ -196,10 +219,10 @@ def routes(ports: Ports) -> APIGatewayHttpRouter:
         summary="One item",
         operation_id="getRecoveryItem",
         tags=[TAG],
-        responses={200: {"description": "The item."}, 404: _NOT_THERE},
+        responses={200: {"description": "The item."}, 404: _NOT_THERE, 409: _UNREADABLE},
     )
     def look(integration_id: IntegrationId, recovery_id: RecoveryId) -> ToldWhole:
-        return queue.whole(queue.row(integration_id, recovery_id))
+        return queue.look(integration_id, recovery_id)
 
     @router.post(
         f"{ITEM}/replay",
@@ -290,11 +313,30 @@ class _Queue:
             raise Refusal(Code.RECOVERY_NOT_FOUND, f"{integration_id} has no item {recovery_id[:64]}")
         return row
 
-    def whole(self, row: Row) -> ToldWhole:
-        """The item as it is told."""
+    def look(self, integration_id: str, recovery_id: str) -> ToldWhole:
+        """See `getRecoveryItem`."""
+        row = self.row(integration_id, recovery_id)
+        return self._whole(row, self._health(integration_id))
+
+    def _whole(self, row: Row, health: ToldHealth) -> ToldWhole:
+        """The item as it is told. Reads nothing that could fail: it is told after changes, too."""
         now_ms = self._ports.clock.now_ms()
+        current = self._current(row)
+        stopped = self._stopped(row, now_ms)
+        refused = operations.why_refused(row, self._rules(row), now_ms, self._ports.time_scale)
         return ToldWhole(
             **_told(row, now_ms),
+            target="" if current is None else current.target,
+            provider_key="" if current is None else current.action_id,
+            first_sent_at_ms=row.first_sent_at_ms,
+            last_possible_send_ms=row.last_possible_send_ms,
+            lease_until_ms=row.lease_until_ms if row.lease_until_ms > now_ms else 0,
+            hops=list(row.hops),
+            waits_for=list(row.waits_for),
+            waited_for_by=list(row.children),
+            priority=row.priority,
+            incident_id=row.incident_id,
+            traceparent=row.traceparent,
             history=[
                 ToldStep(
                     at_ms=int(one.get("at", 0)),
@@ -304,14 +346,23 @@ class _Queue:
                 )
                 for one in row.history
             ],
-            waits_for=list(row.waits_for),
-            integration=self._health(row.integration_id),
-            replay_refused=why_not_replayable(row, now_ms) or "",
+            integration=health,
+            replay_refused=refused or (stopped[0] if stopped else ""),
+            replayable_until_ms=operations.replayable_until(row),
         )
+
+    def _current(self, row: Row) -> Action | None:
+        """Its action on the way that it goes now: by that its provider knows it."""
+        if row.action is None:
+            return None
+        try:
+            return action_at(row.action, row.hop, self._ports.fallbacks)
+        except IllegalTransition:  # the matrix has that way no more; the item says so when it is tried
+            return row.action
 
     def _health(self, integration_id: str) -> ToldHealth:
         if integration_id == INTAKE:
-            return ToldHealth(integration_id=INTAKE, health="healthy", since_ms=0, reason="")
+            return _OF_INTAKE
         record = self._ports.health.read([integration_id])[integration_id]
         state = record.state(integration_id)
         return ToldHealth(
@@ -330,31 +381,49 @@ class _Queue:
 
     def replay(self, who: Caller, integration_id: str, recovery_id: str, wanted: Replay, key: str) -> ToldReplay:
         """See `replayRecoveryItem`."""
-        ports, now_ms = self._ports, self._ports.clock.now_ms()
         body = wanted.model_dump(mode="json", exclude_none=True)
         asked = operations.asked(f"{integration_id}/{recovery_id}/replay", body)
-        known = ports.operator_changes.answered(who.name, key, now_ms)
+        known = self._known(who, key)
         if known is not None:
             return _first_answer(known, asked)
+        try:
+            return self._replayed(who, integration_id, recovery_id, wanted, key, asked)
+        except Refusal as refusal:
+            # Of a click that came twice the other one may have been carried out since the look at the key.
+            known = self._known(who, key) if refusal.code is Code.REPLAY_CONFLICT else None
+            if known is None:
+                raise
+            return _first_answer(known, asked)
+
+    def _known(self, who: Caller, key: str) -> Answered | None:
+        return self._ports.operator_changes.answered(who.name, key, self._ports.clock.now_ms())
+
+    def _replayed(
+        self, who: Caller, integration_id: str, recovery_id: str, wanted: Replay, key: str, asked: str
+    ) -> ToldReplay:
+        ports, now_ms = self._ports, self._ports.clock.now_ms()
         row = self.row(integration_id, recovery_id)
-        self._check_switches(row, now_ms)
-        rules = None if row.action is None else self._rules(row)
         checked = wanted.confirmation.checked if wanted.confirmation else ""
         try:
             change = operations.replayed_by(
-                row, rules, _person(who), wanted.reason, now_ms, ports.time_scale, checked=checked
+                row, self._rules(row), _person(who), wanted.reason, now_ms, ports.time_scale, checked=checked
             )
         except Refused as refused:
             raise _conflict(row, refused.what, reason=refused.reason) from refused
+        stopped = self._stopped(row, now_ms)
+        if stopped is not None:
+            reason, detail = stopped
+            if reason == _SWITCHES_UNKNOWN:
+                raise Refusal(Code.UNAVAILABLE, f"{detail}: nothing was replayed; call again")
+            raise _conflict(row, detail, reason=reason)
         answer = ToldReplay(
             recovery_id=row.recovery_id,
             status="replayed",
             request_id=who.request_id,
             integration=self._health(row.integration_id),
         )
-        answered = Answered(who.name, key, asked, answer.model_dump_json(), now_ms)
         try:
-            known = ports.operator_changes.commit(change, answered)
+            known = self._commit(change, Answered(who.name, key, asked, answer.model_dump_json(), now_ms))
         except VersionConflict as moved:
             raise self._moved(integration_id, recovery_id) from moved
         if known is not None:
@@ -364,53 +433,111 @@ class _Queue:
         ports.replays.send([Hint(after.recovery_id, after.version, now_ms, after.tenant)], now_ms)
         return answer
 
-    def _rules(self, row: Row) -> Any:
-        integration = self._ports.integrations.get(row.integration_id)
+    def _rules(self, row: Row) -> KindRules | None:
+        integration = None if row.action is None else self._ports.integrations.get(row.integration_id)
         return None if integration is None else integration.kinds.get(row.kind)
 
-    def _check_switches(self, row: Row, now_ms: int) -> None:
+    def _stopped(self, row: Row, now_ms: int) -> tuple[str, str] | None:
+        """What stops replays of such rows, as a word and for people; None: nothing does."""
         snapshot = self._ports.switches.snapshot(FRESH_FOR_MS)
         seen = view(snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
         if seen.age_ms is None or seen.age_ms > KNOWN_FOR_MS:
-            raise Refusal(Code.UNAVAILABLE, "the switches cannot be read: nothing was replayed; call again")
+            return _SWITCHES_UNKNOWN, "the switches cannot be read"
         if not seen.replay:
-            raise _conflict(row, "the switch `replay` is off", reason="replay_off")
+            return "replay_off", "the switch `replay` is off"
         if row.integration_id in seen.replay_blocked:
-            raise _conflict(
-                row, f"the switch `replay_blocked_integrations` names {row.integration_id}", reason="blocked"
-            )
+            return "replay_blocked", f"the switch `replay_blocked_integrations` names {row.integration_id}"
+        return None
 
     # -------------------------------------------------------------------------------------------------------- changing
 
     def end(self, who: Caller, integration_id: str, recovery_id: str, code: str, reason: str) -> ToldWhole:
-        """End it for good, as that code."""
+        """End it for good, as that code. What waited for what a person has done goes on."""
 
         def ended(row: Row, person: Person, now_ms: int) -> Change:
             if code == "CANCELLED" and not row.is_open:
                 raise IllegalTransition("it does not wait any more: nothing of it will be sent")
-            change = end(row, code, reason, now_ms, actor=person.name, request_id=person.request_id)
-            return operations.traced(change, person)
+            if row.is_final:
+                raise IllegalTransition("it has ended for good already")
+            return operations.ended_by(row, code, person, reason, now_ms)
 
-        return self.changed(who, integration_id, recovery_id, ended)
+        return self.changed(who, integration_id, recovery_id, ended, releases=code == "DONE_BY_HAND")
 
     def changed(
-        self, who: Caller, integration_id: str, recovery_id: str, change: Callable[[Row, Person, int], Change]
+        self,
+        who: Caller,
+        integration_id: str,
+        recovery_id: str,
+        change: Callable[[Row, Person, int], Change],
+        *,
+        releases: bool = False,
     ) -> ToldWhole:
-        """The item after a change. Raises `Refusal`."""
+        """The item after a change. Raises `Refusal`. All that is told is read before it is made: a change that is made
+        is answered.
+        """
+        health = self._health(integration_id) if integration_id in self._ports.integrations else _OF_INTAKE
         row = self.row(integration_id, recovery_id)
+        for _ in range(TRIES):
+            now_ms = self._ports.clock.now_ms()
+            if row.lease_until_ms > now_ms:
+                seconds = -(-(row.lease_until_ms - now_ms) // 1000)
+                detail = f"a worker is at it at this moment, for {seconds} seconds at the most: call again after that"
+                raise _conflict(row, detail, reason="under_way")
+            try:
+                made = change(row, _person(who), now_ms)
+            except IllegalTransition as illegal:
+                raise _conflict(row, str(illegal), reason="ended" if row.is_final else "not_possible") from illegal
+            released = operations.released_by_hand(row, self._children(row), now_ms) if releases else ()
+            try:
+                self._commit(made, released=released)
+            except VersionConflict as moved:
+                seen, row = row, self.row(integration_id, recovery_id)
+                if row.version != seen.version:
+                    raise self._moved(integration_id, recovery_id) from moved
+                continue  # what waits for it has moved, not the item
+            return self._whole(made.after, health)
+        raise self._moved(integration_id, recovery_id)
+
+    def _children(self, row: Row) -> list[Row]:
+        found = []
+        for recovery_id in row.children:
+            try:
+                child = self._ports.recovery.get(recovery_id)
+            except MalformedDecision:  # it ends when it expires; whoever looks at it is told
+                continue
+            if child is not None:
+                found.append(child)
+        return found
+
+    def _commit(
+        self, change: Change, answered: Answered | None = None, released: Sequence[Change] = ()
+    ) -> Answered | None:
+        """See the port. Raises `Refusal` where nobody can tell whether it was written."""
         try:
-            made = change(row, _person(who), self._ports.clock.now_ms())
-        except IllegalTransition as illegal:
-            raise _conflict(row, str(illegal)) from illegal
+            return self._ports.operator_changes.commit(change, answered, released)
+        except StorageUnavailable as unavailable:
+            if self._is_written(change):
+                return None
+            raise Refusal(
+                Code.UNAVAILABLE,
+                "storage or audit did not confirm the change: look at the item before you call again; with the same "
+                "Idempotency-Key a replay is never made twice",
+            ) from unavailable
+
+    def _is_written(self, change: Change) -> bool:
+        """Whether only the answer was lost."""
         try:
-            self._ports.operator_changes.commit(made)
-        except VersionConflict as moved:
-            raise self._moved(integration_id, recovery_id) from moved
-        return self.whole(made.after)
+            return self._ports.recovery.get(change.after.recovery_id) == change.after
+        except (StorageUnavailable, MalformedDecision):
+            return False
 
     def _moved(self, integration_id: str, recovery_id: str) -> Refusal:
         now = self.row(integration_id, recovery_id)
         return _conflict(now, "it moved on at the same moment: look at it, and call again if it is still wanted")
+
+
+_OF_INTAKE = ToldHealth(integration_id=INTAKE, health="healthy", since_ms=0, reason="")  # it is ours
+_SWITCHES_UNKNOWN = "switches_unknown"
 
 
 def _conflict(row: Row, detail: str, **more: str) -> Refusal:

@@ -1,0 +1,118 @@
+"""`holdfast switch`, through the operator API's own calls (001.26)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import pytest
+
+from functions.core.failure import StorageUnavailable
+from functions.operator_api.calls import switches as calls
+from functions.operator_api.ports import Ports
+from ops.cli import run, switches
+from ops.cli.console import ExitCode
+from ops.stack import Stack
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.fakes import LIVE_SWITCHES, FakeAudit, FakeClock, FakeIds, FakeTables
+from tests.operator_calls import OPERATOR, PERSON, VIEWER, Answering, client_of
+
+
+class Desk:
+    """A command line before a stage whose storage is in memory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.tables = FakeTables()
+        self.clock = FakeClock()
+        self.claims = OPERATOR
+        self.history = FakeSwitchHistory(self.clock, self.tables.faults)
+        for name, value in LIVE_SWITCHES.items():
+            self.history.write(name, value, "deploy")
+        absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(Ports)}
+        ports = replace(
+            Ports(**absent),
+            clock=self.clock,
+            ids=FakeIds(),
+            audit=FakeAudit(self.tables),
+            switch_history=self.history,
+            switch_returns=FakeSwitchReturns(self.tables),
+            switch_writer=FakeSwitchWriter(self.history),
+        )
+        answering = Answering([calls.routes(ports)], clock=self.clock)
+        monkeypatch.setattr(switches, "stack_of", lambda _: Stack("dev", "us-east-1", {}))
+        monkeypatch.setattr(switches, "connect", lambda _: client_of(answering, self.claims))
+        self._capsys = capsys
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        code = run(["switch", *arguments])
+        said = self._capsys.readouterr()
+        return code, said.out, said.err
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(monkeypatch, capsys)
+
+
+def test_a_switch_is_set_and_the_audit_names_the_person(desk: Desk) -> None:
+    code, out, _ = desk.run("set", "auto_reply", "off", "--reason", " wrong answers ", "--json")
+    assert code == ExitCode.OK
+    assert json.loads(out) == {"name": "auto_reply", "before": "on", "value": "off", "version": 2}
+    assert [(event.actor, event.reason) for event in desk.tables.events] == [(PERSON, "wrong answers")]
+    assert desk.run("get", "auto_reply")[1] == "off\n"
+
+
+def test_a_switch_whose_name_has_slashes_is_set_and_read(desk: Desk) -> None:
+    code, out, err = desk.run("set", "flow/support/auto_reply", "off", "--reason", "r")
+    assert (code, out) == (ExitCode.OK, "")
+    assert "flow/support/auto_reply: not set → off (version 1)" in err
+    assert json.loads(desk.run("get", "flow/support/auto_reply", "--json")[1])["value"] == "off"
+    _, out, _ = desk.run("list")
+    assert "flow/support/auto_reply" in out
+    assert set(json.loads(desk.run("list", "--json")[1])) == {*LIVE_SWITCHES, "flow/support/auto_reply"}
+
+
+def test_a_switch_that_is_not_set_is_said_so(desk: Desk) -> None:
+    code, _, err = desk.run("get", "flow/support/mode")
+    assert code == ExitCode.REFUSED
+    assert "is not set" in err
+
+
+def test_what_cannot_be_told_or_done_changes_nothing_and_says_why(desk: Desk) -> None:
+    desk.tables.faults.fail("audit.append", StorageUnavailable("down"))
+    code, out, err = desk.run("set", "auto_reply", "off", "--reason", "r")
+    assert (code, out) == (ExitCode.REFUSED, "")
+    assert "nothing was changed" in err
+    desk.claims = VIEWER
+    code, _, err = desk.run("set", "auto_reply", "off", "--reason", "r")
+    assert code == ExitCode.REFUSED
+    assert "operate is needed" in err
+    assert desk.run("get", "auto_reply")[1] == "on\n"
+
+
+def test_past_the_api_nothing_is_asked_of_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[tuple[str, ...]] = []
+
+    def write(_stack: Stack, *what: str) -> tuple[str | None, int]:
+        kept.append(what)
+        return "on", 7
+
+    def never(_: Stack) -> None:
+        raise AssertionError("the API was asked")
+
+    monkeypatch.setattr(switches, "write", write)
+    monkeypatch.setattr(switches, "connect", never)
+    code, out, _ = desk.run("set", "auto_reply", "off", "--reason", "the API is down", "--direct", "--json")
+    assert (code, json.loads(out)["version"]) == (ExitCode.OK, 7)
+    assert kept == [("auto_reply", "off", "the API is down")]
+
+
+def test_a_switch_is_set_for_a_time(desk: Desk) -> None:
+    code, _, err = desk.run("set", "auto_reply", "off", "--for", "30m", "--reason", "r")
+    assert code == ExitCode.OK
+    assert "on → off (version 2), until 2026-" in err
+    assert err.rstrip().endswith("then on")
+    found = json.loads(desk.run("set", "auto_reply", "off", "--for", "1h", "--reason", "r", "--json")[1])
+    assert (found["back_to"], found["until_ms"]) == ("on", desk.clock.now_ms() + 3_600_000)
+    assert desk.run("set", "auto_reply", "on", "--for", "1h", "--reason", "r", "--direct")[0] == ExitCode.REFUSED

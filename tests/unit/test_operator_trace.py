@@ -1,0 +1,237 @@
+"""The calls that tell what happened: what they refuse, what they answer when nothing is known or storage is silent."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import pytest
+
+from functions.core.audit import AuditEvent, AuditType, Severity
+from functions.core.cursor import cursor_of
+from functions.core.ports import DoorLine
+from functions.operator_api.calls import audit, events, rejections, trace
+from functions.operator_api.ports import Ports
+from tests.contract.storage import claim
+from tests.fakes import (
+    LIVE_SWITCHES,
+    NOON_MS,
+    FakeAudit,
+    FakeAuditLog,
+    FakeClock,
+    FakeDoor,
+    FakeEventIndex,
+    FakeIds,
+    FakeLedger,
+    FakeSwitches,
+    FakeTables,
+)
+from tests.operator_calls import VIEWER, Answering, call, claims_of
+
+PATHS = ("/platform/trace", "/platform/audit", "/platform/rejections", "/platform/events/desk%3A1")
+
+
+class Room:
+    def __init__(self) -> None:
+        self.tables = FakeTables()
+        self.clock = FakeClock()
+        self.door = FakeDoor(self.tables.faults)
+        absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(Ports)}
+        ports = replace(
+            Ports(**absent),
+            clock=self.clock,
+            ids=FakeIds(),
+            switches=FakeSwitches(self.clock, LIVE_SWITCHES),
+            index=FakeEventIndex(self.tables),
+            audit_log=FakeAuditLog(self.tables),
+            door=self.door,
+        )
+        subjects = (events, trace, audit, rejections)
+        self.answering = Answering([subject.routes(ports) for subject in subjects], clock=self.clock)
+
+    def get(self, path: str, claims: Any = VIEWER, **query: str) -> dict[str, Any]:
+        return self.answering(call("GET", path, claims=claims, query=query))
+
+    def code(self, path: str, **query: str) -> str:
+        return str(self.get(path, **query)["document"].get("code", ""))
+
+    def recorded(self, number: int, entity: str = "switch", **more: Any) -> AuditEvent:
+        event = AuditEvent(
+            id=f"a{number}",
+            at_ms=NOON_MS + number,
+            event_type=AuditType.SWITCH_CHANGED,
+            severity=Severity.WARNING,
+            tenant="",
+            actor="ada",
+            affected_entity=entity,
+            affected_id="mode",
+            request_id="req-12345",
+            **more,
+        )
+        FakeAudit(self.tables).append([event])
+        return event
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_who_may_not_look_sees_nothing(room: Room, path: str) -> None:
+    assert room.get(path, claims=claims_of("eve"))["document"]["code"] == "INT-403-PERMISSION-DENIED"
+    assert room.tables.faults.calls == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"ticket": "t", "recipient": "f" * 32},
+        {"ticket": "t", "request_id": "r"},
+        {"recipient": "+15005550006"},
+        {"recipient": "ann@example.com"},
+        {"recipient": "F" * 32},
+        {"recipient": "f" * 32 + "\n"},
+        {"request_id": "a b"},
+        {"request_id": "x" * 65},
+        {"request_id": "r", "cursor": "AAAA"},
+        {"ticket": "x" * 257},
+        {"ticket": "t", "cursor": "garbage!"},
+        {"ticket": "t", "cursor": cursor_of(["a"])},
+        {"ticket": "t", "limit": "0"},
+        {"ticket": "t", "limit": "201"},
+        {"ticket": "t", "limit": "many"},
+    ],
+)
+def test_what_is_no_question_about_one_thing_is_refused_and_never_repeated(room: Room, query: dict[str, str]) -> None:
+    answer = room.get("/platform/trace", **query)
+    assert (answer["statusCode"], answer["document"]["code"]) == (400, "INT-400-INVALID-PAYLOAD")
+    for told in ("5550006", "ann@"):
+        assert told not in answer["body"]
+        assert told not in room.answering.log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/platform/audit", {}),
+        ("/platform/audit", {"entity": "switch#mode", "request_id": "r"}),
+        ("/platform/audit", {"entity": "mode"}),
+        ("/platform/audit", {"entity": "#"}),
+        ("/platform/audit", {"entity": "switch#a\x00b"}),
+        ("/platform/audit", {"entity": "switch#" + "\ud800"}),
+        ("/platform/audit", {"request_id": "a/b"}),
+        ("/platform/audit", {"request_id": "req-12345", "cursor": cursor_of([1])}),
+        ("/platform/audit", {"entity": "switch#mode", "cursor": "?"}),
+        ("/platform/rejections", {"since": "yesterday"}),
+        ("/platform/rejections", {"since": "31d"}),
+        ("/platform/rejections", {"source": '" "'}),
+        ("/platform/rejections", {"reason": "No"}),
+        ("/platform/rejections", {"request_id": "a b"}),
+        ("/platform/events/desk%3A1", {"tenant": "a b"}),
+    ],
+)
+def test_garbage_is_refused_wherever_it_is_put(room: Room, path: str, query: dict[str, str]) -> None:
+    assert room.code(path, **query) == "INT-400-INVALID-PAYLOAD"
+
+
+def test_nothing_known_is_an_empty_answer_and_an_event_that_is_none_is_not_found(room: Room) -> None:
+    for query in ({"ticket": "t"}, {"recipient": "f" * 32}):
+        assert room.get("/platform/trace", **query)["document"] == {
+            "events": [],
+            "audit": [],
+            "door": None,
+            "cursor": None,
+        }
+    room.door.reaches_to_ms = NOON_MS - 60_000
+    nothing = room.get("/platform/trace", request_id="req-1")["document"]
+    assert nothing["door"] == {"request": None, "since_ms": NOON_MS - 60_000, "is_complete": False}
+    missing = room.get("/platform/events/desk%3A1", tenant="acme")
+    assert missing["statusCode"] == 404
+    assert missing["document"]["log_read_since_ms"] == NOON_MS - 60_000
+    assert room.get("/platform/audit", entity="switch#mode")["document"]["events"] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "path", "query"),
+    [
+        ("index.find", "/platform/trace", {"ticket": "t"}),
+        ("index.find", "/platform/trace", {"request_id": "r"}),
+        ("index.items", "/platform/events/desk%3A1", {"tenant": "acme"}),
+        ("index.rows", "/platform/events/desk%3A1", {"tenant": "acme"}),
+        ("audit_log.of_entity", "/platform/events/desk%3A1", {}),
+        ("audit_log.of_request", "/platform/audit", {"request_id": "r"}),
+        ("audit_log.of_entity", "/platform/audit", {"entity": "switch#mode"}),
+        ("door.sighting", "/platform/trace", {"request_id": "r"}),
+        ("door.rejections", "/platform/rejections", {}),
+    ],
+)
+def test_storage_that_does_not_answer_is_said_and_never_taken_for_nothing(
+    room: Room, broken: str, path: str, query: dict[str, str]
+) -> None:
+    room.tables.faults.fail(broken)
+    assert room.code(path, **query) == "INT-503-DEPENDENCY-UNAVAILABLE"
+
+
+def test_switches_that_cannot_be_read_are_called_unknown_and_the_story_is_told_all_the_same(room: Room) -> None:
+    FakeLedger(room.tables).claim(claim())
+    known = room.get("/platform/trace", ticket="c-1")["document"]["events"][0]
+    assert known["switches"]["is_known"]
+    room = Room()
+    room.answering = Answering([trace.routes(replace(_ports(room), switches=cast("Any", _NoSwitches())))])
+    FakeLedger(room.tables).claim(claim())
+    assert not room.get("/platform/trace", ticket="c-1")["document"]["events"][0]["switches"]["is_known"]
+
+
+class _NoSwitches:
+    def snapshot(self, max_age_ms: int) -> None:
+        return None
+
+
+def _ports(room: Room) -> Ports:
+    absent: dict[str, Any] = {port.name: cast("Any", None) for port in fields(Ports)}
+    return replace(
+        Ports(**absent),
+        clock=room.clock,
+        index=FakeEventIndex(room.tables),
+        audit_log=FakeAuditLog(room.tables),
+        door=room.door,
+    )
+
+
+def test_a_requests_own_changes_are_told_where_it_brought_no_event(room: Room) -> None:
+    room.recorded(1)
+    document = room.get("/platform/trace", request_id="req-12345")["document"]
+    assert (document["events"], document["door"]) == ([], None)
+    assert [one["actor"] for one in document["audit"]] == ["ada"]
+
+
+def test_the_record_of_one_thing_comes_page_by_page(room: Room) -> None:
+    for number in range(5):
+        room.recorded(number)
+    first = room.get("/platform/audit", entity="switch#mode", limit="3")["document"]
+    rest = room.get("/platform/audit", entity="switch#mode", limit="3", cursor=first["cursor"])["document"]
+    assert [one["id"] for one in (*first["events"], *rest["events"])] == [f"a{number}" for number in range(5)]
+    assert rest["cursor"] is None
+
+
+def test_shadow_is_told_beside_the_real_event_and_without_its_rows(room: Room) -> None:
+    for key in ("E#acme#desk:1", "S#acme#desk:1"):
+        FakeLedger(room.tables).claim(claim(key=key))
+    document = room.get("/platform/events/desk%3A1", tenant="acme")["document"]
+    assert not document["event"]["is_shadow"]
+    assert [one["is_shadow"] for one in document["others"]] == [True]
+
+
+def test_rejections_name_a_source_only_where_it_is_one_of_ours(room: Room) -> None:
+    line = DoorLine(NOON_MS - 1, is_refused=True, source="shop", provider="github", status=401, reason="stale")
+    room.door.lines += [line, replace(line, source="drop-table", provider="none", reason="unknown_source")]
+    document = room.get("/platform/rejections")["document"]
+    assert {(one["reason"], one["source"]) for one in document["rejections"]} == {
+        ("stale", "shop"),
+        ("unknown_source", ""),
+    }
+    assert document["counts"] == {"stale": 1, "unknown_source": 1}
+    assert (document["since_ms"], document["is_complete"]) == (NOON_MS - 3_600_000, True)
+    assert room.get("/platform/rejections", source="shop")["document"]["counts"] == {"stale": 1}
