@@ -40,10 +40,10 @@ class Replays:
     """One stage's bulk replays. Every method raises what a call of the API raises."""
 
     def __init__(
-        self, api: Api, pause: Callable[[float], None] = time.sleep, poll_seconds: float = POLL_SECONDS
+        self, api: Api, pause: Callable[[float], None] | None = None, poll_seconds: float = POLL_SECONDS
     ) -> None:
         self._api = api
-        self._pause = pause
+        self._pause = time.sleep if pause is None else pause
         self._poll_seconds = poll_seconds
 
     def plan(

@@ -21,7 +21,9 @@ from functions.core.gate import GateView, Health, IntegrationState, Park, Standi
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem, LedgerStatus
 from functions.core.limiter import Limit
+from functions.core.quarantine import QUARANTINED
 from functions.core.recovery import (
+    HELD,
     OUTCOME_UNKNOWN,
     PAYLOAD_MISMATCH,
     SUPPRESSED,
@@ -50,6 +52,7 @@ class Prediction(StrEnum):
     EXPIRED = "expired"
     TOO_OLD = "too_old"
     SUPPRESSED = "suppressed"
+    KEPT_ASIDE = "kept_aside"
     SWITCH_BLOCKS = "switch_blocks"
     HEALTH_BLOCKS = "health_blocks"
     SCHEMA_UNKNOWN = "schema_unknown"
@@ -139,7 +142,7 @@ def matches(wanted: Filter, row: Row, now_ms: int) -> bool:
 class Seen:
     """What is looked at beside the row. `switches` are those for its flow, source and tenant, just read; `known` is its
     integration in the catalog; `item` its event's ledger item; `standing` its recipient's on the integration's channel.
-    `look_only`: nothing is to be sent, only to be found out.
+    `asked_for` are the failure codes that the filter names. `look_only`: nothing is to be sent, only to be found out.
     """
 
     now_ms: int
@@ -149,7 +152,7 @@ class Seen:
     item: LedgerItem | None = None
     standing: Standing = Standing.ALLOWED
     is_known_version: bool = True
-    asked_for_suppressed: bool = False
+    asked_for: frozenset[str] = frozenset()
     look_only: bool = False
     scale: float = 1.0
 
@@ -184,6 +187,8 @@ def _over(row: Row, seen: Seen) -> Predicted | None:
         return Predicted(Prediction.OTHER_PAYLOAD, "its event's id was taken by another payload, and still is")
     if is_done_by_ledger(row, seen.item):
         return Predicted(Prediction.ALREADY_DONE, "the ledger says so")
+    if row.failure_code in (HELD, QUARANTINED) and row.failure_code not in seen.asked_for:
+        return Predicted(Prediction.KEPT_ASIDE, f"a person keeps it aside: name the code {row.failure_code} to mean it")
     return None
 
 
@@ -218,7 +223,7 @@ def _action(row: Row, action: Action, seen: Seen) -> Predicted:
     rules = None if seen.known is None else seen.known.kinds.get(row.kind)
     if rules is None:
         return Predicted(Prediction.SCHEMA_UNKNOWN, f"the catalog has no {row.kind} on {row.integration_id}")
-    if row.failure_code == SUPPRESSED and not seen.asked_for_suppressed:
+    if row.failure_code == SUPPRESSED and SUPPRESSED not in seen.asked_for:
         return Predicted(Prediction.SUPPRESSED, f"name the code {SUPPRESSED} to mean it")
     is_unclear = row.effect is Effect.UNKNOWN
     step = next_step(rules, history_of(row), seen.now_ms, seen.scale)

@@ -11,8 +11,9 @@ from functions.core.failure import MalformedDecision
 from functions.core.gate import IntegrationState, Standing
 from functions.core.integration import INTAKE
 from functions.core.ledger import LedgerItem
+from functions.core.quarantine import QUARANTINED
 from functions.core.recipient import standing_on
-from functions.core.recovery import SUPPRESSED, Row, Subject
+from functions.core.recovery import HELD, Row, Subject
 from functions.core.replay import Filter, Predicted, Prediction, Seen, goes, predict
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, Snapshot, view
 from functions.replay.ports import Ports
@@ -35,7 +36,9 @@ class Judge:
         self._ports = ports
         self._scale = scale
         self._look_only = look_only
-        self._asked_for_suppressed = SUPPRESSED in wanted.failure_code
+        # Who names an item by its id means it, whoever keeps it aside.
+        kept_aside: frozenset[str] = frozenset([HELD, QUARANTINED]) if wanted.recovery_id else frozenset()
+        self._asked_for = wanted.failure_code | kept_aside
 
     def look(self) -> Look | None:
         """None where the switches cannot be known. Raises `StorageUnavailable`."""
@@ -79,7 +82,7 @@ class Judge:
             item=item,
             is_known_version=not is_event
             or self._ports.is_known_version(row.source, row.event_name, row.event_version),
-            asked_for_suppressed=self._asked_for_suppressed,
+            asked_for=self._asked_for,
             look_only=self._look_only,
             scale=self._scale,
         )

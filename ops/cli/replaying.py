@@ -338,12 +338,17 @@ def _ask(job: Document, *, yes: bool, as_json: bool) -> None:
         _show_plan(job, as_json=False)
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _is_asked():
         raise Refused(
             f"nobody is there to be asked: --yes, or holdfast replay approve {job['replay_id']} --plan-hash X"
         )
     if not typer.confirm(f"replay {will_go(job)} items?", err=True):
         raise Refused(f"nothing was replayed; the plan stays: holdfast replay run {job['replay_id']}")
+
+
+def _is_asked() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()
 
 
 def _watch(jobs: Replays, job_id: str, *, as_json: bool, only_end: bool = False) -> None:
@@ -421,6 +426,7 @@ _MEANS = {
     "expired": "it is too late",
     "too_old": "its event is over 30 days old",
     "suppressed": "a switch, a mode or the recipient stopped it: --failure-code SUPPRESSED means it",
+    "kept_aside": "a person keeps it aside: name its code, HELD or QUARANTINED, to mean it",
     "switch_blocks": "a switch would hold it",
     "health_blocks": "its integration is down",
     "schema_unknown": "its version or kind is not known any more",
