@@ -12,13 +12,16 @@ from dataclasses import replace
 import pytest
 
 from functions.core.audit import AuditType
-from functions.core.failure import Failure, StorageUnavailable, failure_of_status
+from functions.core.failure import Failure, MalformedDecision, StorageUnavailable, failure_of_status
 from functions.core.gate import Health
 from functions.core.integration import INTAKE, Integration, Rate
 from functions.core.ledger import ActionStatus
+from functions.core.recipient import Person
 from functions.core.recovery import Row, Status
 from functions.core.replay import Prediction
 from functions.core.replay_job import State
+from tests.fakes import LIVE_SWITCHES
+from tests.operator_calls import VIEWER
 from tests.replay_world import HOUR_MS, MINUTE_MS, ReplayWorld
 from tests.worker_world import ACTIONS, DESK, KINDS, TENANT, Died
 
@@ -83,8 +86,9 @@ class Dead:
         assert sum(sent.values()) == len(self.rest) + len(keyed)  # the provider knows their keys, and did nothing
 
 
+@pytest.mark.parametrize("deaths", [0, 12])
 def test_what_the_ledger_knows_is_not_replayed_what_the_provider_knows_is_asked_and_the_rest_is_sent_000_29_001_46(
-    proved: Callable[[str], None],
+    deaths: int, proved: Callable[[str], None]
 ) -> None:
     world = ReplayWorld()
     dead = Dead(world, THOUSANDS)
@@ -95,10 +99,19 @@ def test_what_the_ledger_knows_is_not_replayed_what_the_provider_knows_is_asked_
         Prediction.WOULD_SEND: ids(dead.untouched),
         Prediction.WOULD_CHECK: ids(dead.there) | ids(dead.lost),
     }
+    rng = random.Random(deaths)
+    kill_after(world, lambda: rng.randrange(1, 100), deaths)
+    began = len(world.faults.calls)
     job = world.run(world.approved(planned))
-    assert job.state is State.FINISHED, job
+    assert (job.state, world.lambda_deaths) == (State.FINISHED, deaths), job
     dead.check(world)
-    proved(f"bulk replay of {THOUSANDS}: {planned['plan']['counts']}, {job.batches} batches, {dict(job.outcomes)}")
+    requests = Counter(op.partition(".")[0] for op in world.faults.calls[began:])
+    asked = sum(requests.values()) - requests["provider"]
+    proved(
+        f"bulk replay of {THOUSANDS}, λ died {deaths} times: {planned['plan']['counts']}, {job.batches} batches, "
+        f"{dict(job.outcomes)}; {asked / job.total:.2f} AWS requests per replayed item, of which the job's own "
+        f"{world.operations / job.total:.2f} (without what Lambda asks of the queue)"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- deaths
@@ -492,7 +505,7 @@ def test_while_storage_fails_nothing_is_sent_that_is_not_recorded_and_it_goes_on
 @pytest.mark.parametrize(
     "op", ["jobs.get", "jobs.board", "jobs.store", "plans.get", "recovery.versions", "health.read"]
 )
-def test_without_storage_nothing_is_approved(op: str) -> None:
+def test_without_storage_or_audit_nothing_is_replayed_004_19(op: str) -> None:
     world = ReplayWorld()
     row = world.dead_action("tag", "1")
     planned = world.plan(ALL)
@@ -533,4 +546,326 @@ def test_items_that_come_to_no_end_stop_the_job_and_are_taken_back() -> None:
     assert "come to no end" in job.stop_reason
     assert all(world.now(row).status is Status.DLQ for row in rows)
     assert dict(job.outcomes) == {"taken_back": 5}
-    assert HOUR_MS > 0
+
+
+# -------------------------------------------------------------------------------------------------- runbooks 000 to 004
+
+
+def test_a_dead_item_is_replayed_with_who_why_and_under_which_job_004_14_001_47() -> None:
+    world = ReplayWorld()
+    row = world.dead_action("tag", "1")
+    planned = world.plan(ALL, reason="it is back", incident_id="INC-7")
+    job = world.run(world.approved(planned))
+    after = world.now(row)
+    assert (after.status, after.replayed_from, after.job_id) == (Status.REPLAYED, "dlq", job.job_id)
+    assert (after.request_id, after.origin_request_id) == (job.run_request_id, row.origin_request_id)
+    assert after.action == row.action
+    (event,) = [each for each in world.tables.events if each.event_type is AuditType.REPLAYED]
+    assert (event.actor, event.reason, event.job_id, event.request_id) == (
+        "ada",
+        "it is back",
+        job.job_id,
+        job.run_request_id,
+    )
+    assert world.show(job.job_id)["request_id"] == job.run_request_id
+
+
+def test_a_dry_run_says_the_same_and_leaves_no_trace() -> None:
+    """000.29, 001.46: what a bulk replay would touch can be seen before it runs."""
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    world.unclear_action("push", "2", is_there=True)
+    world.dead_action("tag", "3", status=Status.FAILED, failure_code="SUPPRESSED")
+    before = dict(world.tables.rows)
+    planned = world.plan(ALL)
+    assert planned["plan"]["counts"] == {"suppressed": 1, "unknown": 1, "would_send": 1}
+    assert world.tables.rows == before
+    assert world.replays.sent == []
+    assert {each.affected_id for each in world.tables.events} == {planned["replay_id"]}
+    assert dict(world.run(world.approved(planned)).outcomes) == {"succeeded": 1}
+
+
+def test_what_may_have_happened_ended_for_good_or_is_under_way_is_never_touched() -> None:
+    """000.29, 001.46: nothing whose second effect would do harm."""
+    world = ReplayWorld()
+    untouchable = [
+        world.unclear_action("push", "unknown", is_there=True),
+        world.dead_action("tag", "expired", status=Status.FAILED, failure_code="EXPIRED"),
+        world.dead_action("tag", "by-hand", status=Status.FAILED, failure_code="DONE_BY_HAND"),
+        world.dead_action("tag", "suppressed", status=Status.FAILED, failure_code="SUPPRESSED"),
+        world.dead_event("held", status=Status.FAILED, failure_code="HELD"),
+        world.dead_action("tag", "waits", status=Status.RETRYING, due_at_ms=world.clock.now + HOUR_MS),
+    ]
+    named = world.plan({"recovery_id": [*sorted(ids(untouchable)), "nobody"]})
+    assert named["plan"]["items"] == 1  # the held event, whose id is named
+    assert named["plan"]["counts"] == {
+        "ended": 1,
+        "expired": 1,
+        "not_found": 1,
+        "suppressed": 1,
+        "under_way": 1,
+        "unknown": 1,
+        "would_send": 1,
+    }
+    planned = world.plan(ALL)
+    assert planned["plan"]["counts"] == {"ended": 1, "expired": 1, "kept_aside": 1, "suppressed": 1, "unknown": 1}
+    refused = world.approve(planned)
+    assert (refused["statusCode"], refused["document"]["code"]) == (409, "INT-409-RECOVERY-REPLAY-CONFLICT")
+    assert [world.now(row) for row in untouchable] == untouchable
+
+
+def test_the_limit_holds_and_every_matching_item_is_accounted_for_000_27_001_45() -> None:
+    world = ReplayWorld()
+    rows = [world.dead_action("tag", f"{n:02d}") for n in range(30)]
+    for n in range(5):
+        world.unclear_action("push", f"u{n}", is_there=False)
+    planned = world.plan(ALL, cap=12)
+    assert planned["plan"]["counts"] == {"over_cap": 18, "unknown": 5, "would_send": 12}
+    job = world.run(world.approved(planned))
+    assert dict(job.outcomes) == {"succeeded": 12}
+    assert len([row for row in rows if world.now(row) != row]) == 12
+
+
+def test_while_the_switch_is_off_no_replay_runs_002_34() -> None:
+    world = ReplayWorld(switches={**LIVE_SWITCHES, "replay": "off"})
+    row = world.dead_action("tag", "1")
+    planned = world.plan(ALL)
+    assert planned["plan"]["counts"] == {"switch_blocks": 1}
+    assert world.approve(planned)["statusCode"] == 409
+    assert world.now(row) == row
+
+
+def test_a_blocked_integration_is_left_alone_and_the_others_go_004_20() -> None:
+    world = ReplayWorld(switches={**LIVE_SWITCHES, "replay_blocked_integrations": DESK})
+    blocked, other = world.dead_action("tag", "1"), world.dead_event("2")
+    planned = world.plan({"tenant": [TENANT]})
+    assert planned["plan"]["counts"] == {"switch_blocks": 1, "would_send": 1}
+    assert world.run(world.approved(planned)).state is State.FINISHED
+    assert world.now(blocked) == blocked
+    assert world.now(other).result == "succeeded"
+
+
+def test_a_recipient_who_opted_out_is_seen_in_the_plan() -> None:
+    world = ReplayWorld()
+    world.dead_action("reply", "1")
+    world.tables.people[TENANT, "r1"] = Person(opted_out=True)
+    assert world.plan(ALL)["plan"]["counts"] == {"suppressed": 1}
+
+
+def test_an_event_of_a_version_that_is_not_known_any_more_is_left_alone_with_the_reason() -> None:
+    world = ReplayWorld()
+    world.is_known_version = lambda _source, _name, version: version != "1"
+    row = world.dead_event("1")
+    planned = world.plan(ALL)
+    assert planned["plan"]["counts"] == {"schema_unknown": 1}
+    (sample,) = planned["plan"]["samples"]["schema_unknown"]
+    assert sample == {"recovery_id": row.recovery_id, "why": "version '1' of message.created is not known"}
+
+
+def test_a_ledger_item_that_cannot_be_read_back_is_one_items_trouble() -> None:
+    world = ReplayWorld()
+    for n in range(3):
+        world.dead_action("tag", f"{n}")
+    reads = [0]
+
+    def unreadable(op: str, when: str) -> None:
+        """The second read is that of all of them, the third that of the first alone."""
+        reads[0] += (op, when) == ("ledger.read", "before")
+        if (op, when) == ("ledger.read", "before") and reads[0] in (2, 3):
+            raise MalformedDecision("made up")
+
+    world.kill = unreadable
+    assert world.plan(ALL)["plan"]["counts"] == {"schema_unknown": 1, "would_send": 2}
+
+
+def slow_ledger(world: ReplayWorld, milliseconds: int) -> None:
+    """From now on each read of the ledger takes so long."""
+
+    def slow(op: str, when: str) -> None:
+        if (op, when) == ("ledger.read", "after"):
+            world.clock.advance(milliseconds)
+
+    world.kill = slow
+
+
+def test_more_than_can_be_looked_through_is_told_and_nothing_is_planned() -> None:
+    world = ReplayWorld()
+    for n in range(250):
+        world.dead_action("tag", f"{n:03d}")
+    slow_ledger(world, 400_000)
+    job = world.plan(ALL)
+    assert (job["state"], job.get("plan")) == ("failed", None)
+    assert "narrow the filter" in job["stop_reason"]
+
+
+def test_a_plan_that_takes_long_keeps_its_lease() -> None:
+    world = ReplayWorld()
+    for n in range(250):
+        world.dead_action("tag", f"{n:03d}")
+    slow_ledger(world, 50_000)
+    assert world.plan(ALL)["plan"]["items"] == 250
+
+
+def test_without_the_switches_nothing_is_planned_and_the_job_waits() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    world.switches.is_down = True
+    planned = world.ask("POST", "/platform/replays", {"filter": ALL, "reason": "x"})["document"]
+    world.work()
+    assert world.show(planned["replay_id"])["state"] == "planning"
+    world.switches.is_down = False
+    assert world.run_until_planned(planned["replay_id"]).state is State.PLANNED
+
+
+def test_whoever_is_late_finds_the_job_at_work_over_or_nowhere() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    replay_id = world.approved(world.plan(ALL))
+    seen: list[str] = []
+    world.meanwhile = lambda: seen.append(world.invoke(replay_id))
+    assert world.run(replay_id).state is State.FINISHED
+    assert set(seen) == {"busy"}
+    world.meanwhile = None
+    assert (world.invoke(replay_id), world.invoke("nobody")) == ("finished", "unknown")
+
+
+def test_an_invocation_that_ends_leaves_the_rest_to_the_next() -> None:
+    world = ReplayWorld()
+    world.invocation_ms = 12_500
+    for n in range(60):
+        world.dead_action("tag", f"{n:02d}")
+    replay_id = world.approved(world.plan(ALL))
+    assert world.invoke(world.starter.started.pop(0)) == "later"
+    assert world.job(replay_id).lease_until_ms == 0
+    assert world.run(replay_id).state is State.FINISHED
+
+
+# ----------------------------------------------------------------------------------------------------------- the calls
+
+
+def test_the_same_click_is_the_same_plan_and_another_request_under_its_key_is_refused() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    wanted, key = {"filter": ALL, "reason": "it is back"}, {"idempotency-key": "click-0001"}
+    first = world.ask("POST", "/platform/replays", wanted, headers=key)
+    world.work()
+    again = world.ask("POST", "/platform/replays", wanted, headers=key)
+    assert (first["statusCode"], again["statusCode"]) == (202, 202)
+    assert first["document"]["replay_id"] == again["document"]["replay_id"]
+    assert again["document"]["state"] == "planned"
+    other = world.ask("POST", "/platform/replays", {**wanted, "reason": "another"}, headers=key)
+    assert (other["statusCode"], other["document"]["code"]) == (422, "INT-422-IDEMPOTENCY-KEY-REUSED")
+    assert len(world.jobs.jobs) == 1
+
+
+def test_approving_twice_is_approving_once() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    planned = world.plan(ALL)
+    world.approved(planned)
+    version = world.job(planned["replay_id"]).version
+    assert world.approve(planned)["statusCode"] == 202
+    assert world.job(planned["replay_id"]).version == version
+    world.run(planned["replay_id"])
+    assert world.approve(planned)["document"]["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"filter": {}, "reason": "x"},
+        {"filter": {"integration": []}, "reason": "x"},
+        {"filter": {"integration": [" "]}, "reason": "x"},
+        {"filter": {"colour": ["red"]}, "reason": "x"},
+        {"filter": {"status": ["succeeded"]}, "reason": "x"},
+        {"filter": {"older_than_seconds": "60"}, "reason": "x"},
+        {"filter": {"tenant": ["acme"]}, "reason": "  "},
+        {"filter": {"tenant": ["acme"]}},
+        {"filter": {"tenant": ["acme"]}, "reason": "x", "cap": 0},
+        {"filter": {"tenant": ["acme"]}, "reason": "x", "cap": 20_001},
+        {"filter": {"tenant": ["acme"]}, "reason": "x", "incident_id": "INC 7"},
+        {"filter": {"tenant": ["acme"]}, "reason": "x", "force": True},
+    ],
+)
+def test_what_is_not_understood_is_refused_and_nothing_is_planned(body: dict[str, object]) -> None:
+    world = ReplayWorld()
+    answer = world.ask("POST", "/platform/replays", body)
+    assert (answer["statusCode"], answer["document"]["code"]) == (400, "INT-400-INVALID-PAYLOAD")
+    assert world.jobs.jobs == {}
+
+
+def test_jobs_are_listed_the_newest_first_and_what_is_not_there_is_said() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    first = world.plan(ALL)
+    world.clock.advance(1_000)
+    second = world.plan(ALL)
+    listed = world.ask("GET", "/platform/replays", query={"limit": "1"})["document"]
+    assert [job["replay_id"] for job in listed["replays"]] == [second["replay_id"]]
+    assert world.ask("GET", "/platform/replays", query={"active": "true"})["document"]["replays"] == []
+    world.approved(first)
+    active = world.ask("GET", "/platform/replays", query={"active": "true"})["document"]["replays"]
+    assert [job["state"] for job in active] == ["approved"]
+    for method, path in (("GET", ""), ("POST", "/approve"), ("POST", "/cancel")):
+        body = None if method == "GET" else {"plan_hash": "0" * 64} if path == "/approve" else {"reason": "x"}
+        answer = world.ask(method, f"/platform/replays/nobody-12345{path}", body)
+        assert (answer["statusCode"], answer["document"]["code"]) == (404, "INT-404-NOT-FOUND")
+
+
+def test_a_page_that_is_asked_for_with_a_cursor_of_nobody_is_refused() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    planned = world.plan(ALL)
+    query = {"items": "true", "cursor": "../secrets"}
+    answer = world.ask("GET", f"/platform/replays/{planned['replay_id']}", query=query)
+    assert (answer["statusCode"], answer["document"]["code"]) == (400, "INT-400-INVALID-PAYLOAD")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("", {"filter": ALL, "reason": "x"}),
+        ("/replay-0123456789abcdef/approve", {"plan_hash": "0" * 64}),
+        ("/replay-0123456789abcdef/cancel", {"reason": "x"}),
+    ],
+)
+def test_who_may_only_look_changes_nothing_004_13(path: str, body: dict[str, object]) -> None:
+    world = ReplayWorld()
+    answer = world.ask("POST", f"/platform/replays{path}", body, claims=VIEWER)
+    assert (answer["statusCode"], answer["document"]["code"]) == (403, "INT-403-PERMISSION-DENIED")
+    assert world.ask("GET", "/platform/replays", claims=VIEWER)["statusCode"] == 200
+    assert world.jobs.jobs == {}
+
+
+def test_jobs_that_are_moved_at_the_same_time_do_not_lose_each_other() -> None:
+    """The board is one item: whoever comes second looks at it again."""
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    planned = world.plan(ALL)
+    others = [0]
+
+    def another(op: str) -> None:
+        if op == "jobs.store" and others[0] < 2:
+            others[0] += 1
+            board = world.jobs.stored_board
+            world.jobs.stored_board = replace(board, version=board.version + 1)
+
+    world.faults.on_before = another
+    replay_id = world.approved(planned)
+    assert (world.job(replay_id).state, others[0]) == (State.APPROVED, 2)
+
+
+def test_an_approval_that_somebody_else_comes_before_is_refused() -> None:
+    world = ReplayWorld()
+    world.dead_action("tag", "1")
+    planned = world.plan(ALL)
+    job = world.job(planned["replay_id"])
+
+    def another(op: str) -> None:
+        if op == "jobs.store":
+            world.faults.on_before = None
+            world.jobs.jobs[job.job_id] = replace(job, version=job.version + 1)
+
+    world.faults.on_before = another
+    refused = world.approve(planned)
+    assert (refused["statusCode"], refused["document"]["code"]) == (409, "INT-409-IN-PROGRESS")

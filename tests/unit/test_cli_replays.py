@@ -140,9 +140,7 @@ def test_all_in_one_plans_shows_approves_what_was_shown_and_watches_to_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = job("finished", progress=progress(3, succeeded=3), approved_by="ada")
-    api = over(
-        monkeypatch, plan=[job()], approve=[job("approved")], get=[job("running", progress=progress(0)), ended]
-    )
+    api = over(monkeypatch, plan=[job()], approve=[job("approved")], get=[job("running", progress=progress(0)), ended])
     assert run(["replay", "--integration", "helpdesk", "--reason", "it is back", "--yes"]) == ExitCode.OK
     assert api.asked("POST", "/approve")[0][2] == {"plan_hash": HASH}
     told = capsys.readouterr()
@@ -251,7 +249,7 @@ def test_what_the_api_refuses_is_said_with_its_code(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["replay"], ["replay", "--status", "dlq"], ["replay", "--reason", "x", "--older-than", "soon"], ["replay", "plan"]],
+    [["replay"], ["replay", "--status", "dlq"], ["replay", "--reason", "x", "--older-than", "soon"], ["replay", "run"]],
 )
 def test_what_cannot_be_understood_is_told_before_anything_is_asked(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
