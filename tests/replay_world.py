@@ -292,17 +292,16 @@ class ReplayWorld(World):
         row = self.dead_action("push", identity)
         del self.tables.rows[row.recovery_id]
         del self.tables.ledger[f"E#{TENANT}#{event.event_id}"]
-        row = replace(
-            row,
-            recovery_id=event_recovery_id(TENANT, event.event_id, 0),
-            subject=Subject.EVENT,
-            integration_id=INTAKE,
-            action=None,
-            failure_code="POISON",
-            envelope_ref=self.envelopes.put(event),
-            expires_at_ms=event.received_at_ms + 120 * 24 * HOUR_MS,
-            **fields,
-        )
+        sound: dict[str, Any] = {
+            "recovery_id": event_recovery_id(TENANT, event.event_id, 0),
+            "subject": Subject.EVENT,
+            "integration_id": INTAKE,
+            "action": None,
+            "failure_code": "POISON",
+            "envelope_ref": self.envelopes.put(event),
+            "expires_at_ms": event.received_at_ms + 120 * 24 * HOUR_MS,
+        }
+        row = replace(row, **{**sound, **fields})
         self.tables.rows[row.recovery_id] = row
         return row
 

@@ -32,8 +32,11 @@ class Look:
 class Judge:
     """Judges rows for one job."""
 
-    def __init__(self, ports: Ports, wanted: Filter, scale: float, *, look_only: bool) -> None:
+    def __init__(
+        self, ports: Ports, wanted: Filter, scale: float, *, look_only: bool, asks_about_people: bool = True
+    ) -> None:
         self._ports = ports
+        self._asks_about_people = asks_about_people
         self._scale = scale
         self._look_only = look_only
         # Who names an item by its id means it, whoever keeps it aside.
@@ -62,7 +65,7 @@ class Judge:
                 continue
             judged.append(predict(row, one))
             is_visible = row.action is not None and row.action.customer_visible
-            if is_visible and goes(judged[-1].prediction, look_only=self._look_only):
+            if self._asks_about_people and is_visible and goes(judged[-1].prediction, look_only=self._look_only):
                 asked.append(place)
         if asked:
             with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:

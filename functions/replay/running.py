@@ -107,7 +107,9 @@ class Runner:
             return "busy" if conflict.state in WORKED_ON else conflict.state.value
         if job.state is State.PLANNING:
             return Planner(self._ports, self._scale).plan(job, self._until_ms).state.value
-        judge = Judge(self._ports, Filter.from_json(job.filter), self._scale, look_only=job.look_only)
+        # Whoever sends asks about the recipient right before it, so that nobody else has to now.
+        wanted, look_only = Filter.from_json(job.filter), job.look_only
+        judge = Judge(self._ports, wanted, self._scale, look_only=look_only, asks_about_people=False)
         while True:
             job, wait_ms = self._step(job, judge)
             if wait_ms is None:
