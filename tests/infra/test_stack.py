@@ -229,7 +229,7 @@ def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_t
     topic = template.output("AlarmTopicArn")["Ref"]
     page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()
     found = list(alarms_of(template))
-    assert len(found) == 7
+    assert len(found) == 8
     for properties in found:
         assert refers_to(properties["AlarmActions"]) == refers_to(properties["OKActions"]) == {topic}
         assert (properties["Threshold"], properties["ComparisonOperator"]) == (0, "GreaterThanThreshold")
