@@ -44,7 +44,8 @@ class StageConfig:
     triage_timeout_seconds: int = 30
     sweeper_timeout_seconds: int = 50
     evaluator_timeout_seconds: int = 50
-    replay_timeout_seconds: int = 120
+    replay_timeout_seconds: int = 900
+    """A bulk replay is taken up again within a minute of this."""
     max_receive_count: int = 10
     events_concurrency: int = 10
     retries_concurrency: int = 2

@@ -58,6 +58,7 @@ ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     MetricAlarm(
         "integration-down", "integrations_down", "evaluator", 1, "A provider is down: what goes to it waits", 5
     ),
+    MetricAlarm("replay-stopped", "replay_jobs_stopped", "replay", 1, "A bulk replay stopped itself: see why", 4),
     MetricAlarm("message-for-a-person", "fallback_nothing_left", "worker", 1, "Somebody must be told by a person", 5),
 )
 

@@ -17,6 +17,7 @@ from infra.config import LOGIN_REDIRECTS, StageConfig
 from infra.intake import Intake
 from infra.processing import Processing
 from infra.python_function import CodeFor, PythonFunction
+from infra.recovery import Recovery
 from infra.storage import BY_REQUEST_INDEX, TRACE_INDEXES, WORK_INDEX, Storage
 
 _GET, _POST, _PUT, _DELETE = apigw.HttpMethod.GET, apigw.HttpMethod.POST, apigw.HttpMethod.PUT, apigw.HttpMethod.DELETE
@@ -34,7 +35,7 @@ CALLS: dict[str, list[apigw.HttpMethod]] = {
     f"{_ITEM}/root-cause": [_POST],
     f"{_ITEM}/note": [_POST],
     f"{_ITEM}/cancel": [_POST],
-    "/platform/replays": [_POST],
+    "/platform/replays": [_GET, _POST],
     _JOB: [_GET],
     f"{_JOB}/approve": [_POST],
     f"{_JOB}/pause": [_POST],
@@ -85,6 +86,7 @@ class OperatorApi(Construct):
         storage: Storage,
         intake: Intake,
         processing: Processing,
+        recovery: Recovery,
     ) -> None:
         super().__init__(scope, "Operators")
         self._config = config
@@ -95,7 +97,7 @@ class OperatorApi(Construct):
             # One name space for all of AWS: the account makes it ours.
             cognito_domain=cognito.CognitoDomainOptions(domain_prefix=f"holdfast-{config.name}-{Aws.ACCOUNT_ID}"),
         )
-        self.api = self._function(code_for, storage, intake, processing)
+        self.api = self._function(code_for, storage, intake, processing, recovery)
         self._routes(intake)
 
     def _pool(self) -> cognito.UserPool:
@@ -172,7 +174,9 @@ class OperatorApi(Construct):
 
         return Clients(people=people, view=machine(VIEW, view), operate=machine(OPERATE, operate))
 
-    def _function(self, code_for: CodeFor, storage: Storage, intake: Intake, processing: Processing) -> PythonFunction:
+    def _function(
+        self, code_for: CodeFor, storage: Storage, intake: Intake, processing: Processing, recovery: Recovery
+    ) -> PythonFunction:
         config = self._config
         function = PythonFunction(
             self,
@@ -186,6 +190,8 @@ class OperatorApi(Construct):
                 audit_table=storage.audit.table_name,
                 control_table=storage.control.table_name,
                 replays_queue_url=processing.replays.queue.queue_url,
+                bucket=storage.bucket.bucket_name,
+                replay_function=recovery.replay.function.function_name,
                 switches_path=config.switches_path,
                 door_log_group=intake.ingress.log_group.log_group_name,
                 time_scale=config.time_scale,
@@ -225,6 +231,14 @@ class OperatorApi(Construct):
                 why_wildcard="A log group's ARN ends in a star: its streams",
             )
         function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
+        # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for a record that is not there.
+        function.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
+        function.allow(
+            ["s3:GetObject"],
+            [storage.bucket.arn_for_objects("replays/*")],
+            why_wildcard="The plan and the records of each bulk replay, under this prefix",
+        )
+        function.allow(["lambda:InvokeFunction"], [recovery.replay.function.function_arn])
         function.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
         function.allow_switches(config=config, write=True)
         return function

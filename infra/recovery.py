@@ -35,8 +35,8 @@ class Recovery(Construct):
         self._config, self._code_for, self._storage = config, code_for, storage
         self.ops_dlq = final_queue(self, "ops-dlq", config=config)
         self.triage = self._triage([intake_events, processing.retries, processing.replays])
+        self.replay = self._replay(intake_events, processing)
         self.sweeper = self._sweeper(intake_events, processing)
-        self.replay = self._replay(processing)
 
     def _triage(self, queues: list[WorkQueue]) -> PythonFunction:
         config, storage = self._config, self._storage
@@ -83,6 +83,7 @@ class Recovery(Construct):
                 retries_queue_url=processing.retries.queue.queue_url,
                 replays_queue_url=processing.replays.queue.queue_url,
                 switches_path=config.switches_path,
+                replay_function=self.replay.function.function_name,
                 timeout_seconds=config.sweeper_timeout_seconds,
                 time_scale=config.time_scale,
             ),
@@ -95,7 +96,8 @@ class Recovery(Construct):
         sweeper.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
         sweeper.allow(_ROW, [storage.recovery.table_arn])
         sweeper.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
-        sweeper.allow(["dynamodb:BatchGetItem"], [storage.control.table_arn])
+        sweeper.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem"], [storage.control.table_arn])
+        sweeper.allow(["lambda:InvokeFunction"], [self.replay.function.function_arn])
         # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for an object of the spill that another tick
         # has taken, and "gone" could not be told from "forbidden".
         sweeper.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
@@ -114,7 +116,7 @@ class Recovery(Construct):
         sweeper.allow_switches(config=config)
         return sweeper
 
-    def _replay(self, processing: Processing) -> PythonFunction:
+    def _replay(self, intake_events: WorkQueue, processing: Processing) -> PythonFunction:
         config, storage = self._config, self._storage
         replay = PythonFunction(
             self,
@@ -123,21 +125,41 @@ class Recovery(Construct):
             code_for=self._code_for,
             settings=ReplaySettings(
                 stage=config.name,
+                ledger_table=storage.ledger.table_name,
                 recovery_table=storage.recovery.table_name,
                 audit_table=storage.audit.table_name,
                 control_table=storage.control.table_name,
+                recipients_table=storage.recipients.table_name,
+                bucket=storage.bucket.bucket_name,
+                events_queue_url=intake_events.queue.queue_url,
                 replays_queue_url=processing.replays.queue.queue_url,
                 switches_path=config.switches_path,
                 time_scale=config.time_scale,
             ),
             timeout_seconds=config.replay_timeout_seconds,
+            # A plan of some thousand rows reads and keeps them all.
+            memory_mb=1024,
             failures_to=self.ops_dlq,
         )
+        replay.allow(["dynamodb:BatchGetItem"], [storage.ledger.table_arn])
         replay.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
-        replay.allow(_ROW, [storage.recovery.table_arn])
+        replay.allow(["dynamodb:BatchGetItem", "dynamodb:PutItem"], [storage.recovery.table_arn])
         replay.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
-        replay.allow(["dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
+        replay.allow(
+            # What is done to rows is written together with a check of the job's item.
+            ["dynamodb:BatchGetItem", "dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:PutItem"],
+            [storage.control.table_arn],
+        )
+        replay.allow(["dynamodb:GetItem"], [storage.recipients.table_arn])
+        # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for a record that is not there.
+        replay.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
+        replay.allow(
+            ["s3:GetObject", "s3:PutObject"],
+            [storage.bucket.arn_for_objects("replays/*")],
+            why_wildcard="The plan and the records of each bulk replay, under this prefix",
+        )
         replay.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
+        replay.allow(["sqs:GetQueueAttributes"], [intake_events.queue.queue_arn])
         replay.allow_switches(config=config)
         return replay
 

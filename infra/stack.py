@@ -42,7 +42,13 @@ class HoldfastStack(Stack):
         )
         operations = Operations(self, config=config, code_for=code_for, storage=storage, ops_dlq=recovery.ops_dlq)
         operators = OperatorApi(
-            self, config=config, code_for=code_for, storage=storage, intake=intake, processing=processing
+            self,
+            config=config,
+            code_for=code_for,
+            storage=storage,
+            intake=intake,
+            processing=processing,
+            recovery=recovery,
         )
         monitoring = Monitoring(
             self,

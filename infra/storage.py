@@ -93,7 +93,7 @@ class Storage(Construct):
                     expiration=_KEPT,
                     noncurrent_version_expiration=Duration.days(1),
                 )
-                for prefix in ("envelopes/", "claims/", "documents/", "parsed/")
+                for prefix in ("envelopes/", "claims/", "documents/", "parsed/", "replays/")
             ]
             + [
                 # A spilled event is an accepted one: it leaves by being sent to the queue, never by age. What is sent

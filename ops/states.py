@@ -14,7 +14,7 @@ from functions.core.ledger import ACTION, EVENT
 from functions.core.limiter import LIMITER
 from functions.core.machine import Machine, Step
 from functions.core.recovery import ROW
-from functions.core.replay import JOB
+from functions.core.replay_job import JOB
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "states.md"
 MACHINES: tuple[Machine, ...] = (EVENT, ACTION, ROW, HEALTH, LIMITER, JOB)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from functions.adapters.ssm_writer import DESCRIPTION_LENGTH
 from functions.core.clock import Clock
-from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.ports import AuditedSwitch, AuditedSwitches, ReplayJob, SwitchVersion
+from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
+from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
+from functions.core.recovery import Change
+from functions.core.replay import Plan
+from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
 from functions.core.switch_history import REASON_LENGTH
 from functions.core.switch_returns import Returns, ReturnsChange
 from functions.core.switches import pattern_of
-from tests.fakes import FakeTables, Faults
+from tests.fakes import FakeTables, Faults, check_transaction
 
 
 class FakeSwitchHistory:
@@ -115,18 +118,125 @@ class FakeSwitchMarks:
 
 
 class FakeReplayJobs:
-    """`ports.ReplayJobs`."""
+    """`ports.ReplayJobs`, over the same tables as the rows that jobs write to."""
+
+    def __init__(self, tables: FakeTables) -> None:
+        self.tables = tables
+        self.faults = tables.faults
+        self.jobs: dict[str, Job] = {}
+        self.stored_board = Board()
+
+    def get(self, job_id: str) -> Job | None:
+        """See the port."""
+        with self.faults.around("jobs.get"), self.tables.lock:
+            return self.jobs.get(job_id)
+
+    def several(self, job_ids: Sequence[str]) -> Mapping[str, Job]:
+        """See the port."""
+        with self.faults.around("jobs.several"), self.tables.lock:
+            return {job_id: self.jobs[job_id] for job_id in job_ids if job_id in self.jobs}
+
+    def board(self) -> Board:
+        """See the port."""
+        with self.faults.around("jobs.board"), self.tables.lock:
+            return self.stored_board
+
+    def store(self, change: JobChange) -> None:
+        """See the port."""
+        with self.faults.around("jobs.store"), self.tables.lock:
+            found = self.jobs.get(change.after.job_id)
+            if _version(found) != _version(change.before):
+                raise VersionConflict(f"the job {change.after.job_id} has moved on since it was read")
+            if change.board is not None and self.stored_board.version != change.board[0].version:
+                raise VersionConflict("the board of jobs has moved on since it was read")
+            self.jobs[change.after.job_id] = Job.from_json(change.after.to_json())  # as it is read back
+            if change.board is not None:
+                self.stored_board = change.board[1]
+            self.tables.put_audit(change.audit)
+
+    def apply(self, job: Job, changes: Sequence[Change]) -> None:
+        """See the port."""
+        with self.faults.around("jobs.apply"), self.tables.lock:
+            check_transaction(changes, others=1)
+            rows = self.tables.rows
+            if changes and all(rows.get(change.after.recovery_id) == change.after for change in changes):
+                return
+            found = self.jobs.get(job.job_id)
+            if found is None or found.version != job.version:
+                raise Fenced(f"the job {job.job_id} is not at version {job.version} any more")
+            for change in changes:
+                row = rows.get(change.after.recovery_id)
+                if row is None or change.before is None or row.version != change.before.version:
+                    raise VersionConflict(f"{change.after.recovery_id} has moved on")
+            for change in changes:
+                rows[change.after.recovery_id] = change.after
+                self.tables.put_audit(change.audit)
+
+
+def _version(job: Job | None) -> int:
+    return 0 if job is None else job.version
+
+
+class FakeReplayPlans:
+    """`ports.ReplayPlans`. `objects` is the bucket: content by key."""
 
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = Faults() if faults is None else faults
-        self.jobs: dict[str, ReplayJob] = {}
+        self.objects: dict[str, str] = {}
+        self.written: dict[tuple[str, int, int], Sequence[BatchRecord]] = {}
 
-    def put(self, job: ReplayJob) -> None:
+    def put(self, job_id: str, made: Plan) -> str:
         """See the port."""
-        with self.faults.around("jobs.put"):
-            self.jobs[job.job_id] = job
+        with self.faults.around("plans.put"):
+            reference = f"replays/{job_id}/plan-{made.plan_hash[:24]}.json.gz"
+            self.objects[reference] = made.to_json()
+        return reference
 
-    def get(self, job_id: str) -> ReplayJob | None:
+    def get(self, reference: str) -> Plan:
         """See the port."""
-        with self.faults.around("jobs.get"):
-            return self.jobs.get(job_id)
+        with self.faults.around("plans.get"):
+            if reference not in self.objects:
+                raise StorageUnavailable(f"there is no object {reference}")
+            return Plan.from_json(self.objects[reference])
+
+    def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
+        """See the port."""
+        with self.faults.around("plans.put_record"):
+            self.written[job_id, batch.start, batch.end] = list(record)
+
+    def records(self, job_id: str, start: int, end: int) -> Sequence[BatchRecord]:
+        """See the port."""
+        with self.faults.around("plans.records"):
+            return [
+                one
+                for (its_job, first, last), record in sorted(self.written.items())
+                if its_job == job_id and first < end and last > start
+                for one in record
+            ]
+
+
+class FakeReplayStarter:
+    """`ports.ReplayStarter`. `started` are the jobs, in order; while `is_down` none is accepted."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.is_down = False
+
+    def start(self, job_id: str) -> bool:
+        """See the port."""
+        if not self.is_down:
+            self.started.append(job_id)
+        return not self.is_down
+
+
+class FakeBacklog:
+    """`ports.LiveBacklog`."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.messages = 0
+
+    def waiting(self) -> int:
+        """See the port."""
+        with self.faults.around("backlog.waiting"):
+            return self.messages

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from functions.core.audit import AuditEvent
@@ -411,6 +411,22 @@ class FakeRecovery:
         with self.faults.around("recovery.find"), self.tables.lock:
             rows = [row for row in self._indexed() if row.integration_id == integration_id and row.status in statuses]
         return sorted(rows, key=_age)[:limit]
+
+    def walk(self, integration_id: str, status: Status) -> Iterator[Row]:
+        """See the port."""
+        with self.faults.around("recovery.walk"), self.tables.lock:
+            rows = [row for row in self._indexed() if row.integration_id == integration_id and row.status is status]
+        yield from rows
+
+    def several(self, recovery_ids: Sequence[str]) -> Mapping[str, Row]:
+        """See the port."""
+        with self.faults.around("recovery.several"), self.tables.lock:
+            return {one: self.tables.rows[one] for one in recovery_ids if one in self.tables.rows}
+
+    def versions(self, recovery_ids: Sequence[str]) -> Mapping[str, int]:
+        """See the port."""
+        with self.faults.around("recovery.versions"), self.tables.lock:
+            return {one: self.tables.rows[one].version for one in recovery_ids if one in self.tables.rows}
 
     def _indexed(self) -> Iterable[Row]:
         return (self.tables.rows if self.index is None else self.index).values()

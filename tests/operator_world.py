@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
+import boto3
+
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.event_index import DynamoEventIndex
@@ -16,6 +18,8 @@ from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.replay_jobs import DynamoReplayJobs
+from functions.adapters.replay_plans import S3ReplayPlans
 from functions.catalog.loader import load
 from functions.core.decision import Repeat
 from functions.core.integration import Integration, KindRules
@@ -24,10 +28,11 @@ from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
 from tests.contract.storage import Flaky
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.control_fakes import FakeReplayStarter, FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches, FakeTables
 from tests.operator_calls import OPERATOR, Answering, call
 
+BUCKET = "holdfast-operators"
 HELPDESK = Integration(
     "helpdesk",
     {
@@ -47,9 +52,12 @@ class OperatorWorld:
     ids: FakeIds = field(default_factory=FakeIds)
     clock: FakeClock = field(default_factory=FakeClock)
     hints: FakeHints = field(default_factory=FakeHints)
+    starter: FakeReplayStarter = field(default_factory=FakeReplayStarter)
 
     def __post_init__(self) -> None:
         self.switches = FakeSwitches(self.clock)
+        self.s3: Any = boto3.client("s3", region_name=aws_tables.REGION)
+        self.s3.create_bucket(Bucket=BUCKET)
         history = FakeSwitchHistory(self.clock)
         for name, value in LIVE_SWITCHES.items():
             history.write(name, value, "deploy")
@@ -84,6 +92,15 @@ class OperatorWorld:
             profiles=load().profiles,
             fallbacks=load().fallbacks,
             time_scale=1.0,
+            jobs=DynamoReplayJobs(
+                client,
+                self.ids,
+                control_table=aws_tables.CONTROL,
+                audit_table=aws_tables.AUDIT,
+                pause=lambda _: None,
+            ),
+            plans=S3ReplayPlans(self.s3, BUCKET),
+            starter=self.starter,
         )
         self.answering = Answering(
             routers(self.ports),

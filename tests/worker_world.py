@@ -27,6 +27,7 @@ from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
 from functions.sweeper.drain import Drained, Work
 from functions.sweeper.handler import build as build_sweeper
+from functions.sweeper.jobs import JobDuty
 from functions.sweeper.settings import SweeperSettings
 from functions.worker.handler import build as build_worker
 from functions.worker.ports import Offload, Ports
@@ -264,6 +265,7 @@ class World:
         self.integrations = {DESK: Integration(DESK, KINDS, deadline_seconds=5.0)}
         self.fallbacks = Matrix()
         self.with_ports: Callable[[Ports], Ports] = lambda ports: ports  # what a test gives the worker beside
+        self.job_duty: JobDuty | None = None
         self.automatic_per_hour: Mapping[str, int] = {}
         self.is_large = False  # whether what is accepted is too large for a queue
         self.messages: list[Message] = []
@@ -343,6 +345,7 @@ class World:
             ids=self._ids,
             at_once=one_by_one,
             fallbacks=self.fallbacks,
+            jobs=self.job_duty,
             log=self.quiet,  # type: ignore[arg-type]  # it is asked for three of a logger's methods
             metrics=self.quiet,  # type: ignore[arg-type]  # likewise
         )

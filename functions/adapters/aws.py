@@ -15,6 +15,7 @@ from functions.core.failure import StorageUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -67,6 +68,11 @@ def sqs_client(connect_seconds: float = 0.5, read_seconds: float = 2.0) -> SQSCl
 def ssm_client(connect_seconds: float = 0.5, read_seconds: float = 0.5) -> SSMClient:
     """For parameters: a customer-visible send waits for them, so it is the shortest."""
     return boto3.client("ssm", config=_config(connect_seconds, read_seconds))
+
+
+def lambda_client(connect_seconds: float = 0.5, read_seconds: float = 3.0) -> LambdaClient:
+    """For starting bulk replays, which does not wait for them."""
+    return boto3.client("lambda", config=_config(connect_seconds, read_seconds))
 
 
 def logs_client(connect_seconds: float = 0.5, read_seconds: float = 4.0) -> CloudWatchLogsClient:

@@ -1,4 +1,4 @@
-"""The control table's items that belong to operations: up to where the switches are audited, and bulk replays."""
+"""The control table's item that belongs to the evaluator: up to where the switches are audited."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.ports import AuditedSwitch, AuditedSwitches, ReplayJob
+from functions.core.ports import AuditedSwitch, AuditedSwitches
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SWITCHES_KEY: Final = "SW"
-JOB_RETENTION_SECONDS: Final = 400 * 86_400
 
 
 class DynamoSwitchMarks:
@@ -61,46 +60,6 @@ class DynamoSwitchMarks:
         return after
 
 
-class DynamoReplayJobs:
-    """`ports.ReplayJobs`: items `J#{job_id}`, kept for 400 days."""
-
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
-        self._client = client
-        self._table = table
-
-    def put(self, job: ReplayJob) -> None:
-        """See the port."""
-        item = {
-            **asdict(job),
-            "pk": _job_key(job.job_id),
-            "skipped": _json(dict(job.skipped)),
-            "ttl": job.started_at_ms // 1000 + JOB_RETENTION_SECONDS,
-        }
-        with aws.border("write the record of a replay"):
-            self._client.put_item(TableName=self._table, Item=items.item(item))
-
-    def get(self, job_id: str) -> ReplayJob | None:
-        """See the port."""
-        stored = _get(self._client, self._table, _job_key(job_id))
-        if stored is None:
-            return None
-        try:
-            return ReplayJob(
-                job_id=str(stored["job_id"]),
-                actor=str(stored["actor"]),
-                reason=str(stored["reason"]),
-                filter=str(stored["filter"]),
-                limit=int(stored["limit"]),
-                started_at_ms=int(stored["started_at_ms"]),
-                finished_at_ms=int(stored["finished_at_ms"]),
-                matched=int(stored["matched"]),
-                replayed=int(stored["replayed"]),
-                skipped=json.loads(stored["skipped"]),
-            )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise StorageUnavailable(f"the record of the replay {job_id} cannot be read: {exc!r}") from exc
-
-
 def _named(seen: Mapping[str, int]) -> dict[str, Any]:
     """What a condition on the revision needs; nothing, where none has to be there."""
     if not seen:
@@ -115,10 +74,6 @@ def _get(client: DynamoDBClient, table: str, key: str) -> Mapping[str, Any] | No
     with aws.border(f"read {key} of the control table"):
         stored = client.get_item(TableName=table, Key=items.item({"pk": key}), ConsistentRead=True).get("Item")
     return None if stored is None else items.plain({"M": stored})
-
-
-def _job_key(job_id: str) -> str:
-    return f"J#{job_id}"
 
 
 def _json(content: Any) -> str:

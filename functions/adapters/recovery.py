@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from enum import Enum
@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
+from functions.adapters.batches import read_all
 from functions.adapters.transactions import Transactions, Verdict, check_size
 from functions.core.attempt import Effect
 from functions.core.clock import Ids
@@ -68,6 +69,7 @@ class DynamoRecovery:
         self._ids = ids
         self._table = recovery_table
         self._audit_table = audit_table
+        self._pause = pause
         self._transactions = Transactions(client, pause)
         self._count = count
 
@@ -156,6 +158,44 @@ class DynamoRecovery:
             else:
                 ranges.append((f"{status.value}#0", f"{status.value}#~"))
         return sorted(self._query(integration_id, ranges, limit), key=_age)[:limit]
+
+    def walk(self, integration_id: str, status: Status) -> Iterator[Row]:
+        """See the port: shard by shard, a page of the index at a time. Unreadable rows are treated as in `due`.
+
+        Raises `StorageUnavailable`.
+        """
+        for shard in range(SHARDS):
+            for page in self._pages(f"{integration_id}#{shard}", f"{status.value}#0", f"{status.value}#~"):
+                for stored in page:
+                    yield from self._readable(stored)
+
+    def _pages(self, gpk: str, low: str, high: str) -> Iterator[list[Mapping[str, Any]]]:
+        further: dict[str, Any] = {}
+        while True:
+            with aws.border("query the work index"):
+                answer = self._client.query(
+                    TableName=self._table,
+                    IndexName=WORK_INDEX,
+                    KeyConditionExpression="gpk = :gpk AND gsk BETWEEN :low AND :high",
+                    ExpressionAttributeValues=items.values({"gpk": gpk, "low": low, "high": high}),
+                    **further,
+                )
+            yield list(answer["Items"])
+            if not answer.get("LastEvaluatedKey"):
+                return
+            further = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def several(self, recovery_ids: Sequence[str]) -> Mapping[str, Row]:
+        """See the port. One BatchGetItem for 100 rows. Unreadable rows are treated as in `due`."""
+        keys = [items.sound(recovery_id) for recovery_id in recovery_ids]
+        found = read_all(self._client, self._table, keys, self._pause, "read rows")
+        return {row.recovery_id: row for stored in found for row in self._readable(stored)}
+
+    def versions(self, recovery_ids: Sequence[str]) -> Mapping[str, int]:
+        """See the port. One BatchGetItem for 100 rows, several at once."""
+        keys = [items.sound(recovery_id) for recovery_id in recovery_ids]
+        found = read_all(self._client, self._table, keys, self._pause, "read versions", ("pk", "version"))
+        return {stored["pk"]["S"]: int(stored["version"]["N"]) for stored in found}
 
     def _query(self, integration_id: str, ranges: Sequence[tuple[str, str]], limit: int) -> list[Row]:
         """Up to `limit` rows from each range of each shard."""

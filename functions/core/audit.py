@@ -24,6 +24,7 @@ class AuditType(StrEnum):
     RETRY_EXHAUSTED = "platform.integration.recovery.retry_exhausted"
     REPROCESS_SUCCEEDED = "platform.integration.recovery.reprocess_succeeded"
     REPLAYED = "platform.integration.recovery.replayed"
+    REPLAY_TAKEN_BACK = "platform.integration.recovery.replay_taken_back"
     NOTED = "platform.integration.recovery.noted"
     DISMISSED = "platform.integration.recovery.dismissed"
     HEALTH_CHANGED = "platform.integration.health.changed"
@@ -31,6 +32,7 @@ class AuditType(StrEnum):
     SOURCE_CHANGED = "platform.source.changed"
     QUARANTINE_CHANGED = "platform.quarantine.changed"
     RECIPIENT_CHANGED = "platform.recipient.changed"
+    REPLAY_JOB_CHANGED = "platform.replay_job.changed"
 
 
 class Severity(StrEnum):

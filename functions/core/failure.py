@@ -8,7 +8,7 @@ HoldfastError
 ├── UnreadableEvent          an event's body is not what its flow can read                     (flows/flow.py)
 ├── IllegalTransition        code tried to build a transition the state machine does not have
 ├── Conflict                 a conditional write was refused: somebody else moved first
-│   ├── Fenced               the ledger item belongs to another owner or generation by now
+│   ├── Fenced               the ledger item, or the job, belongs to another owner or generation by now
 │   └── VersionConflict      the recovery row has another version by now
 ├── StorageUnavailable       a table, queue, bucket or parameter store failed us; nothing is sure to be written
 │   ├── StorageRefused       the service understood the request and will not take it: again is of no use
@@ -48,7 +48,7 @@ class Conflict(HoldfastError):
 
 
 class Fenced(Conflict):
-    """The ledger item belongs to another owner or generation by now."""
+    """The ledger item, or the job, belongs to another owner or generation by now."""
 
 
 class VersionConflict(Conflict):

@@ -8,7 +8,7 @@ them off its event loop. Provider ports are asynchronous, so that cancelling one
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -26,6 +26,8 @@ from functions.core.person import PersonChange
 from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
+from functions.core.replay import Plan
+from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
 from functions.core.switches import Snapshot
 
 if TYPE_CHECKING:
@@ -141,6 +143,18 @@ class Recovery(Protocol):
 
     def find(self, integration_id: str, statuses: Sequence[Status], limit: int) -> list[Row]:
         """Rows of the integration in these statuses, over all shards, oldest first."""
+        ...
+
+    def walk(self, integration_id: str, status: Status) -> Iterator[Row]:
+        """Every row of the integration in that status, in no order, read as it is asked for. The index lags."""
+        ...
+
+    def several(self, recovery_ids: Sequence[str]) -> Mapping[str, Row]:
+        """Those of the rows that are there, read consistently."""
+        ...
+
+    def versions(self, recovery_ids: Sequence[str]) -> Mapping[str, int]:
+        """The versions of those that are there, read consistently."""
         ...
 
 
@@ -404,33 +418,72 @@ class SwitchMarks(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayJob:
-    """The record of one bulk replay. `filter` is JSON; `finished_at_ms` 0 while it runs, or if it never came to its
-    end.
-    """
-
-    job_id: str
-    actor: str
-    reason: str
-    filter: str
-    limit: int
-    started_at_ms: int
-    finished_at_ms: int = 0
-    matched: int = 0
-    replayed: int = 0
-    skipped: Mapping[str, int] = field(default_factory=dict)
-
-
 class ReplayJobs(Protocol):
-    """The records of bulk replays: control items."""
+    """Bulk replays: control items, one for each and one board of them all."""
 
-    def put(self, job: ReplayJob) -> None:
-        """Write the record, in place of the same job's earlier one. Raises `StorageUnavailable`."""
+    def get(self, job_id: str) -> Job | None:
+        """Read consistently. Raises `StorageUnavailable`, also where it cannot be read back."""
         ...
 
-    def get(self, job_id: str) -> ReplayJob | None:
-        """The record, read consistently. Raises `StorageUnavailable`."""
+    def several(self, job_ids: Sequence[str]) -> Mapping[str, Job]:
+        """Those of them that are there, read consistently. Raises like `get`."""
+        ...
+
+    def board(self) -> Board:
+        """Which jobs there are, read consistently; an empty one at version 0 before the first. Raises like `get`."""
+        ...
+
+    def store(self, change: JobChange) -> None:
+        """Write job, board and audit events in one transaction. Meeting its own earlier success is success.
+
+        Raises `VersionConflict` if the job or the board has moved on, or `StorageUnavailable`.
+        """
+        ...
+
+    def apply(self, job: Job, changes: Sequence[Change]) -> None:
+        """What the job does to rows, with their audit events: all or nothing, and only while the job is at that
+        version. Meeting its own earlier success is success.
+
+        Raises `Fenced` if the job has moved on, `VersionConflict` if a row has, or `StorageUnavailable`.
+        """
+        ...
+
+
+class ReplayPlans(Protocol):
+    """The plans of bulk replays and what became of their batches: objects, encrypted, for 120 days."""
+
+    def put(self, job_id: str, made: Plan) -> str:
+        """Store it; gives its reference. The same plan lands at the same place. Raises `StorageUnavailable`."""
+        ...
+
+    def get(self, reference: str) -> Plan:
+        """Raises `StorageUnavailable`, also where it is not there or cannot be read back."""
+        ...
+
+    def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
+        """Store what became of the rows of a batch, in place of an earlier record. Raises `StorageUnavailable`."""
+        ...
+
+    def records(self, job_id: str, start: int, end: int) -> Sequence[BatchRecord]:
+        """Of the batches that the rows from `start` up to `end` of the plan lie in; those that are not over are left
+        out. Raises like `get`.
+        """
+        ...
+
+
+class ReplayStarter(Protocol):
+    """Gets replay λ to work on a job, without waiting for it."""
+
+    def start(self, job_id: str) -> bool:
+        """Whether it was accepted. Where it was not, the sweeper starts the job when it is due. Never raises."""
+        ...
+
+
+class LiveBacklog(Protocol):
+    """How far new events are behind."""
+
+    def waiting(self) -> int:
+        """About how many messages wait in the events queue. Raises `StorageUnavailable`."""
         ...
 
 

@@ -253,6 +253,8 @@ ROW = Machine(
             "`CANCELLED`, `EXPIRED`, `DISMISSED`, `DONE_BY_HAND`",
         ),
         ("failed|dlq", "replay", "replayed", "A person asks for one attempt more, under the same key"),
+        ("replayed", "take_back", "failed", "Its job ends before it is tried: back where it was"),
+        ("replayed", "take_back", "dlq", "Its job ends before it is tried: back where it was"),
         (
             f"pending|retrying|succeeded|failed|dlq|replayed|{ENDED}",
             "annotate",
@@ -868,9 +870,12 @@ def replay(
     job_id: str,
     scale: float,
     is_verified: bool = False,
+    not_before_ms: int = 0,
+    look_only: bool = False,
+    incident_id: str = "",
 ) -> Change:
     """One more attempt with the same key, because a person asked for it. The row is due by itself if the message is
-    lost. `is_verified`: see `why_not_replayable`.
+    lost. `is_verified`: see `why_not_replayable`. `look_only`: it finds out what has happened, and sends nothing.
     """
     refused = why_not_replayable(row, now_ms, is_verified=is_verified)
     if refused is not None:
@@ -888,14 +893,47 @@ def replay(
         first_attempt_at_ms=0,  # its claim starts a time budget of its own
         lease_until_ms=0,
         takeovers=0,
-        verify_only=False,
-        not_before_ms=now_ms,
-        due_at_ms=now_ms + int(REHINT_SECONDS * 1000 * scale),
+        verify_only=look_only,
+        not_before_ms=max(now_ms, not_before_ms),
+        due_at_ms=max(now_ms, not_before_ms) + int(REHINT_SECONDS * 1000 * scale),
         expires_at_ms=max(row.expires_at_ms, replay_expires_at(row)),
         waiting_for=WaitingFor.NOTHING,
         slot_ms=0,  # no sweeper paces it
+        incident_id=incident_id or row.incident_id,
     )
     return Change(after, row, (audit_of(AuditType.REPLAYED, Severity.WARNING, row, after, actor=actor, reason=reason),))
+
+
+TAKEN_BACK = "taken_back"
+
+
+def may_take_back(row: Row, job_id: str) -> bool:
+    """Whether a job may take its replay of the row back: nobody has claimed it, and it has sent nothing that could have
+    come about. A claim that nobody cleared may have sent.
+    """
+    is_its_own = row.status is Status.REPLAYED and row.is_open and row.job_id == job_id
+    may_have_sent = row.effect is Effect.UNKNOWN and row.first_attempt_at_ms > 0
+    return is_its_own and row.lease_until_ms == 0 and not may_have_sent
+
+
+def take_back(row: Row, now_ms: int, *, actor: str, reason: str) -> Change:
+    """The row's job ends before it was tried: it is again where it was. Hints that are under way are out of date."""
+    if not may_take_back(row, row.job_id):
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: it is not taken back")
+    after = _next(
+        row,
+        now_ms,
+        f"taken back: {reason}",
+        status=Status(row.replayed_from),
+        result=TAKEN_BACK,
+        not_before_ms=0,
+        due_at_ms=0,
+        waiting_for=WaitingFor.NOTHING,
+        verify_only=False,
+        slot_ms=0,
+    )
+    event = audit_of(AuditType.REPLAY_TAKEN_BACK, Severity.WARNING, row, after, actor=actor, reason=reason)
+    return Change(after, row, (event,))
 
 
 # ------------------------------------------------------------------------------------------------------------- failing

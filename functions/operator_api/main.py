@@ -12,6 +12,9 @@ from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.replay_jobs import DynamoReplayJobs
+from functions.adapters.replay_plans import S3ReplayPlans
+from functions.adapters.replay_starter import LambdaReplayStarter
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.adapters.ssm_history import SsmSwitchHistory
@@ -52,6 +55,11 @@ handler = build(
                 health_counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
                 switches=SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count),
                 replays=SqsHints(aws.sqs_client(), _settings.replays_queue_url),
+                jobs=DynamoReplayJobs(
+                    _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
+                ),
+                plans=S3ReplayPlans(aws.s3_client(), _settings.bucket),
+                starter=LambdaReplayStarter(aws.lambda_client(), _settings.replay_function),
                 operator_changes=DynamoOperatorChanges(
                     _dynamodb,
                     _ids,

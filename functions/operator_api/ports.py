@@ -37,3 +37,6 @@ class Ports:
     switch_history: ports.SwitchHistory
     switch_writer: ports.SwitchWriter
     switch_returns: ports.SwitchReturns
+    jobs: ports.ReplayJobs
+    plans: ports.ReplayPlans
+    starter: ports.ReplayStarter

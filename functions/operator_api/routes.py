@@ -6,12 +6,23 @@ from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from functions.operator_api.calls import audit, events, integrations, quarantine, queue, rejections, switches, trace
+from functions.operator_api.calls import (
+    audit,
+    events,
+    integrations,
+    quarantine,
+    queue,
+    rejections,
+    replays,
+    switches,
+    trace,
+)
 from functions.operator_api.ports import Ports
 
 SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
     integrations.routes,
     queue.routes,
+    replays.routes,
     events.routes,
     trace.routes,
     audit.routes,

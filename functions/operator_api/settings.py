@@ -26,6 +26,8 @@ class OperatorApiSettings(EnvSettings):
     audit_table: str
     control_table: str
     replays_queue_url: str
+    bucket: str
+    replay_function: str
     switches_path: str
     door_log_group: str
     time_scale: float

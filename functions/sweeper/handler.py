@@ -23,6 +23,7 @@ from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
 from functions.dead_letters import DeadLetters
 from functions.observability import Metrics
 from functions.sweeper.drain import AtOnce, Drain, in_threads
+from functions.sweeper.jobs import JobDuty
 from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
@@ -41,6 +42,8 @@ class _Tally:
     unwritten: int = 0  # rows, since the last one that could be written
 
     def add(self, outcome: str, number: int = 1) -> None:
+        if not number:
+            return
         self.counts[outcome] = self.counts.get(outcome, 0) + number
 
     @property
@@ -68,6 +71,7 @@ def build(
     at_once: AtOnce = in_threads,
     fallbacks: fallback.Matrix | None = None,
     rates: Mapping[str, Rate] | None = None,
+    jobs: JobDuty | None = None,
 ) -> Handler:
     """The handler of one tick. `integrations` are those of the catalog; `intake` is added; `rates` are those of the
     limited ones.
@@ -90,6 +94,12 @@ def build(
                 failures.append(error)
                 metrics.count("duties_failed", reason="drain")
                 log.exception("a duty of the sweeper failed", extra={"duty": "drain"})
+            try:
+                tally.add("jobs_started", 0 if jobs is None else jobs.run())
+            except Exception as error:
+                failures.append(error)
+                metrics.count("duties_failed", reason="jobs")
+                log.exception("a duty of the sweeper failed", extra={"duty": "jobs"})
             snapshot = switches.snapshot(FRESH_FOR_MS)
             states = ledger.read([], swept).integrations
             for integration in sweep.in_turn(swept, started_ms // (sweep.HORIZON_SECONDS * 1000)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functions.adapters import aws
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.replay_jobs import DynamoReplayJobs
+from functions.adapters.replay_starter import LambdaReplayStarter
 from functions.adapters.s3 import S3Envelopes
 from functions.adapters.spill import S3Spill
 from functions.adapters.sqs_events import SqsEvents
@@ -14,6 +16,7 @@ from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.observability import logger, metrics
 from functions.sweeper.handler import build
+from functions.sweeper.jobs import JobDuty
 from functions.sweeper.settings import SweeperSettings
 
 _settings = SweeperSettings.from_env()
@@ -29,6 +32,13 @@ handler = build(
     integrations=[name for name, integration in _integrations.items() if integration.kinds],
     rates={name: integration.rate for name, integration in _integrations.items() if integration.rate is not None},
     fallbacks=load().fallbacks,
+    jobs=JobDuty(
+        DynamoReplayJobs(_dynamodb, _ids, control_table=_settings.control_table),
+        LambdaReplayStarter(aws.lambda_client(), _settings.replay_function),
+        _clock,
+        logger("sweeper"),
+        _metrics,
+    ),
     ledger=DynamoLedger(_dynamodb, _ids, control_table=_settings.control_table),
     recovery=DynamoRecovery(
         _dynamodb,

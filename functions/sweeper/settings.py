@@ -25,3 +25,4 @@ class SweeperSettings(EnvSettings):
     switches_path: str
     timeout_seconds: int
     time_scale: float
+    replay_function: str = ""

@@ -31,13 +31,14 @@ from ops.chaos.calls import ONLY_FOR, TIMEOUTS, Way
 from ops.chaos.killing import Killer, killing
 from ops.chaos.logs import Said, said_by
 from ops.chaos.proxy import CONTROL
-from ops.cli.replaying import invoke
+from ops.cli.replaying import of_stage
 from ops.demo import scenes
 from ops.demo.stage import SOURCES, Stage, repeated
 from ops.drills.failing import pointed_at
 from ops.drills.outage import spill
 from ops.expectation import TOPICS
 from ops.records import Item
+from ops.replays import will_go
 from ops.simulator import Fault, FaultMode
 from ops.stack import ROOT
 
@@ -57,7 +58,7 @@ SENDERS = 8
 WORKERS_A_QUEUE = 10
 LOOK_EVERY_SECONDS = 4.0
 TELL_EVERY_SECONDS = 20.0
-REPLAYS = 20  # jobs of at most a hundred rows
+REPLAYS = 5  # jobs: what one has left dead, or made ready, is the next one's
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,22 +322,17 @@ def _replay(stage: Stage, plan: Plan, seen: Seen) -> None:
     the plan's patience.
     """
     seen.was_quiet_after_replay, until = True, time.monotonic() + plan.patience_seconds
+    replays = of_stage(stage.stack, poll_seconds=0.5)
     for integration in (INTAKE, *load().integrations):
         for _ in range(REPLAYS):
-            request = {
-                "filter": {"integration": integration, "status": Status.DLQ.value},
-                "reason": "chaos is over",
-                "actor": "chaos",
-                "limit": 100,
-            }
-            answer = invoke(stage.stack, request)
-            if "error" in answer:
-                stage.story.tell(f"the replay of {integration} was refused: {answer['error']}")
-                seen.was_quiet_after_replay = False
+            job = replays.plan({"integration": [integration], "status": [Status.DLQ.value]}, "chaos is over")
+            if not will_go(job):
                 break
-            if not answer["replayed"]:
-                break
-            seen.replayed += int(answer["replayed"])
+            replays.approve(job["replay_id"], job["plan"]["hash"])
+            *_, job = replays.follow(job["replay_id"])
+            if job["state"] != "finished":
+                stage.story.tell(f"the replay of {integration} is {job['state']}: {job.get('stop_reason')}")
+            seen.replayed += sum(job["progress"]["outcomes"].values())
             if not _await_quiet(stage, until - time.monotonic()):
                 seen.was_quiet_after_replay = False
                 return

@@ -100,7 +100,6 @@ app.command("dismiss")(items.dismiss)
 app.command("cancel")(items.cancel)
 app.command("note")(items.note)
 app.command("root-cause")(items.root_cause)
-app.command("replay")(items.replay_one)
 
 
 def _one(queue: RecoveryQueue, recovery_id: str, *, as_json: bool) -> None:
@@ -199,7 +198,7 @@ def what_next(item: Mapping[str, Any]) -> str:
     """What the item's reader can do about it."""
     recovery_id, refused = item["recovery_id"], item["replay_refused"]
     by_hand = f'holdfast queue dismiss {recovery_id} --done-by-hand --reason "..."'
-    replay = f'holdfast queue replay {recovery_id} --reason "..."'
+    replay = f'holdfast replay one {recovery_id} --reason "..."'
     if item["is_under_way"]:
         return f"a worker is at it, until {time_of(item['lease_until_ms'])} at the latest"
     if is_open(item):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from functions.core.gate import Health
 from functions.core.recovery import SUPPRESSED, Status
+from functions.operator_api.problems import Code
 from ops import records
 from ops.cli.health import take_back
 from ops.cli.health import write as write_health
 from ops.cli.integrations import health_records
-from ops.cli.replaying import invoke
+from ops.cli.replaying import of_stage
 from ops.cli.switches import write
 from ops.demo.stage import SOURCES, Stage, is_open, repeated, what_of
 from ops.demo.story import Scene
 from ops.expectation import BANK, CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
+from ops.operator_api import ApiRefused
+from ops.replays import OVER, Replays, will_go
 from ops.simulator import Fault, FaultMode
 from ops.traffic import Answer
 
@@ -180,7 +184,7 @@ def helpdesk_down(stage: Stage) -> None:
         "Every call is reset or answered 503. After three minutes (seconds here) the machine closes it: what goes to "
         "it waits and spends no attempt, and once it is back it opens and lets go what waited. Then the same with an "
         "operator who says that it is to be called all the same: after five attempts each the items are dead letters, "
-        "and one replay brings them all to their end.",
+        "and one bulk replay, planned first and beginning with five, brings them all to their end.",
     )
     healed = _left_to_the_machine(stage, scene)
     write_health(stage.stack, "helpdesk", Health.HEALTHY, 15 * 60_000, reason="let them die", actor="demo")
@@ -209,25 +213,47 @@ def helpdesk_down(stage: Stage) -> None:
 
     stage.simulator.clear_faults()
     story.tell("the helpdesk is back")
-    chosen = {"integration": "helpdesk", "status": "dlq"}
-    request = {"filter": chosen, "reason": "the helpdesk is back", "actor": "demo", "limit": 100}
-    planned = invoke(stage.stack, {**request, "dry_run": True})
-    story.tell(f"holdfast replay --dry-run: {planned.get('matched')} would be replayed")
-    empty = invoke(stage.stack, {**request, "filter": {}})
-    story.check(scene, "a replay of everything (an empty filter) is refused", holds="error" in empty)
-    answer = invoke(stage.stack, request)
-    results = Counter(str(item["result"]) for item in answer.get("items", []))
+    replays = of_stage(stage.stack, poll_seconds=0.5)
+    planned = replays.plan({"integration": ["helpdesk"], "status": ["dlq"]}, "the helpdesk is back")
+    story.tell(f"holdfast replay plan: {planned['plan']['counts']}, of which {will_go(planned)} would be replayed")
+    story.check(scene, "a replay of everything (an empty filter) is refused", holds=_is_refused(replays, {}))
+    stale = replays.plan({"integration": ["helpdesk"]}, "another plan of the same items")
+    replays.approve(planned["replay_id"], planned["plan"]["hash"])
+    job = next(one for one in replays.follow(planned["replay_id"]) if one["state"] in OVER)
+    outcomes = job["progress"]["outcomes"]
     story.check(
         scene,
-        f"one replay took up {results['replayed']} items (job {answer.get('job_id', '?')})",
-        holds=results["replayed"] == len(rows) == planned.get("matched"),
-        details=[json.dumps(answer)[:300]],
+        f"one job took up {outcomes.get('succeeded', 0)} items in {job['progress']['batches']} batches "
+        f"({job['replay_id']})",
+        holds=job["state"] == "finished" and outcomes.get("succeeded") == len(rows) == will_go(planned),
+        details=[json.dumps(job)[:600]],
+    )
+    story.check(
+        scene,
+        "the other plan of the same items is stale now, and refused",
+        holds=_is_stale(replays, stale),
     )
     settled = story.wait("everything is brought to its end", stage.unsettled(conversations), seconds=PATIENCE)
     story.check(scene, "nothing is left open", holds=settled)
     take_back(stage.stack, "helpdesk", reason="it is back", actor="demo")
     _effects(stage, scene_letter="d", conversations=[*healed, *conversations])
     story.close(scene)
+
+
+def _is_refused(replays: Replays, wanted: Mapping[str, Any]) -> bool:
+    try:
+        replays.plan(wanted, "everything")
+    except ApiRefused as refused:
+        return refused.code == Code.INVALID_PAYLOAD
+    return False
+
+
+def _is_stale(replays: Replays, planned: Mapping[str, Any]) -> bool:
+    try:
+        replays.approve(planned["replay_id"], planned["plan"]["hash"])
+    except ApiRefused as refused:
+        return refused.code == Code.PLAN_STALE
+    return False
 
 
 def _break_helpdesk(stage: Stage) -> None:

@@ -13,12 +13,13 @@ from botocore.exceptions import ClientError
 from functions.adapters.audit import DynamoAudit, audit_item
 from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.caps import DynamoCaps
-from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.replay_jobs import DynamoReplayJobs
 from functions.core import ports
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
@@ -101,7 +102,7 @@ def in_memory() -> Iterator[World]:
         counts=FakeHealthCounts(tables),
         records=FakeHealthRecords(tables),
         marks=FakeSwitchMarks(),
-        jobs=FakeReplayJobs(),
+        jobs=FakeReplayJobs(tables),
         audit_items=lambda: _in_order(audit_item(event) for event in tables.events),
     )
 

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from functions import adapters
 from functions.core import ports
-from functions.core.audit import AuditEvent
+from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.cap import WINDOW_MS, Counted
 from functions.core.failure import Done, Fenced, VersionConflict
 from functions.core.gate import Health, WaitingFor
@@ -47,11 +47,10 @@ from functions.core.health import (
 )
 from functions.core.ledger import ActionMark, ActionStatus, Claim
 from functions.core.person import Known, Note, PersonChange
-from functions.core.ports import AuditedSwitch, ReplayJob
+from functions.core.ports import AuditedSwitch
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status, defer, end, hinted, may_claim, succeeded
 from functions.core.recovery import claim as claim_row
-from functions.core.replay import job_event
 from tests.contract.storage import LEASE_MS, World, claim, in_dynamodb, in_memory, parked, settlement
 from tests.fakes import NOON_MS
 
@@ -88,7 +87,7 @@ def row_of(recovery_id: str, world: World) -> Row | None:
 
 
 # Their doubles and tables pass the same tests, but no machine plays them yet. Nothing may be added here.
-NOT_PLAYED = {"AuditLog", "EventIndex", "OperatorChanges", "Quarantines", "SwitchReturns"}
+NOT_PLAYED = {"AuditLog", "EventIndex", "OperatorChanges", "Quarantines", "ReplayJobs", "SwitchReturns"}
 KINDS = {field.name: str(field.type).removeprefix("ports.") for field in fields(World) if "ports." in str(field.type)}
 PORTS = {name: kind for name, kind in KINDS.items() if kind not in NOT_PLAYED}
 """The names of a world's ports, and of their kinds."""
@@ -472,8 +471,8 @@ def counts_of(integration: str, world: World) -> Mapping[int, Counts]:
     return world.counts.read(integration, range(MINUTE - 1, MINUTE + 4))
 
 
-class JobsAndCaps(Agreement):
-    """The control items that no integration has: replay jobs, marks of the switches, caps."""
+class MarksAndCaps(Agreement):
+    """The control items that no integration has: marks of the switches, caps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -481,8 +480,6 @@ class JobsAndCaps(Agreement):
 
     def compare(self) -> None:
         self.both(lambda world: world.marks.read())
-        for name in ("j1", "j2", "j3"):
-            self.both(partial(job_of, name))
         for conversation in ("c1", "c2"):
             for most in (1, 2, 3):
                 self.both(partial(count_of, conversation, self.now_ms, most))
@@ -527,21 +524,6 @@ class JobsAndCaps(Agreement):
         found = self.both(lambda world: world.marks.read())
         if is_fresh:
             self.both(lambda world: world.marks.store(found.revision, {}))
-
-    @rule(name=st.sampled_from(["j1", "j2"]), is_over=st.booleans(), skipped=st.sampled_from([{}, {"moved": 2}]))
-    def a_job_is_recorded(self, name: str, is_over: bool, skipped: dict[str, int]) -> None:
-        job = ReplayJob(name, "anna", "„why“", '{"tenant":["acme"]}', 50, self.now_ms, matched=3)
-        job = replace(job, finished_at_ms=self.now_ms + 5, replayed=1, skipped=skipped) if is_over else job
-        self.both(lambda world: world.jobs.put(job))
-        self.both(lambda world: world.audit.append([job_event(job, "operation-1")]))
-
-    @rule(name=st.sampled_from(["j1", "j2", "j3"]))
-    def a_job_is_read(self, name: str) -> None:
-        self.both(partial(job_of, name))
-
-
-def job_of(name: str, world: World) -> ReplayJob | None:
-    return world.jobs.get(name)
 
 
 def count_of(conversation: str, now_ms: int, most: int, world: World) -> object:
@@ -628,8 +610,18 @@ def store_person(change: PersonChange, world: World) -> None:
 
 def event(number: int, reason: str = "why") -> AuditEvent:
     """An event that no row goes with."""
-    job = ReplayJob(f"job-{number}", "anna", reason, "{}", 5, NOON_MS)
-    return job_event(job, "operation-1")
+    return AuditEvent(
+        id=f"audit-{number}",
+        at_ms=NOON_MS,
+        event_type=AuditType.SWITCH_CHANGED,
+        severity=Severity.INFO,
+        tenant="",
+        actor="anna",
+        affected_entity="switch",
+        affected_id=f"replay-{number}",
+        request_id="operation-1",
+        reason=reason,
+    )
 
 
 # Of each operation, what it must have answered at least, or the machines have not seen much of it.
@@ -658,8 +650,6 @@ ANSWERS = {
     "caps.uncount": {"NoneType"},
     "marks.read": {"AuditedSwitches"},
     "marks.store": {"AuditedSwitches", "VersionConflict"},
-    "jobs.put": {"NoneType"},
-    "jobs.get": {"ReplayJob", "NoneType"},
 }
 
 
@@ -668,7 +658,7 @@ def operations_of(*names: str) -> set[str]:
     return {operation for operation in ANSWERS if operation.partition(".")[0] in names}
 
 
-PLAYS: list[tuple[type[Agreement], int]] = [(EventsAndRows, 20), (Limits, 30), (JobsAndCaps, 30), (People, 16)]
+PLAYS: list[tuple[type[Agreement], int]] = [(EventsAndRows, 20), (Limits, 30), (MarksAndCaps, 30), (People, 16)]
 """Each with how many stories it plays."""
 # To find the shortest of those that fail takes many minutes over moto, and twenty-five steps can be read.
 STORIES: dict[str, Any] = {"stateful_step_count": 25, "phases": [Phase.generate]}
@@ -686,7 +676,7 @@ OF_LIMITS = ("ledger.take", "ledger.pause")
 OPERATIONS: dict[type[Agreement], set[str]] = {
     EventsAndRows: operations_of("ledger", "recovery", "audit") - set(OF_LIMITS),
     Limits: operations_of("counts", "records") | {"ledger.read", *OF_LIMITS},
-    JobsAndCaps: operations_of("caps", "marks", "jobs"),
+    MarksAndCaps: operations_of("caps", "marks"),
     People: operations_of("recipients"),
 }
 """Which machine answers for which operations."""

@@ -1,4 +1,4 @@
-"""The control items of evaluator and replay: the double and the table keep the same promises."""
+"""The control item of the evaluator: the double and the table keep the same promises."""
 
 from __future__ import annotations
 
@@ -7,32 +7,30 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from functions.adapters.control import SWITCHES_KEY, DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.control import SWITCHES_KEY, DynamoSwitchMarks
 from functions.core import ports
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.ports import AuditedSwitch, AuditedSwitches, ReplayJob
+from functions.core.ports import AuditedSwitch, AuditedSwitches
 from tests import aws_tables
-from tests.control_fakes import FakeReplayJobs, FakeSwitchMarks
+from tests.control_fakes import FakeSwitchMarks
 from tests.fakes import NOON_MS
 
 MARK = AuditedSwitch(3, "off", NOON_MS)
-JOB = ReplayJob("j1", "anna", "it is back", '{"tenant":["acme"]}', 50, NOON_MS, matched=7)
 
 
 @dataclass
 class Control:
     marks: ports.SwitchMarks
-    jobs: ports.ReplayJobs
 
 
 @pytest.fixture(params=["memory", "dynamodb"])
 def control(request: pytest.FixtureRequest) -> Iterator[Control]:
     """An empty control table."""
     if request.param == "memory":
-        yield Control(FakeSwitchMarks(), FakeReplayJobs())
+        yield Control(FakeSwitchMarks())
         return
     with aws_tables.moto_tables() as client:
-        yield Control(DynamoSwitchMarks(client, aws_tables.CONTROL), DynamoReplayJobs(client, aws_tables.CONTROL))
+        yield Control(DynamoSwitchMarks(client, aws_tables.CONTROL))
 
 
 def test_nothing_is_marked_at_first(control: Control) -> None:
@@ -63,29 +61,13 @@ def test_marks_that_are_not_there_have_no_revision_but_the_first(control: Contro
     assert control.marks.read() == AuditedSwitches()
 
 
-def test_a_jobs_record_is_read_back_and_replaced_by_its_end(control: Control) -> None:
-    assert control.jobs.get("j1") is None
-    control.jobs.put(JOB)
-    assert control.jobs.get("j1") == JOB
-    over = replace(JOB, finished_at_ms=NOON_MS + 9, replayed=5, skipped={"moved": 2})
-    control.jobs.put(over)
-    assert control.jobs.get("j1") == over
-    assert control.jobs.get("j2") is None
-
-
 def test_an_item_that_cannot_be_read_is_trouble_and_not_an_empty_one() -> None:
     with aws_tables.moto_tables() as client:
-        for key in (SWITCHES_KEY, "J#j1"):
-            client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": key}, "switches": {"S": "[]"}})
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": SWITCHES_KEY}, "switches": {"S": "[]"}})
         with pytest.raises(StorageUnavailable):
             DynamoSwitchMarks(client, aws_tables.CONTROL).read()
-        with pytest.raises(StorageUnavailable):
-            DynamoReplayJobs(client, aws_tables.CONTROL).get("j1")
 
 
 def test_a_table_that_is_not_there_is_trouble() -> None:
-    with aws_tables.moto_tables() as client:
-        with pytest.raises(StorageUnavailable):
-            DynamoSwitchMarks(client, "nowhere").store(0, {})
-        with pytest.raises(StorageUnavailable):
-            DynamoReplayJobs(client, "nowhere").put(JOB)
+    with aws_tables.moto_tables() as client, pytest.raises(StorageUnavailable):
+        DynamoSwitchMarks(client, "nowhere").store(0, {})

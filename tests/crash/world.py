@@ -25,17 +25,21 @@ from functions.core.integration import Integration, KindRules, Rate
 from functions.core.ports import Call
 from functions.core.recipient import Person
 from functions.core.recovery import Row, Status, Subject, end
+from functions.core.replay import Filter
+from functions.core.replay_job import IntegrationTaken, Job, State, approved, asked
 from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
+from functions.job_board import move
 from functions.replay.handler import build as build_replay
-from functions.replay.settings import ReplaySettings
+from functions.replay.ports import Ports as ReplayPorts
 from functions.sweeper.handler import build as build_sweeper
+from functions.sweeper.jobs import JobDuty
 from functions.sweeper.settings import SweeperSettings
 from functions.triage.handler import build as build_triage
 from functions.worker.handler import build as build_worker
 from functions.worker.ports import Ports
 from functions.worker.settings import WorkerSettings
-from tests.control_fakes import FakeReplayJobs
+from tests.control_fakes import FakeBacklog, FakeReplayJobs, FakeReplayPlans, FakeReplayStarter
 from tests.crash.aside import Aside
 from tests.crash.loop import Runner, VirtualLoop
 from tests.crash.providers import Side, SimProvider
@@ -43,7 +47,6 @@ from tests.crash.schedule import INDEXES, READS, Schedule
 from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
-    FakeAudit,
     FakeCaps,
     FakeEnvelopes,
     FakeEvents,
@@ -61,6 +64,7 @@ from tests.fakes import (
     FakeVisibility,
 )
 from tests.fallback_matrix import INTEGRATIONS, MATRIX
+from tests.replay_world import REPLAY, Context
 from tests.worker_world import DESK, FLOW, KINDS, SOURCE, TENANT, TIMEOUT_SECONDS, VISIBILITY_MS, Died, one_by_one
 
 _P = ParamSpec("_P")
@@ -94,7 +98,6 @@ WORKER = WorkerSettings(
     time_scale=1.0,
 )
 SWEEPER = SweeperSettings("test", "r", "a", "c", "b", "q/events", "q/retries", "q/replays", "/s", 50, 1.0)
-REPLAY = ReplaySettings("test", "r", "a", "c", "q/replays", "/s", 1.0)
 SAID = Classification("all", 1.0, DecidedBy.LLM, "1")
 _CHANNELS = {name: INTEGRATIONS[name] for name in ("email", "sms")}
 _KINDS = {
@@ -449,7 +452,8 @@ class World:
         self.person_set_at_ms: dict[str, int] = {}
         self.envelopes = FakeEnvelopes()
         self.retries, self.replays = FakeHints(), FakeHints()
-        self.jobs = FakeReplayJobs()
+        self.plans = FakeReplayPlans()
+        self.starter = FakeReplayStarter()
         self.messages: list[Message] = []
         self.dead_messages: list[Message] = []
         self.sent_messages = 0
@@ -479,6 +483,7 @@ class World:
         self.clock = SkewedClock(self)
         self.clock.skew_ms = 0
         self.ledger = FakeLedger(self.tables)
+        self.jobs = FakeReplayJobs(self.tables)
         self.recovery = FakeRecovery(self.tables)
         self.recipients = FakeRecipients(self.tables)
         self.caps = FakeCaps(self.tables)
@@ -813,12 +818,14 @@ class World:
             log=QUIET,
             metrics=QUIET,
             rates={} if self.scenario.rate is None else {DESK: self.scenario.rate},
+            jobs=JobDuty(self.jobs, self.starter, self.clock, QUIET, QUIET) if self.replayed else None,
         )
         self.sync("sweeper", partial(sweeper, {}, None), self._index_catches_up)
 
     def _index_catches_up(self, _answer: object = None) -> None:
         """A query that lags shows what was there now, until the next tick."""
         self.indexed = dict(self.tables.rows)
+        self._jobs_go_on()
 
     def triage(self) -> None:
         """What a queue gave up becomes a row, or is let go."""
@@ -916,29 +923,76 @@ class World:
         self.side.credential += 1
 
     def _act_replay(self) -> None:
-        self._replay({"status": ["dlq", "failed"], "integration": [*self.integrations, "intake"]})
+        self._replay(Filter(status=frozenset(["dlq", "failed"])))
 
     def _act_replay_suppressed(self) -> None:
-        self._replay({"failure_code": "SUPPRESSED"})
+        self._replay(Filter(failure_code=frozenset(["SUPPRESSED"])))
 
-    def _replay(self, wanted: dict[str, Any]) -> None:
+    def _replay(self, wanted: Filter) -> None:
+        """A person asks for a bulk replay, and approves whatever it would do."""
+        self.replayed += 1
+        job = Job(
+            job_id=f"job-{self.replayed}",
+            state=State.PLANNING,
+            actor="ada",
+            reason="why not",
+            filter=wanted.to_json(),
+            cap=100,
+            created_at_ms=self.now_ms,
+            request_id=self.ids.new_id(),
+        )
+        self.sync(f"person {self.replayed}", partial(self._ask_for, job))
+
+    def _ask_for(self, job: Job) -> None:
+        move(self.jobs, None, lambda board: asked(job, board))
+        self._work_on(job.job_id)
+        planned = self.jobs.get(job.job_id)
+        if planned is None or planned.state is not State.PLANNED or not planned.total:
+            return
+        try:
+            move(
+                self.jobs,
+                planned,
+                lambda board: approved(planned, board, self.now_ms, actor="ada", request_id=self.ids.new_id()),
+            )
+        except IntegrationTaken:
+            return
+        self._work_on(job.job_id)
+
+    def _work_on(self, job_id: str) -> None:
+        """An invocation of replay λ that has no time to wait for anything."""
+        switches = FakeSwitches(self.clock, self.switch_values)
+        switches.is_down = self.switches_down
         handler = build_replay(
             REPLAY,
-            integrations=list(self.integrations),
-            recovery=self.recovery,
-            audit=FakeAudit(self.tables),
-            jobs=self.jobs,
-            switches=FakeSwitches(self.clock, self.switch_values),
-            replays=self.replays,
-            clock=self.clock,
-            ids=self.ids,
-            log=QUIET,
-            metrics=QUIET,
+            ReplayPorts(
+                ledger=self.ledger,
+                recovery=self.recovery,
+                jobs=self.jobs,
+                plans=self.plans,
+                recipients=self.recipients,
+                switches=switches,
+                replays=self.replays,
+                backlog=_NO_BACKLOG,
+                integrations=self.integrations,
+                clock=self.clock,
+                ids=self.ids,
+                wait=_no_waiting,
+                log=QUIET,
+                metrics=QUIET,
+            ),
         )
-        self.replayed += 1
-        self.sync(
-            f"replay {self.replayed}", partial(handler, {"filter": wanted, "reason": "why not", "actor": "ada"}, None)
-        )
+        handler({"job_id": job_id}, _HURRY)
+
+    def _jobs_go_on(self) -> None:
+        """What the sweeper has started."""
+        while self.starter.started:
+            job_id = self.starter.started.pop(0)
+            self.sync(f"replay {job_id}", partial(self._work_on, job_id))
+
+    def works(self) -> bool:
+        """Whether a bulk replay has something to do that no row shows."""
+        return bool(self.jobs.stored_board.working)
 
     def _act_dismiss(self) -> None:
         now = self.now_ms
@@ -973,15 +1027,16 @@ class World:
                 self.triage()
             self.spawn()
             moves = [row.due_at_ms for row in self.tables.rows.values() if self.moves(row)]
-            if not self.running and not self.messages and not acts and not moves and not self.dead_messages:
+            is_quiet = not self.running and not self.messages and not acts and not moves and not self.dead_messages
+            if is_quiet and not self.works():
                 return
             now = self.now_ms
-            if moves:
+            if moves and not self.works():
                 skipped = (min(moves) - 60_000 - next_tick) // 60_000
                 next_tick += max(0, skipped) * 60_000  # ticks that would find nothing
             moments = [message.visible_at_ms for message in self.messages if message.visible_at_ms > now]
             moments += [NOON_MS + at for at, _ in acts[:1]]
-            if moves or self.dead_messages:
+            if moves or self.dead_messages or self.works():
                 moments.append(max(next_tick, now + 1))
             await self._until(min(moments, default=now + 60_000))
         waiting = [row.waiting_for.value for row in self.tables.rows.values() if row.is_open]
@@ -1018,6 +1073,12 @@ def _as_is(work: Coroutine[Any, Any, dict[str, Any]]) -> Coroutine[Any, Any, dic
 _AS_IS: Any = _as_is  # an invocation is awaited here, where Lambda drives it to its end
 _NO_SPILL = FakeSpill()
 _NO_EVENTS = FakeEvents()
+_NO_BACKLOG = FakeBacklog()
+_HURRY = Context(10_001)  # a millisecond beside the margin
+
+
+def _no_waiting(seconds: float) -> None:
+    raise AssertionError(f"{seconds} s were to be waited, and nobody has them")
 
 
 def play(schedule: Schedule, runner: Runner) -> World:

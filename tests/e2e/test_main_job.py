@@ -70,13 +70,16 @@ def test_items_that_died_with_the_helpdesk_are_brought_to_their_end_by_one_repla
     world.eventually(not_dead)
     world.simulator.clear_faults()
 
-    assert run(["replay", "--integration", "helpdesk", "--status", "dlq", "--reason", "it is back", "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert {item["result"] for item in answer["items"]} == {"replayed"}
+    asked = ["replay", "--integration", "helpdesk", "--status", "dlq", "--yes", "--json", "--reason"]
+    capsys.readouterr()
+    assert run([*asked, "it is back"]) == ExitCode.OK
+    job = json.loads(capsys.readouterr().out)
+    assert (job["state"], set(job["progress"]["outcomes"])) == ("finished", {"succeeded"})
+    assert job["progress"]["outcomes"]["succeeded"] >= 2 * len(conversations)
     world.await_settled(conversations)
     assert world.problems_in(conversations) == []
-    assert run(["replay", "--integration", "helpdesk", "--status", "dlq", "--reason", "once more", "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["matched"] == 0
+    assert run([*asked, "once more"]) == ExitCode.REFUSED
+    assert json.loads(capsys.readouterr().out)["plan"]["items"] == 0
     assert run(["health", "clear", "helpdesk", "--reason", "it is back"]) == ExitCode.OK
 
 
@@ -139,5 +142,5 @@ def test_the_command_line_sends_shows_and_finds_an_event(world: World, capsys: p
 def test_a_refused_replay_says_why_and_changes_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     before = records.all_rows(world.stack)
     assert run(["replay", "--reason", "everything", "--json"]) == ExitCode.REFUSED
-    assert "INT-400-INVALID-PAYLOAD" in capsys.readouterr().out
+    assert "INT-400-INVALID-PAYLOAD" in capsys.readouterr().err
     assert sorted(records.all_rows(world.stack), key=str) == sorted(before, key=str)

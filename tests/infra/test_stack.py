@@ -15,6 +15,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
+from functions.adapters.replay_plans import PREFIX
 from functions.catalog.loader import load
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS
 from functions.core.document import DOCUMENTS, PARSED
@@ -185,6 +186,10 @@ def test_an_integration_that_is_down_tells_people_at_once(template: Template) ->
     _check_metric_alarm(template, "integration-down", "integrations_down", "evaluator", 1)
 
 
+def test_a_bulk_replay_that_stops_itself_tells_people_at_once(template: Template) -> None:
+    _check_metric_alarm(template, "replay-stopped", "replay_jobs_stopped", "replay", 1)
+
+
 def _check_metric_alarm(template: Template, alarm: str, metric: str, function: str, minutes: int) -> None:
     """By the very metric that the function writes, under the very dimensions."""
     (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith(f"-{alarm}")]
@@ -224,7 +229,7 @@ def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_t
     topic = template.output("AlarmTopicArn")["Ref"]
     page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()
     found = list(alarms_of(template))
-    assert len(found) == 7
+    assert len(found) == 8
     for properties in found:
         assert refers_to(properties["AlarmActions"]) == refers_to(properties["OKActions"]) == {topic}
         assert (properties["Threshold"], properties["ComparisonOperator"]) == (0, "GreaterThanThreshold")
@@ -408,6 +413,7 @@ def test_the_bucket_is_private_and_forgets_replay_material_but_never_a_spilled_e
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
     assert rules["envelopes"]["ExpirationInDays"] == rules["claims"]["ExpirationInDays"] == 120
     assert rules["documents"]["ExpirationInDays"] == rules["parsed"]["ExpirationInDays"] == 120
+    assert (rules["replays"]["ExpirationInDays"], rules["replays"]["Prefix"]) == (120, PREFIX)
     assert (rules["documents"]["Prefix"], rules["parsed"]["Prefix"]) == (DOCUMENTS, PARSED)
     assert "ExpirationInDays" not in rules["spill"]
     assert (rules["spill"]["Prefix"], rules["claims"]["Prefix"]) == (SPILL, CLAIMS)
@@ -500,6 +506,7 @@ def test_every_call_of_the_operator_api_has_its_route_and_what_is_no_call_is_ans
         f"POST {item}/root-cause",
         f"POST {item}/note",
         f"POST {item}/cancel",
+        "GET /platform/replays",
         "POST /platform/replays",
         f"GET {job}",
         f"POST {job}/approve",
@@ -710,7 +717,8 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Recovery/index/work": {"dynamodb:Query"},
         "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
-        "Control": {"dynamodb:BatchGetItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem"},
+        "ReplayFunction": {"lambda:InvokeFunction"},
         "Bucket": {"s3:ListBucket"},
         "Bucket/spill/*": {"s3:GetObject", "s3:DeleteObject"},
         "Bucket/envelopes/*": {"s3:PutObject"},
@@ -722,10 +730,20 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "switches/*": {"ssm:GetParametersByPath"},
     },
     "replay": {
+        "Ledger": {"dynamodb:BatchGetItem"},
         "Recovery/index/work": {"dynamodb:Query"},
-        "Recovery": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Recovery": {"dynamodb:BatchGetItem", "dynamodb:PutItem"},
         "Audit": {"dynamodb:PutItem"},
-        "Control": {"dynamodb:GetItem", "dynamodb:PutItem"},
+        "Control": {
+            "dynamodb:BatchGetItem",
+            "dynamodb:ConditionCheckItem",
+            "dynamodb:GetItem",
+            "dynamodb:PutItem",
+        },
+        "Recipients": {"dynamodb:GetItem"},
+        "Bucket": {"s3:ListBucket"},
+        "Bucket/replays/*": {"s3:GetObject", "s3:PutObject"},
+        "events": {"sqs:GetQueueAttributes"},
         "replays": {"sqs:SendMessage"},
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},
@@ -742,6 +760,9 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Audit/index/by_request": {"dynamodb:Query"},
         "Logs of ingress": {"logs:FilterLogEvents"},
         "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "Bucket": {"s3:ListBucket"},
+        "Bucket/replays/*": {"s3:GetObject"},
+        "ReplayFunction": {"lambda:InvokeFunction"},
         "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParametersByPath", "ssm:PutParameter"},

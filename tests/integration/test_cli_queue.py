@@ -41,7 +41,7 @@ class Desk:
         monkeypatch.setattr(items, "connect", lambda _: client_of(world.answering, self.claims))
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        code = run(["queue", *arguments])
+        code = run(["replay", "one", *arguments[1:]] if arguments[:1] == ("replay",) else ["queue", *arguments])
         said = self._capsys.readouterr()
         return code, said.out, said.err
 
@@ -130,7 +130,7 @@ def test_one_item_is_shown_with_all_that_is_known_and_its_audit_004_12(desk: Des
         assert f"a comment that ends with [hf:{its.action_id[:24]}]" in out
         assert "recovery.noted" in out
         assert "the customer was called" in out
-        assert f"holdfast queue replay {one.recovery_id}" in err
+        assert f"holdfast replay one {one.recovery_id}" in err
     told = desk.json(one.recovery_id)
     assert (told["attempt_count"], [event["actor"] for event in told["audit"]]) == (5, [PERSON])
 
@@ -173,8 +173,8 @@ REPLY = action("reply", kind="reply", repeat=Repeat.LOOKUP)
         (dead(status=Status.FAILED, action=PUSH, effect=Effect.UNKNOWN), '--checked "what you looked at". It is there'),
         (dead(status=Status.FAILED, action=REPLY, effect=Effect.UNKNOWN), "an attempt finds out before it sends"),
         (dead(expires_at_ms=NOON_MS - 1), "(expired): if it is still wanted, do it by hand, and then: holdfast queue"),
-        (dead(), "when its cause is gone: holdfast queue replay"),
-        (dead(status=Status.FAILED, failure_code="SUPPRESSED"), "when its cause is gone: holdfast queue replay"),
+        (dead(), "when its cause is gone: holdfast replay one"),
+        (dead(status=Status.FAILED, failure_code="SUPPRESSED"), "when its cause is gone: holdfast replay one"),
     ],
 )
 def test_whoever_reads_one_item_is_told_what_can_be_done_about_it(desk: Desk, one: Row, expected: str) -> None:

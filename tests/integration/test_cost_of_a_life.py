@@ -9,25 +9,26 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
 
 from functions import observability
-from functions.adapters.audit import DynamoAudit
-from functions.adapters.control import DynamoReplayJobs
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.catalog.loader import load
 from functions.core.clock import SystemIds
 from functions.core.recovery import Row, Status
-from functions.replay.handler import build as build_replay
+from functions.core.replay import Filter
+from functions.core.replay_job import Job
 from functions.sweeper.handler import build as build_sweeper
 from tests import aws_tables
+from tests.bulk_on_aws import Bulk
 from tests.fakes import FakeClock, FakeSpill
-from tests.integration.test_replay import SETTINGS as REPLAY
 from tests.integration.test_requests_per_event import Stack, patient
 from tests.integration.test_sweeper import SETTINGS as SWEEPER
 from tests.write_units import Billing
@@ -37,6 +38,7 @@ __all__ = ["patient"]  # a fixture that is used here too
 BATCH = 10
 HELPDESK = "helpdesk"
 PATH = "/s"
+BUCKET = "holdfast-replays"
 
 
 class Life:
@@ -46,7 +48,9 @@ class Life:
         self.clock = FakeClock()
         self.stack = Stack(dynamodb, self.clock)
         self.sqs = boto3.client("sqs", region_name=aws_tables.REGION)
-        self.urls = {name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("retries", "replays")}
+        self.urls = {
+            name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "retries", "replays")
+        }
         ids = SystemIds()
         self.recovery = DynamoRecovery(dynamodb, ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT)
         ssm = boto3.client("ssm", region_name=aws_tables.REGION)
@@ -72,13 +76,18 @@ class Life:
             replays=replays,
             **seen,
         )
-        self._replay = build_replay(
-            REPLAY,
-            audit=DynamoAudit(dynamodb, aws_tables.AUDIT),
-            jobs=DynamoReplayJobs(dynamodb, aws_tables.CONTROL),
-            replays=replays,
-            **seen,
+        s3 = self.stack.s3
+        s3.create_bucket(Bucket=BUCKET)
+        self.bulk = Bulk(
+            dynamodb,
+            self.sqs,
+            s3,
+            BUCKET,
+            urls=self.urls,
+            # Without a pace: the emulated queue delays by a clock of its own.
+            **{**seen, "integrations": {name: replace(one, rate=None) for name, one in load().integrations.items()}},
         )
+        self.bulk.meanwhile = lambda: self.take("replays")
 
     def work(self, *events: Any) -> dict[str, Any]:
         """A batch of the events queue."""
@@ -96,16 +105,19 @@ class Life:
         assert tally["rows_hinted"], tally
         self.take("retries")
 
-    def replay(self) -> None:
-        """A person replays everything that is dead, and a batch of what that sent."""
+    def replay(self) -> Job:
+        """A person replays everything that is dead, and batches of what that sent."""
         with self.billing.open():
-            answer = self._replay({"filter": {"status": "dlq"}, "reason": "it is back", "actor": "ada"}, None)
-        assert answer["replayed"], answer
-        self.take("replays")
+            job = self.bulk.planned(Filter(status=frozenset(["dlq"])))
+            self.bulk.approve(job)
+            outcome = self.bulk.invoke(job.job_id)
+        assert outcome == "finished", self.bulk.now(job.job_id)
+        return self.bulk.now(job.job_id)
 
     def take(self, queue: str) -> None:
         messages = self.sqs.receive_message(QueueUrl=self.urls[queue], MaxNumberOfMessages=10).get("Messages", [])
-        assert messages
+        if not messages:
+            return
         records = [
             {
                 "messageId": message["MessageId"],
@@ -189,8 +201,9 @@ def test_what_died_and_was_replayed_costs_five_attempts_and_a_job(life: Life, pr
     life.settle_everything()
     assert {row.status for row in life.rows()} == {Status.DLQ}
     life.stack.status = 200
-    life.replay()
-    proved(f"cost, dead after five attempts and replayed (two actions): {life.bill.said()}")
+    life.bill.clear()
+    job = life.replay()
+    proved(f"cost, a bulk replay of {job.total} dead actions, its plan included: {life.bill.said(job.total)} per item")
     assert {(row.status, row.result) for row in life.rows()} == {(Status.REPLAYED, "succeeded")}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -22,6 +23,8 @@ from schemathesis.specs.openapi.checks import (
 
 from functions.core.attempt import Effect
 from functions.core.recovery import Status
+from functions.core.replay import Plan, PlanItem, Prediction
+from functions.core.replay_job import Job, JobChange, State
 from ops.operator_openapi import document
 from tests.operator_calls import OPERATOR, call
 from tests.operator_world import OperatorWorld, operator_world
@@ -85,9 +88,23 @@ def world() -> Iterator[OperatorWorld]:
         made.put(row("dead", status=Status.DLQ, due_at_ms=0, failure_code="HTTP_503"))
         made.put(row("waits"))
         made.put(row("unknown", status=Status.FAILED, due_at_ms=0, effect=Effect.UNKNOWN))
+        _put_jobs(made)
         GATEWAY.world = made
         yield made
         GATEWAY.world = None
+
+
+def _put_jobs(made: OperatorWorld) -> None:
+    """A job that is planned, and one whose plan is yet to come."""
+    for state, name in ((State.PLANNED, "planned-0123456789"), (State.PLANNING, "planning-0123456789")):
+        going = (PlanItem("x" * 24, 1, "helpdesk", Prediction.WOULD_SEND),)
+        plan = Plan(going, ()) if state is State.PLANNED else Plan((), ())
+        job = Job(name, state, "ada", "back", '{"tenant":["acme"]}', 10, made.clock.now, "req-1", total=len(plan.going))
+        if plan.going:
+            reference = made.ports.plans.put(name, plan)
+            job = replace(job, plan_hash=plan.plan_hash, plan_reference=reference, planned_at_ms=made.clock.now)
+        board = made.ports.jobs.board()
+        made.ports.jobs.store(JobChange(None, job, (board, board.with_job(job))))
 
 
 @SCHEMA.parametrize()

@@ -13,7 +13,7 @@ import pytest
 
 from functions import observability
 from functions.adapters.audit import DynamoAudit
-from functions.adapters.control import DynamoReplayJobs, DynamoSwitchMarks
+from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
@@ -27,15 +27,16 @@ from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.core.gate import Health
 from functions.core.health import Counts, Thresholds, minute_of
+from functions.core.integration import Integration
 from functions.core.recovery import Change, Status
+from functions.core.replay import Filter
 from functions.evaluator.handler import build as build_evaluator
-from functions.replay.handler import build as build_replay
 from functions.sweeper.handler import build as build_sweeper
 from functions.triage.handler import build as build_triage
 from tests import aws_tables
+from tests.bulk_on_aws import Bulk
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds
 from tests.integration.test_evaluator import SETTINGS as EVALUATOR
-from tests.integration.test_replay import SETTINGS as REPLAY
 from tests.integration.test_sweeper import SETTINGS as SWEEPER
 from tests.integration.test_triage import message
 from tests.recovery_rows import event, event_row, row
@@ -85,19 +86,19 @@ class Account:
         )
         return handle({"Records": list(messages)}, None)
 
-    def replay(self, **payload: Any) -> dict[str, Any]:
-        handle = build_replay(
-            REPLAY,
-            integrations=("helpdesk",),
-            recovery=self.recovery,
-            audit=DynamoAudit(self.dynamodb, aws_tables.AUDIT),
-            jobs=DynamoReplayJobs(self.dynamodb, aws_tables.CONTROL),
-            switches=self.switches,
-            replays=SqsHints(self.sqs, self.replays_url),
+    def bulk(self) -> Bulk:
+        return Bulk(
+            self.dynamodb,
+            self.sqs,
+            self.s3,
+            BUCKET,
+            urls={"events": self.events_url, "replays": self.replays_url},
             ids=self.ids,
+            recovery=self.recovery,
+            switches=self.switches,
+            integrations={"helpdesk": Integration("helpdesk")},
             **self.seen,
         )
-        return handle({"reason": "fixed", "actor": "anna", **payload}, None)
 
     def sweep(self) -> dict[str, int]:
         return build_sweeper(
@@ -162,12 +163,15 @@ def test_a_poison_event_is_kept_replayed_and_hinted_again_if_its_message_is_lost
     assert account.envelopes.get(kept.envelope_ref) == event()
     assert account.sweep() == {}
 
-    answer = account.replay(filter={"source": "helpdesk-acme"})
-    assert answer["replayed"] == 1, answer
+    bulk = account.bulk()
+    job = bulk.approve(bulk.planned(Filter(source=frozenset(["helpdesk-acme"]))))
+    assert (job.total, job.integrations) == (1, ("intake",))
+    assert bulk.invoke(job.job_id, remaining_ms=10_001) == "later"  # it has no time to watch
     replayed = account.recovery.get(recovery_id)
     assert replayed is not None
     assert account.hints(account.replays_url) == [{"recovery_id": recovery_id, "version": replayed.version}]
-    assert len(account.audited("platform.integration.recovery.replayed")) == 3  # the row, the job's beginning and end
+    assert len(account.audited("platform.integration.recovery.replayed")) == 1
+    assert len(account.audited("platform.replay_job.changed")) == 4  # planning, planned, approved, running
 
     account.clock.advance(180_000)
     assert account.sweep()["rows_hinted"] == 1

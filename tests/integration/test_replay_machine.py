@@ -1,260 +1,249 @@
-"""Replay jobs under every order of requests, deaths, failing storage, switches and other jobs: nothing is replayed
-before the job's record and its audit event are there, everything that was meant is accounted for, and nothing is
-replayed twice under one death (004.14, 004.19, 004.20).
+"""Bulk replays under every order of plans, approvals, deaths, failing storage, switches, outages and people: nothing is
+replayed before its job is approved and on record, no row twice by one job, no integration has two, nothing happens
+twice, and in the end nothing is left under way (004.14, 004.19, 004.20, 001.46).
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from functions.core.attempt import Effect
-from functions.core.audit import AuditType
-from functions.core.decision import Repeat
-from functions.core.failure import Done, Failure, StorageUnavailable
-from functions.core.integration import KindRules
+from functions.core.audit import AuditEvent, AuditType
+from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
+from functions.core.gate import Health
 from functions.core.machine import ABSENT
-from functions.core.ports import ReplayJob
-from functions.core.recovery import Status, after_attempt, claim
-from functions.core.replay import JOB
-from functions.core.retry import RetryPolicy
-from functions.core.switches import FRESH_FOR_MS
-from tests.integration.test_replay import Stage
-from tests.recovery_rows import dead
-from tests.unit.builders import CONNECT_REFUSED, MINUTE, Chance
+from functions.core.recovery import Row, Status, end
+from functions.core.replay_job import HOLDING, JOB, OVER, WORKED_ON, State
+from tests.replay_world import MINUTE_MS, ReplayWorld
+from tests.worker_world import DESK, Died
 
-TAGS = KindRules("add_tag", Repeat.IDEMPOTENT)
-OPS = ["recovery.find", "recovery.commit", "jobs.put", "audit.append", "replays.send"]
-SEVEN = [f"r{number}" for number in range(7)]
-
-
-class Died(BaseException):
-    """The process is gone."""
-
-
-def replayed(answer: dict[str, Any]) -> set[str]:
-    """The rows that a job says it replayed."""
-    return {item["recovery_id"] for item in answer.get("items", ()) if item["result"] == "replayed"}
+NAMES = [f"r{number:02d}" for number in range(16)]
+EVERYTHING = {"integration": [DESK]}
+SOME = st.sampled_from(
+    [EVERYTHING, EVERYTHING, {"status": ["dlq"]}, {"failure_code": ["HTTP_503"], "tenant": ["acme"]}]
+)
+REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED, "nobody listens")
+OPS = [
+    "jobs.get",
+    "jobs.board",
+    "jobs.store",
+    "jobs.apply",
+    "plans.get",
+    "plans.put",
+    "plans.put_record",
+    "recovery.several",
+    "recovery.walk",
+    "ledger.read",
+    "backlog.waiting",
+]
 
 
 class Jobs(RuleBasedStateMachine):
-    """Rows that die and are replayed, by one job after the other, or by two at once."""
+    """A desk, its dead letters, several jobs at a time, and λ with little time, so that whatever waits is let go of."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage()
-        self.known: dict[str, ReplayJob] = {}  # the record of each job, as it was last seen
+        self.world = ReplayWorld()
+        self.world.invocation_ms = 10_001
+        self.rows: dict[str, Row] = {}
+        self.trouble: tuple[str, str, int, type[BaseException]] | None = None
+        self.is_down = False
+        self.world.kill = self.maybe_wrong
+        self.world.provider.answers.append(lambda _: REFUSED if self.is_down else None)
 
-    # ----------------------------------------------------------------------------------------------------- the world
-
-    @initialize(names=st.sets(st.sampled_from(SEVEN), min_size=3))
-    def some_have_failed(self, names: set[str]) -> None:
+    @initialize(names=st.sets(st.sampled_from(NAMES), min_size=8))
+    def some_are_dead(self, names: set[str]) -> None:
         for name in sorted(names):
-            self.an_action_fails_for_good(name, Effect.NONE)
+            self.something_dies(name, "push")
 
-    @rule(name=st.sampled_from(SEVEN), effect=st.sampled_from([Effect.NONE, Effect.NONE, Effect.UNKNOWN]))
-    def an_action_fails_for_good(self, name: str, effect: Effect) -> None:
-        row = dead(name, effect=effect, integration_id="email" if name in SEVEN[:2] else "helpdesk")
-        self.stage.tables.rows.setdefault(row.recovery_id, row)
+    def maybe_wrong(self, op: str, when: str) -> None:
+        """What was planned goes wrong, once, at its turn."""
+        if self.trouble is None or self.trouble[:2] != (op, when):
+            return
+        left = self.trouble[2] - 1
+        error = self.trouble[3]
+        self.trouble = (op, when, left, error) if left else None
+        if not left:
+            raise error(f"{when} {op}")
 
-    @rule(value=st.sampled_from(["on", "on", "off"]), blocked=st.sampled_from(["none", "none", "helpdesk", "all"]))
-    def an_operator_sets_the_switches(self, value: str, blocked: str) -> None:
-        self.stage.switches.values = {
-            **self.stage.switches.values,
-            "replay": value,
-            "replay_blocked_integrations": blocked,
-        }
-        self.stage.clock.advance(FRESH_FOR_MS + 1)  # whoever asks next has read them
+    # --------------------------------------------------------------------------------------------------- what happens
 
-    @rule(milliseconds=st.sampled_from([1, MINUTE]))
-    def time_passes(self, milliseconds: int) -> None:
-        self.stage.clock.advance(milliseconds)
+    @rule(name=st.sampled_from(NAMES), kind=st.sampled_from(["push", "tag", "reply", "create"]))
+    def something_dies(self, name: str, kind: str) -> None:
+        if name not in self.rows:
+            self.rows[name] = self.world.dead_action(kind, name)
 
-    @rule(is_down=st.booleans())
-    def the_queue_takes_nothing(self, is_down: bool) -> None:
-        self.stage.replays.refused = set(self.stage.tables.rows) if is_down else set()
+    @rule(name=st.sampled_from(NAMES), kind=st.sampled_from(["push", "reply", "create"]), is_there=st.booleans())
+    def something_dies_of_which_nobody_knows(self, name: str, kind: str, is_there: bool) -> None:
+        if name not in self.rows:
+            self.rows[name] = self.world.unclear_action(kind, name, is_there=is_there)
+
+    @rule(wanted=SOME, cap=st.sampled_from([3, 20]), look_only=st.sampled_from([False, False, True]))
+    def somebody_plans(self, wanted: dict[str, Any], cap: int, *, look_only: bool) -> None:
+        body = {"filter": wanted, "reason": "it is back", "cap": cap, "look_only": look_only}
+        assert self.world.ask("POST", "/platform/replays", body)["statusCode"] == 202
+        self.world.work()
+
+    @precondition(lambda self: self.jobs_in(State.PLANNED))
+    @rule(data=st.data())
+    def somebody_approves(self, data: st.DataObject) -> None:
+        replay_id = data.draw(st.sampled_from(self.jobs_in(State.PLANNED)))
+        plan_hash = self.world.job(replay_id).plan_hash
+        answer = self.world.ask("POST", f"/platform/replays/{replay_id}/approve", {"plan_hash": plan_hash})
+        assert answer["statusCode"] in (202, 409), answer
+        self.world.work()
+
+    @rule(wanted=SOME)
+    def somebody_replays_in_a_hurry(self, wanted: dict[str, Any]) -> None:
+        """Plan, approve, and let others work for a while."""
+        answer = self.world.ask("POST", "/platform/replays", {"filter": wanted, "reason": "it is back"})
+        self.world.work()
+        replay_id = answer["document"]["replay_id"]
+        plan_hash = self.world.job(replay_id).plan_hash
+        if plan_hash:
+            self.world.ask("POST", f"/platform/replays/{replay_id}/approve", {"plan_hash": plan_hash})
+        self.world.work()
+        self.world.go_on(2_000)
+
+    @precondition(lambda self: self.jobs_in(*State))
+    @rule(what=st.sampled_from(["pause", "resume", "resume", "cancel"]), data=st.data())
+    def somebody_takes_it_in_hand(self, what: str, data: st.DataObject) -> None:
+        replay_id = data.draw(st.sampled_from(self.jobs_in(*State)))
+        answer = self.world.ask("POST", f"/platform/replays/{replay_id}/{what}", {"reason": "because"})
+        assert answer["statusCode"] in (200, 409), answer
 
     @rule()
-    def the_sweeper_looks(self) -> None:
-        self.stage.sweep()
+    def what_was_started_runs(self) -> None:
+        self.world.work()
 
-    @precondition(lambda self: self.under_way())
-    @rule(result=st.sampled_from([Done("p-1"), CONNECT_REFUSED]), data=st.data())
-    def a_replayed_attempt_is_made(self, result: Done | Failure, data: st.DataObject) -> None:
-        tables, now_ms = self.stage.tables, self.stage.clock.now_ms()
-        recovery_id = data.draw(st.sampled_from(self.under_way()))
-        tables.rows[recovery_id] = claimed = claim(tables.rows[recovery_id], now_ms, now_ms + MINUTE, "q").after
-        change = after_attempt(claimed, TAGS, RetryPolicy(), result, now_ms, Chance(1.0), 1.0, was_sent=True)
-        tables.rows[recovery_id] = change.after
-        tables.put_audit(change.audit)
-        assert change.after.status in (Status.DLQ, Status.REPLAYED)
+    @precondition(lambda self: self.jobs_in(*State))
+    @rule(data=st.data())
+    def somebody_starts_it_once_more(self, data: st.DataObject) -> None:
+        self.world.invoke(data.draw(st.sampled_from(self.jobs_in(*State))))
 
-    def under_way(self) -> list[str]:
-        """Rows that were replayed, and whose attempt has not been made."""
-        rows = self.stage.tables.rows.values()
-        return sorted(row.recovery_id for row in rows if row.status is Status.REPLAYED and row.is_open)
-
-    # ------------------------------------------------------------------------------------------------------- the jobs
-
-    def ask(self, limit: int, wanted: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any] | None:
-        """Its answer; None if the process died of it."""
-        try:
-            answer = self.stage.ask(wanted, limit=limit, dry_run=dry_run)
-        except Died:
-            return None
-        finally:
-            self.stage.tables.faults.on_before = self.stage.tables.faults.on_after = None
-        self.judge(answer)
-        return answer
-
-    def judge(self, answer: dict[str, Any]) -> None:
-        if "error" in answer:
-            return
-        assert answer["matched"] == answer["replayed"] + sum(answer["skipped"].values())
-        results = Counter(item["result"] for item in answer["items"])
-        assert results["replayed"] + results["would_replay"] == answer["replayed"]
-        if answer["dry_run"]:
-            assert answer["job_id"] not in self.stage.jobs.jobs
-        else:
-            told, by_answer = self.replays_of(answer["job_id"]), replayed(answer)
-            assert by_answer <= told, "what it says it replayed is in the audit"
-            unclear = answer["skipped"].get("storage_unavailable", 0)  # its answer was lost, and it may be done
-            assert len(told - by_answer) <= unclear
-
-    wanted = st.sampled_from([{"tenant": "acme"}, {"integration": "helpdesk"}, {"status": "dlq"}])
-
-    @rule(limit=st.integers(1, 8), wanted=wanted)
-    def somebody_replays(self, limit: int, wanted: dict[str, Any]) -> None:
-        answer = self.ask(limit, wanted)
-        assert answer is not None
-        if "error" in answer:
-            assert answer["error"]["code"] == "INT-409-RECOVERY-REPLAY-CONFLICT"
-            assert self.stage.switches.values["replay"] == "off"
-            return
-        job = self.stage.jobs.jobs[answer["job_id"]]
-        assert job.finished_at_ms
-        assert (job.matched, job.replayed, job.skipped) == (answer["matched"], answer["replayed"], answer["skipped"])
-        assert answer["replayed"] <= limit
-        blocked = self.stage.switches.values["replay_blocked_integrations"]
-        called = {item["integration"] for item in answer["items"] if item["result"] == "replayed"}
-        assert not called or blocked not in ("all", *called)
-
-    @rule(limit=st.integers(1, 8), wanted=wanted)
-    def somebody_asks_what_would_be_replayed(self, limit: int, wanted: dict[str, Any]) -> None:
-        tables = self.stage.tables
-        before = dict(tables.rows), dict(tables.audit), dict(self.stage.jobs.jobs), len(self.stage.replays.sent)
-        self.ask(limit, wanted, dry_run=True)
-        assert before == (tables.rows, tables.audit, self.stage.jobs.jobs, len(self.stage.replays.sent))
+    @rule(milliseconds=st.sampled_from([1, 2_000, MINUTE_MS, 2 * MINUTE_MS]))
+    def the_others_go_on(self, milliseconds: int) -> None:
+        self.world.go_on(milliseconds)
+        self.world.work()
 
     @rule(
-        limit=st.integers(1, 8),
-        wanted=wanted,
         op=st.sampled_from(OPS),
-        turn=st.integers(1, 3),
         when=st.sampled_from(["before", "after"]),
-        dies=st.booleans(),
+        turn=st.integers(1, 3),
+        error=st.sampled_from([Died, StorageUnavailable]),
     )
-    def something_goes_wrong(
-        self, limit: int, wanted: dict[str, Any], op: str, turn: int, when: str, dies: bool
-    ) -> None:
-        """At the n-th call of an operation the storage fails, or the process dies; before it has done it, or after."""
-        self.at(op, turn, when, self.die if dies else self.fail)
-        self.ask(limit, wanted)
+    def something_will_go_wrong(self, op: str, when: str, turn: int, error: type[BaseException]) -> None:
+        self.trouble = (op, when, turn, error)
 
-    @rule(limit=st.integers(1, 8), wanted=wanted, turn=st.integers(1, 3))
-    def another_job_comes_between(self, limit: int, wanted: dict[str, Any], turn: int) -> None:
-        between: list[dict[str, Any]] = []
-        self.at("recovery.commit", turn, "before", lambda: between.append(self.stage.ask({"tenant": "acme"})))
-        answer = self.ask(limit, wanted)
-        if answer is not None and between:
-            self.judge(between[0])
-            assert not replayed(answer) & replayed(between[0]), "what one has replayed the other leaves alone"
+    @rule(values=st.sampled_from([{"replay": "off"}, {"disabled_integrations": DESK}, {"auto_reply": "off"}]))
+    def an_operator_throws_a_switch(self, values: dict[str, str]) -> None:
+        self.world.switches.values.update(values)
 
-    def at(self, op: str, turn: int, when: str, do: Callable[[], None]) -> None:
-        left = [turn]
+    @rule()
+    def every_switch_is_back(self) -> None:
+        self.world.switches.values.update(replay="on", disabled_integrations="none", auto_reply="on")
 
-        def count(called: str) -> None:
-            left[0] -= called == op
-            if called == op and left[0] == 0:
-                do()
+    @rule(health=st.sampled_from([Health.HEALTHY, Health.HEALTHY, Health.DEGRADED, Health.HARD_DOWN]))
+    def the_desk_is_judged(self, health: Health) -> None:
+        self.world.tables.set_health(DESK, health)
 
-        setattr(self.stage.tables.faults, f"on_{when}", count)
+    @rule(is_down=st.booleans())
+    def the_desk_is_out_or_back(self, is_down: bool) -> None:
+        self.is_down = is_down
 
-    def die(self) -> None:
-        raise Died
+    @rule(messages=st.sampled_from([0, 0, 500]))
+    def live_events_wait(self, messages: int) -> None:
+        self.world.backlog.messages = messages
 
-    def fail(self) -> None:
-        raise StorageUnavailable("it did not answer")
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def a_person_dismisses_one(self, data: st.DataObject) -> None:
+        row = self.world.now(self.rows[data.draw(st.sampled_from(sorted(self.rows)))])
+        if not row.is_final and not row.is_open:
+            change = end(row, "DISMISSED", "not wanted", self.world.clock.now, actor="bob", request_id="r")
+            self.world.tables.rows[row.recovery_id] = change.after
+            self.world.tables.put_audit(change.audit)
 
-    # ----------------------------------------------------------------------------------------------------- what holds
+    # ----------------------------------------------------------------------------------------------- what always holds
 
-    def replays_of(self, job_id: str) -> set[str]:
-        """The rows that the audit says this job replayed."""
-        return {event.affected_id for event in self.row_events() if event.job_id == job_id}
+    def jobs_in(self, *states: State) -> list[str]:
+        return sorted(job_id for job_id, job in self.world.jobs.jobs.items() if job.state in states)
 
-    def row_events(self) -> list[Any]:
-        events = self.stage.tables.events
-        return [
-            event
-            for event in events
-            if event.event_type is AuditType.REPLAYED and event.affected_entity == "recovery_item"
-        ]
+    def told(self, kind: AuditType) -> list[AuditEvent]:
+        return [event for event in self.world.tables.events if event.event_type is kind]
 
     @invariant()
-    def a_job_keeps_to_its_table_and_its_record_is_the_audit_s(self) -> None:
-        states: dict[str, list[str]] = {}  # in no order: a job may take no time at all
-        for event in self.stage.tables.events:
-            if event.affected_entity == "replay_job":
-                states.setdefault(event.affected_id, []).append(json.loads(event.after_state)["status"])
-        for job_id, told in states.items():
-            assert sorted(told) in (["running"], ["finished", "running"]), "each once, and no end without a beginning"
-            assert job_id in self.stage.jobs.jobs, "what is in the audit has a record"
-        for job_id, job in self.stage.jobs.jobs.items():
-            state = "finished" if job.finished_at_ms else "running"
-            before = self.known.get(job_id)
-            state_before = ABSENT if before is None else "finished" if before.finished_at_ms else "running"
-            if before is None:
-                assert state in ("running", JOB.next("running", "finish"))
-            elif job != before:
-                assert (state_before, state) == ("running", JOB.next("running", "finish"))
-            if state == "finished":
-                assert sorted(states[job_id]) == ["finished", "running"], "no record ends before the audit says so"
-                assert job.matched == job.replayed + sum(job.skipped.values())
-        self.known = dict(self.stage.jobs.jobs)
+    def a_job_keeps_to_its_table_and_its_record_is_the_audits(self) -> None:
+        steps: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for event in self.told(AuditType.REPLAY_JOB_CHANGED):
+            before = json.loads(event.before_state)["status"] if event.before_state else ABSENT
+            steps[event.affected_id].append((before, json.loads(event.after_state)["status"]))
+        for job_id, job in self.world.jobs.jobs.items():
+            left = Counter(steps[job_id])
+            assert all(JOB.allows(*step) for step in left), left
+            # As many ways in as out of each state, but for where it began and where it is.
+            degrees = Counter({ABSENT: 1, job.state.value: -1})
+            for (before, after), number in left.items():
+                degrees[before] -= number
+                degrees[after] += number
+            assert not any(degrees.values()), (job_id, job.state, left)
 
     @invariant()
-    def nothing_is_replayed_that_no_job_in_the_audit_answers_for_004_19(self) -> None:
-        begun = {event.affected_id for event in self.stage.tables.events if event.affected_entity == "replay_job"}
-        for event in self.row_events():
-            assert event.job_id in begun
-            assert event.actor == "anna"
-            assert event.reason == "it is back"
+    def no_integration_has_two_jobs_and_the_board_knows_them_all(self) -> None:
+        holding = [job for job in self.world.jobs.jobs.values() if job.state in HOLDING]
+        held = [name for job in holding for name in job.integrations]
+        assert len(held) == len(set(held))
+        board = self.world.jobs.stored_board
+        assert dict(board.holders) == {name: job.job_id for job in holding for name in job.integrations}
+        assert set(board.working) == set(self.jobs_in(*WORKED_ON))
 
     @invariant()
-    def each_replay_is_told_once_and_nothing_unclear_is_replayed_001_46(self) -> None:
-        told = Counter(event.affected_id for event in self.row_events())
-        for recovery_id, row in self.stage.tables.rows.items():
-            assert told[recovery_id] == row.replay_no
-            if row.effect is Effect.UNKNOWN:
-                assert row.replay_no == 0
+    def nothing_is_replayed_that_no_approved_job_answers_for_and_nothing_twice_004_19(self) -> None:
+        told = self.told(AuditType.REPLAYED)
+        assert all(count == 1 for count in Counter((event.affected_id, event.job_id) for event in told).values())
+        for event in told:
+            job = self.world.job(event.job_id)
+            assert event.actor == job.approved_by
+            assert event.at_ms >= job.approved_at_ms
+            going = {item.recovery_id for item in self.world.made(event.job_id).going}
+            assert event.affected_id in going
+        for row in self.rows.values():
+            assert self.world.now(row).replay_no == sum(event.affected_id == row.recovery_id for event in told)
+
+    @invariant()
+    def nothing_happens_twice_001_46(self) -> None:
+        assert all(self.world.effects_of(row) <= 1 for row in self.rows.values())
 
     def teardown(self) -> None:
-        """Whatever died or failed, the sweeper hints at every replayed row that nobody has tried."""
-        self.stage.replays.refused = set()
-        self.an_operator_sets_the_switches("on", "none")
-        for _ in range(4):
-            self.stage.clock.advance(MINUTE)
-            self.stage.sweep()
-        latest = {sent.hint.recovery_id: sent.hint.version for sent in self.stage.replays.sent}
-        for recovery_id in self.under_way():
-            assert latest[recovery_id] == self.stage.tables.rows[recovery_id].version
+        """Everything is well again: every job that was begun comes to its end, and what it took has an outcome."""
+        world = self.world
+        self.trouble, self.is_down, world.backlog.messages = None, False, 0
+        world.invocation_ms = 900_000
+        self.every_switch_is_back()
+        world.tables.set_health(DESK, Health.HEALTHY)
+        for replay_id in self.jobs_in(State.PAUSED):
+            world.ask("POST", f"/platform/replays/{replay_id}/resume", {"reason": "all is well"})
+        for replay_id in self.jobs_in(State.PLANNING):
+            world.run_until_planned(replay_id)
+        for replay_id in self.jobs_in(*HOLDING):
+            assert world.run(replay_id).state in OVER
+        world.run_until_quiet()
+        assert not world.open_rows()
+        self.nothing_happens_twice_001_46()
+        self.nothing_is_replayed_that_no_approved_job_answers_for_and_nothing_twice_004_19()
+        for job in world.jobs.jobs.values():
+            if job.state is State.FINISHED:
+                assert sum(job.outcomes.values()) == job.total
+        for row in self.rows.values():
+            now = world.now(row)
+            if now.status is Status.REPLAYED:
+                assert world.effects_of(row) == 1
 
 
 TestJobs = Jobs.TestCase
-TestJobs.settings = settings(max_examples=60, stateful_step_count=25)
+TestJobs.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops import stack as stacks
-from ops.cli import events, replaying, run, switches
+from ops.cli import events, run, switches
 from ops.cli.console import ExitCode, clean, time_of
 from ops.stack import Stack, StackNotFound, Wanted, find
 
@@ -134,18 +134,6 @@ def test_a_replay_of_an_integration_that_does_not_exist_is_refused(
     assert "helpdesk" in capsys.readouterr().err
 
 
-def test_a_refused_replay_names_the_place_of_every_mistake(
-    stack_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    problems = [{"field": "filter.status.0", "problem": "it is none of failed, dlq"}]
-    error = {"code": "INT-400-INVALID-PAYLOAD", "message": "the request is not valid", "problems": problems}
-    monkeypatch.setattr(replaying, "invoke", lambda *_: {"error": error})
-    assert run(["replay", "--status", "dead", "--reason", "test"]) == ExitCode.REFUSED
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert all(word in told.err for word in ("INT-400-INVALID-PAYLOAD", "filter.status.0", "none of failed, dlq"))
-
-
 def test_an_event_on_aws_is_asked_for_with_its_tenant(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,15 +150,6 @@ def test_an_argument_that_is_no_text_is_not_understood(
 ) -> None:
     assert run(arguments) == ExitCode.USAGE
     assert "UTF-8" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("replayed", "exit_code"), [(1, ExitCode.OK), (0, ExitCode.REFUSED)])
-def test_a_replay_that_replays_nothing_of_what_it_found_exits_with_1(
-    stack_file: Path, monkeypatch: pytest.MonkeyPatch, replayed: int, exit_code: ExitCode
-) -> None:
-    answer = {"job_id": "j", "matched": 1, "replayed": replayed, "skipped": {}, "items": []}
-    monkeypatch.setattr(replaying, "invoke", lambda *_: answer)
-    assert run(["replay", "--id", "x", "--reason", "test"]) == exit_code
 
 
 def test_an_endpoint_that_is_no_address_exits_with_3(no_stack: Path, capsys: pytest.CaptureFixture[str]) -> None:

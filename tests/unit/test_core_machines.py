@@ -13,8 +13,7 @@ from functions.core.decision import Repeat
 from functions.core.failure import Done, IllegalTransition, RootCause
 from functions.core.gate import WaitingFor
 from functions.core.ledger import ACTION, EVENT, ActionStatus, LedgerStatus
-from functions.core.machine import ABSENT, Machine, Step, steps
-from functions.core.ports import ReplayJob
+from functions.core.machine import ABSENT, Machine, steps
 from functions.core.recovery import (
     ENDED,
     ROW,
@@ -48,11 +47,11 @@ from functions.core.recovery import (
     succeeded,
     suppress,
     suppressed_first,
+    take_back,
     unknown_first,
     unknown_outcome,
     worker_died,
 )
-from functions.core.replay import JOB, job_event
 from functions.core.retry import RetryPolicy
 from ops.states import MACHINES, PATH, text
 from tests.unit.builders import (
@@ -210,6 +209,10 @@ WALKS: dict[tuple[str, str, str], Callable[[], Change]] = {
     ("replayed", "end", "failed"): lambda: end(replayed(), "CANCELLED", "no", NOON_MS),
     ("failed", "end", "failed"): lambda: end(dead(Status.FAILED), "DONE_BY_HAND", "did it", NOON_MS),
     ("dlq", "end", "failed"): lambda: end(dead(Status.DLQ), "DISMISSED", "no", NOON_MS),
+    ("replayed", "take_back", "failed"): lambda: take_back(
+        replace(replayed(), replayed_from="failed"), NOON_MS, actor="ada", reason="enough"
+    ),
+    ("replayed", "take_back", "dlq"): lambda: take_back(replayed(), NOON_MS, actor="ada", reason="enough"),
     ("failed", "replay", "replayed"): lambda: replay(
         dead(Status.FAILED), NOON_MS, actor="a", reason="w", request_id="r", job_id="j", scale=1.0
     ),
@@ -280,11 +283,3 @@ def test_the_tables_of_the_ledger_know_every_status_and_no_other() -> None:
 def test_an_action_that_was_decided_upon_is_not_decided_upon_again() -> None:
     ends = {"done", "superseded", "suppressed", "not_needed", "recovery"}
     assert not [step for step in ACTION.steps if step.state in ends]
-
-
-def test_a_job_begins_once_and_ends_once() -> None:
-    job = ReplayJob("j", "ada", "why", "{}", 10, NOON_MS)
-    over = replace(job, finished_at_ms=NOON_MS + 1)
-    assert (job_event(job, "r").before_state, job_event(over, "r").before_state) == ("", '{"status":"running"}')
-    assert JOB.next(JOB.next(ABSENT, "start"), "finish") == "finished"
-    assert isinstance(JOB.steps[0], Step)

@@ -41,6 +41,8 @@ def trouble_with(text: str) -> str:
             words = words[2:] if seen.get(words[0]) else words[1:]
         if not hasattr(command, "commands"):
             break
+        if not words and command.invoke_without_command:
+            break
         if not words or words[0] not in command.commands:
             return f"no such command: {words[:1]}"
         command, words = command.commands[words[0]], words[1:]
