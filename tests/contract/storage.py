@@ -153,7 +153,14 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
             client, ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT, pause=waited.append
         ),
         DynamoSwitchMarks(client, aws_tables.CONTROL),
-        DynamoReplayJobs(client, aws_tables.CONTROL),
+        DynamoReplayJobs(
+            client,
+            ids,
+            control_table=aws_tables.CONTROL,
+            audit_table=aws_tables.AUDIT,
+            recovery_table=aws_tables.RECOVERY,
+            pause=waited.append,
+        ),
         audit_items,
     )
 

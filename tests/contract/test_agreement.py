@@ -86,6 +86,10 @@ def row_of(recovery_id: str, world: World) -> Row | None:
     return world.recovery.get(recovery_id)
 
 
+def walked(status: Status, world: World) -> list[Row]:
+    return sorted(world.recovery.walk("helpdesk", status), key=lambda row: row.recovery_id)
+
+
 # Their doubles and tables pass the same tests, but no machine plays them yet. Nothing may be added here.
 NOT_PLAYED = {"AuditLog", "EventIndex", "OperatorChanges", "Quarantines", "ReplayJobs", "SwitchReturns"}
 KINDS = {field.name: str(field.type).removeprefix("ports.") for field in fields(World) if "ports." in str(field.type)}
@@ -328,6 +332,16 @@ class EventsAndRows(Agreement):
     @rule(wanted=st.lists(st.sampled_from(list(Status)), max_size=2), limit=st.integers(1, 8))
     def find(self, wanted: list[Status], limit: int) -> None:
         self.both(lambda world: world.recovery.find("helpdesk", wanted, limit))
+
+    @rule(status=st.sampled_from(list(Status)))
+    def walk(self, status: Status) -> None:
+        self.both(partial(walked, status))
+
+    @rule(data=st.data())
+    def several_at_once(self, data: st.DataObject) -> None:
+        ids = data.draw(st.lists(st.sampled_from([*sorted(self.seen), "nobody"]), max_size=4, unique=True))
+        self.both(lambda world: world.recovery.several(ids))
+        self.both(lambda world: world.recovery.versions(ids))
 
     @rule(numbers=st.lists(st.integers(1, 4), max_size=3), reason=st.sampled_from(["why", "why not"]))
     def append(self, numbers: list[int], reason: str) -> None:
@@ -614,7 +628,7 @@ def event(number: int, reason: str = "why") -> AuditEvent:
         id=f"audit-{number}",
         at_ms=NOON_MS,
         event_type=AuditType.SWITCH_CHANGED,
-        severity=Severity.INFO,
+        severity=Severity.WARNING,
         tenant="",
         actor="anna",
         affected_entity="switch",
@@ -638,6 +652,9 @@ ANSWERS = {
     "recovery.put_if_absent": {"True", "False"},
     "recovery.due": {"list"},
     "recovery.find": {"list"},
+    "recovery.walk": {"generator"},
+    "recovery.several": {"dict"},
+    "recovery.versions": {"dict"},
     "audit.append": {"NoneType"},
     "counts.add": {"NoneType"},
     "counts.read": {"dict"},

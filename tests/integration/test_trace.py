@@ -148,11 +148,11 @@ def test_what_died_says_why_and_what_was_replayed_says_by_whom_and_how_it_ended(
     again = four.event("replayed")
     first = again["actions"][0]
     assert (first["state"], first["status"], first["replays"]) == ("done", "replayed", 1)
-    assert first["last_replay_by"] == "ada"
+    assert first["last_replay_by"] == "bob"
     steps = [(step["what"].rpartition(".")[2], step["by"]) for step in again["steps"] if step["about"] == "tag"]
     assert steps[0] == ("detected", "holdfast")
     assert ("retry_exhausted", "holdfast") in steps
-    assert ("replayed", "ada") in steps
+    assert ("replayed", "bob") in steps
     assert steps[-1] == ("reprocess_succeeded", "holdfast")
     times = [step["at_ms"] for step in again["steps"]]
     assert times == sorted(times)
