@@ -132,6 +132,10 @@ lint-templates: synth ## cfn-lint over every stage's template
 deploy: setup ## deploy to AWS with your own credentials: make deploy STAGE=dev
 	cdk deploy --context stage=$(STAGE) "holdfast-$(STAGE)"
 
+.PHONY: cost
+cost: setup ## what watching a stage costs a month, and what a million events cost: make cost STAGE=prod
+	@$(PY) -m ops.cost --stage $(STAGE)
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf .build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache cdk.out \

@@ -30,6 +30,7 @@ class Recorded:
         """For the log."""
         return {
             "recovery_id": self.row.recovery_id,
+            "event_name": self.row.event_name,
             "code": self.finding.code,
             "root_cause": self.finding.root_cause.value,
             "outcome": "recorded" if self.is_new else "row_exists",

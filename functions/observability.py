@@ -79,6 +79,31 @@ FIELDS = frozenset(
 DIMENSIONS = frozenset({"integration", "provider", "event_name", "flow", "outcome", "reason"})
 """By what a metric may be told apart. All of them are bounded; a tenant is not."""
 
+TOTALS = frozenset(
+    {
+        "actions_already_done",
+        "actions_success",
+        "actions_suppressed",
+        "auto_reply_released",
+        "auto_reply_sent",
+        "automatic_capped",
+        "classifier_fallbacks",
+        "decisions_made",
+        "duties_failed",
+        "idempotency_duplicates_detected",
+        "integrations_not_reached",
+        "limiter_unavailable",
+        "outcomes_unknown_overdue",
+        "rate_limited",
+        "rows_created",
+        "rows_overdue",
+        "sweeps_cut_short",
+    }
+)
+"""What an alarm watches as a whole, although it is told apart by something: no alarm of CloudWatch adds dimensions up.
+Each is counted once more, by service and stage alone.
+"""
+
 _OF_THE_LINE = frozenset(
     {
         "level",
@@ -191,12 +216,17 @@ class Metrics:
             raise ValueError(f"{name} cannot be told apart by {', '.join(sorted(strange))}")
         key = tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text))
         with self._lock:
-            recorded = self._points.setdefault(key, [])
-            for index, (known, known_unit, so_far) in enumerate(recorded):
-                if known == name and unit is MetricUnit.Count:
-                    recorded[index] = (known, known_unit, so_far + value)
-                    return
-            recorded.append((name, unit, value))
+            self._record(key, name, unit, value)
+            if key and name in TOTALS:
+                self._record((), name, unit, value)
+
+    def _record(self, key: tuple[tuple[str, str], ...], name: str, unit: MetricUnit, value: float) -> None:
+        recorded = self._points.setdefault(key, [])
+        for index, (known, known_unit, so_far) in enumerate(recorded):
+            if known == name and unit is MetricUnit.Count:
+                recorded[index] = (known, known_unit, so_far + value)
+                return
+        recorded.append((name, unit, value))
 
     def _line(self, dimensions: tuple[tuple[str, str], ...], recorded: list[tuple[str, MetricUnit, float]]) -> str:
         emf = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=self._service)

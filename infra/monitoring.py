@@ -45,8 +45,11 @@ class Monitoring(Construct):
         self.topics: Mapping[tuple[Sev, Audience], sns.Topic] = {
             topic: self._topic(*topic) for topic in sorted({topic for alarm in ALARMS for topic in alarm.topics})
         }
+        self.alarms: list[cloudwatch.AlarmBase] = []
+        """In the order of the table."""
         for alarm in ALARMS:
             made = self._local(alarm) if config.emulated else self._alarm(alarm)
+            self.alarms.append(made)
             for topic in alarm.topics:
                 action = actions.SnsAction(self.topics[topic])
                 made.add_alarm_action(action)

@@ -10,6 +10,7 @@ from constructs import Construct
 
 from functions.evaluator.settings import EvaluatorSettings
 from infra.config import StageConfig
+from infra.intake import Intake
 from infra.python_function import CodeFor, PythonFunction
 from infra.recovery import every_minute
 from infra.storage import Storage
@@ -54,7 +55,14 @@ class Operations(Construct):
     """
 
     def __init__(
-        self, scope: Construct, *, config: StageConfig, code_for: CodeFor, storage: Storage, ops_dlq: sqs.Queue
+        self,
+        scope: Construct,
+        *,
+        config: StageConfig,
+        code_for: CodeFor,
+        storage: Storage,
+        intake: Intake,
+        ops_dlq: sqs.Queue,
     ) -> None:
         super().__init__(scope, "Operations")
         for switch in SWITCHES:
@@ -76,6 +84,8 @@ class Operations(Construct):
                 audit_table=storage.audit.table_name,
                 control_table=storage.control.table_name,
                 switches_path=config.switches_path,
+                sources_path=config.sources_path,
+                door_log_group=intake.ingress.log_group.log_group_name,
                 timeout_seconds=config.evaluator_timeout_seconds,
                 time_scale=config.time_scale,
             ),
@@ -89,3 +99,6 @@ class Operations(Construct):
             [storage.control.table_arn],
         )
         self.evaluator.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
+        # How long each source may be silent stands in its entry, and when it last spoke in the log of ingress.
+        self.evaluator.allow_by_path(config.sources_path, config=config, why="Sources are added without a deploy")
+        self.evaluator.allow_log(intake.ingress.log_group, config=config)

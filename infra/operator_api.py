@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aws_cdk import Arn, ArnComponents, ArnFormat, Aws, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_apigatewayv2 as apigw
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
@@ -214,22 +214,7 @@ class OperatorApi(Construct):
             ],
         )
         # What the door refused, and what it let in that no worker has taken up yet, stands in its log alone.
-        group = intake.ingress.log_group
-        if config.emulated:
-            # The emulator knows a log group by its name alone.
-            named = ArnComponents(
-                service="logs",
-                resource="log-group",
-                resource_name=group.log_group_name,
-                arn_format=ArnFormat.COLON_RESOURCE_NAME,
-            )
-            function.allow(["logs:FilterLogEvents"], [Arn.format(named, Stack.of(self))])
-        else:
-            function.allow(
-                ["logs:FilterLogEvents"],
-                [group.log_group_arn],
-                why_wildcard="A log group's ARN ends in a star: its streams",
-            )
+        function.allow_log(intake.ingress.log_group, config=config)
         function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for a record that is not there.
         function.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aws_cdk import Acknowledgment, Arn, ArnComponents, Duration, RemovalPolicy, Stack, Validations
+from aws_cdk import Acknowledgment, Arn, ArnComponents, ArnFormat, Duration, RemovalPolicy, Stack, Validations
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_lambda_destinations as destinations
@@ -111,16 +111,7 @@ class PythonFunction(Construct):
         """Let the function read every switch, by path; with `history` also who changed one and when, with `write` set
         one.
         """
-        if config.emulated:
-            self.allow(
-                ["ssm:GetParametersByPath"], ["*"], why_wildcard="The emulator authorizes reads by path against * only"
-            )
-        else:
-            self.allow(
-                ["ssm:GetParametersByPath"],
-                [parameter_arn(self, config.switches_path), parameter_arn(self, f"{config.switches_path}/*")],
-                why_wildcard=_EVERY_SWITCH,
-            )
+        self.allow_by_path(config.switches_path, config=config, why=_EVERY_SWITCH)
         if history:
             self.allow(
                 ["ssm:GetParameterHistory"],
@@ -133,6 +124,37 @@ class PythonFunction(Construct):
                 [parameter_arn(self, f"{config.switches_path}/*")],
                 why_wildcard=_EVERY_SWITCH,
             )
+
+    def allow_by_path(self, path: str, *, config: StageConfig, why: str) -> None:
+        """Let the function read every parameter below a path."""
+        if config.emulated:
+            self.allow(
+                ["ssm:GetParametersByPath"], ["*"], why_wildcard="The emulator authorizes reads by path against * only"
+            )
+            return
+        self.allow(
+            ["ssm:GetParametersByPath"],
+            [parameter_arn(self, path), parameter_arn(self, f"{path}/*")],
+            why_wildcard=why,
+        )
+
+    def allow_log(self, group: logs.LogGroup, *, config: StageConfig) -> None:
+        """Let the function look something up in what another one has logged."""
+        if config.emulated:
+            # The emulator knows a log group by its name alone.
+            named = ArnComponents(
+                service="logs",
+                resource="log-group",
+                resource_name=group.log_group_name,
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            )
+            self.allow(["logs:FilterLogEvents"], [Arn.format(named, Stack.of(self))])
+            return
+        self.allow(
+            ["logs:FilterLogEvents"],
+            [group.log_group_arn],
+            why_wildcard="A log group's ARN ends in a star: its streams",
+        )
 
     def read_from(self, queue: sqs.Queue, *, max_concurrency: int) -> None:
         """Work the queue's messages in batches of up to 10, reporting failures one by one.

@@ -6,6 +6,7 @@ from aws_cdk import CfnOutput, CliCredentialsStackSynthesizer, Fn, Stack
 from constructs import Construct
 
 from infra.config import StageConfig
+from infra.dashboard import Dashboard
 from infra.intake import Intake
 from infra.monitoring import Monitoring, Watched
 from infra.operations import Operations
@@ -40,7 +41,9 @@ class HoldfastStack(Stack):
             intake_events=intake.events,
             processing=processing,
         )
-        operations = Operations(self, config=config, code_for=code_for, storage=storage, ops_dlq=recovery.ops_dlq)
+        operations = Operations(
+            self, config=config, code_for=code_for, storage=storage, intake=intake, ops_dlq=recovery.ops_dlq
+        )
         operators = OperatorApi(
             self,
             config=config,
@@ -50,6 +53,12 @@ class HoldfastStack(Stack):
             processing=processing,
             recovery=recovery,
         )
+        functions = {
+            "ingress": intake.ingress,
+            "worker": processing.worker,
+            "triage": recovery.triage,
+            "operator_api": operators.api,
+        }
         monitoring = Monitoring(
             self,
             config=config,
@@ -57,12 +66,13 @@ class HoldfastStack(Stack):
                 queues={
                     "events": intake.events.queue,
                     "retries": processing.retries.queue,
+                    "replays": processing.replays.queue,
                     "events-dlq": intake.events.dlq,
                     "retries-dlq": processing.retries.dlq,
                     "replays-dlq": processing.replays.dlq,
                     "ops-dlq": recovery.ops_dlq,
                 },
-                functions={"worker": processing.worker.function},
+                functions={name: each.function for name, each in functions.items()},
                 tables={
                     "LedgerTable": storage.ledger.table_name,
                     "RecoveryTable": storage.recovery.table_name,
@@ -72,6 +82,13 @@ class HoldfastStack(Stack):
                 },
                 api=intake.api,
             ),
+        )
+        Dashboard(
+            self,
+            config=config,
+            metric=monitoring.metric,
+            log_groups={name: each.log_group for name, each in functions.items()},
+            alarms=monitoring.alarms,
         )
         for key, value in {
             "ApiId": intake.api.api_id,

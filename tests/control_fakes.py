@@ -12,6 +12,7 @@ from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
 from functions.core.recovery import Change
 from functions.core.replay import Plan
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
+from functions.core.silence import Expectation
 from functions.core.switch_history import REASON_LENGTH
 from functions.core.switch_returns import Returns, ReturnsChange
 from functions.core.switches import pattern_of
@@ -240,3 +241,16 @@ class FakeBacklog:
         """See the port."""
         with self.faults.around("backlog.waiting"):
             return self.messages
+
+
+class FakeExpectations:
+    """`ports.Expectations`. Tests fill `expected`."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.expected: list[Expectation] = []
+
+    def read(self) -> Sequence[Expectation]:
+        """See the port."""
+        with self.faults.around("expectations.read"):
+            return tuple(self.expected)

@@ -970,6 +970,15 @@ class FakeDoor:
             return Sighting(found[0], since_ms, is_complete=True)
         return Sighting(None, max(since_ms, self.reaches_to_ms), since_ms >= self.reaches_to_ms)
 
+    def accepted(self, source: str, since_ms: int, now_ms: int) -> Sighting:
+        """See the port."""
+        with self.faults.around("door.accepted"):
+            lines = self._since(since_ms, now_ms)
+            found = next((line for line in lines if line.source == source and not line.is_refused), None)
+        if found is not None:
+            return Sighting(found, since_ms, is_complete=True)
+        return Sighting(None, max(since_ms, self.reaches_to_ms), since_ms >= self.reaches_to_ms)
+
     def _since(self, since_ms: int, now_ms: int) -> list[DoorLine]:
         since_ms = max(since_ms, self.reaches_to_ms)
         lines = [line for line in self.lines if since_ms <= line.at_ms <= now_ms]

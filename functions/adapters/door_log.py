@@ -204,6 +204,17 @@ def sighting(
     return Sighting(found, reached_ms, found is not None or walk.is_complete)
 
 
+def accepted(log: DoorLog, source: str, since_ms: int, now_ms: int, *, pages: int = MAX_PAGES) -> Sighting:
+    """The newest delivery of that source that was accepted."""
+    walk = log.newest_first(since_ms, now_ms, ACCEPTED, source, pages=pages)
+    # Slices reach a little further back and ahead than asked for, and a source may have another's name in its lines.
+    found = next(
+        (line for line in walk if line.source == source and not line.is_refused and line.at_ms >= since_ms), None
+    )
+    reached_ms = since_ms if found is not None else max(since_ms, walk.reached_ms)
+    return Sighting(found, reached_ms, found is not None or walk.is_complete)
+
+
 class CloudWatchDoor:
     """`ports.Door`. `pages` bounds what one question reads: a page takes up to half a second."""
 
@@ -231,3 +242,8 @@ class CloudWatchDoor:
         """See the port."""
         with aws.border("read the log of ingress"):
             return sighting(self._log, since_ms, now_ms, request_id=request_id, event_id=event_id, pages=self._pages)
+
+    def accepted(self, source: str, since_ms: int, now_ms: int) -> Sighting:
+        """See the port."""
+        with aws.border("read the log of ingress"):
+            return accepted(self._log, source, since_ms, now_ms, pages=self._pages)

@@ -28,6 +28,7 @@ from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.replay import Plan
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
+from functions.core.silence import Expectation
 from functions.core.switches import Snapshot
 
 if TYPE_CHECKING:
@@ -791,4 +792,16 @@ class Door(Protocol):
 
     def sighting(self, since_ms: int, now_ms: int, *, request_id: str = "", event_id: str = "") -> Sighting:
         """The newest request under that id, or that brought that event; one of the two is said."""
+        ...
+
+    def accepted(self, source: str, since_ms: int, now_ms: int) -> Sighting:
+        """The newest delivery of that source that was accepted."""
+        ...
+
+
+class Expectations(Protocol):
+    """How long sources may be silent."""
+
+    def read(self) -> Sequence[Expectation]:
+        """Of every active source whose entry says so, by name. Raises `StorageUnavailable`."""
         ...

@@ -29,6 +29,7 @@ HORIZON_SECONDS = 60  # how far ahead a tick looks: until the next one
 SHORTEST_HORIZON_SECONDS = 2
 SHORTEST_REHINT_SECONDS = 10  # a queue needs that long to deliver, however much the waits are shortened
 OVERDUE_AFTER_REHINTS = 10  # woken that often without a trace: no worker gets anywhere with it
+UNKNOWN_SECONDS = 900  # of an effect of which nobody can tell: longer than any provider takes to show what it did
 PER_TICK = 500
 PER_INTEGRATION = 100  # what two slow workers get through before the first of them would be woken again
 PROBE_READ = 50  # rows read to find one that may be a probe; those that are too late end on the way
@@ -216,6 +217,12 @@ def is_overdue(row: Row, now_ms: int, scale: float) -> bool:
     """Whether hint after hint has led to nothing: for an alarm, because nothing else would show it."""
     waited_ms = now_ms - max(row.not_before_ms, row.updated_at_ms, row.lease_until_ms)
     return waited_ms > OVERDUE_AFTER_REHINTS * REHINT_SECONDS * 1000 * rehint_scale(scale)
+
+
+def is_unknown_for_long(row: Row, now_ms: int, scale: float) -> bool:
+    """Whether nobody has been able to tell for a quarter of an hour if its effect happened: for an alarm."""
+    unknown_ms = now_ms - row.last_possible_send_ms
+    return row.effect is Effect.UNKNOWN and unknown_ms > UNKNOWN_SECONDS * 1000 * scale
 
 
 def order_fairly(rows: Iterable[Row], cap: int) -> list[Row]:

@@ -1,5 +1,6 @@
 """Each minute: the health of every integration is judged (architecture §8), switches that were set for a time are set
-back, and every change of a switch, by whatever means it was made, goes into the audit (§9).
+back, every change of a switch, by whatever means it was made, goes into the audit (§9), and sources that are silent for
+too long are told of (§10).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functions.core.ports import (
     Audit,
     AuditedSwitch,
     AuditedSwitches,
+    Door,
+    Expectations,
     HealthCounts,
     HealthRecords,
     SwitchHistory,
@@ -27,6 +30,7 @@ from functions.core.switch_history import Found, changes_of, gone, is_news, miss
 from functions.evaluator.health import HealthDuty
 from functions.evaluator.returns import ReturnDuty
 from functions.evaluator.settings import EvaluatorSettings
+from functions.evaluator.silence import SilenceDuty
 from functions.observability import Metrics
 
 BUDGET_MARGIN_MS = 3_000
@@ -44,13 +48,15 @@ def build(
     audit: Audit,
     records: HealthRecords,
     counts: HealthCounts,
+    expectations: Expectations,
+    door: Door,
     thresholds: Mapping[str, Thresholds],
     clock: Clock,
     log: Logger,
     metrics: Metrics,
 ) -> Handler:
-    """The handler of one minute. Answers how many `health_changes` were made, switches `returned`, and their
-    `changes` audited.
+    """The handler of one minute. Answers how many `health_changes` were made, switches `returned`, their `changes`
+    audited, and how many sources are `silent`.
     `thresholds` are those of every integration of the catalog.
 
     Each duty is on its own: one that fails stops no other, and fails the invocation at its end. Health comes first:
@@ -63,6 +69,8 @@ def build(
 
     health = HealthDuty(records, counts, thresholds, settings.time_scale, clock, log, metrics)
 
+    silence = SilenceDuty(expectations, door, settings.time_scale, clock, log, metrics)
+
     back = ReturnDuty(returns, history, writer, audit, clock, log, metrics)
 
     def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
@@ -72,6 +80,7 @@ def build(
             # Before the audit, which so has it in the same minute.
             "returned": lambda: back.run(deadline_ms),
             "changes": lambda: evaluator.run(deadline_ms),
+            "silent": lambda: silence.run(deadline_ms),
         }
         answer, failures = dict.fromkeys(duties, 0), list[Exception]()
         try:
@@ -81,6 +90,7 @@ def build(
                 except Exception as error:
                     failures.append(error)
                     log.exception("a duty of the evaluator failed", extra={"duty": name})
+            metrics.count("heartbeat")
         finally:
             metrics.flush()
         if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from aws_lambda_powertools import Logger
@@ -48,7 +49,7 @@ class HealthDuty:
     def run(self, deadline_ms: int) -> int:
         """How many states changed. One integration's trouble stops no other; it is raised at the end, as a group."""
         records = self._records.read(list(self._thresholds))
-        moves, down, failures = 0, 0, list[Exception]()
+        moves, levels, failures = 0, Counter[Health](), list[Exception]()
         for name in self._thresholds:
             if self._clock.now_ms() >= deadline_ms:
                 self._metrics.count("health_cut_short")
@@ -63,8 +64,9 @@ class HealthDuty:
                 self._log.exception(
                     "the health of an integration could not be judged", extra={"duty": "health", "integration": name}
                 )
-            down += self._tell(name, record)
-        self._metrics.count("integrations_down", down)
+            levels[self._tell(name, record)] += 1
+        self._metrics.count("integrations_down", levels[Health.HARD_DOWN])
+        self._metrics.count("integrations_degraded", levels[Health.DEGRADED])
         if failures:
             raise ExceptionGroup("the health of integrations could not be judged", failures)
         return moves
@@ -101,11 +103,11 @@ class HealthDuty:
                 extra={"integration": name, "health": edge.next.value, "reason": edge.event.value},
             )
 
-    def _tell(self, name: str, record: Record) -> int:
-        """The gauges of one integration: 0 healthy, 1 degraded, 2 down. Gives 1 where it is down and no person said
-        what else it is to be.
+    def _tell(self, name: str, record: Record) -> Health:
+        """The gauge of one integration: 0 healthy, 1 degraded, 2 down. Gives what the machine says of it; healthy where
+        a person has said what it is to be.
         """
         now_ms = self._clock.now_ms()
         state = record.state(name)
         self._metrics.count("health_level", list(Health).index(state.health_at(now_ms)), integration=name)
-        return int(record.health is Health.HARD_DOWN and not state.is_forced_at(now_ms))
+        return Health.HEALTHY if state.is_forced_at(now_ms) else record.health

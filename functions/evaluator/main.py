@@ -5,7 +5,9 @@ from __future__ import annotations
 from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.control import DynamoSwitchMarks
+from functions.adapters.door_log import CloudWatchDoor
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.ssm_expectations import SsmExpectations
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.adapters.switch_returns import DynamoSwitchReturns
@@ -33,6 +35,9 @@ handler = build(
         _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
     ),
     counts=DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
+    expectations=SsmExpectations(_ssm, _settings.sources_path),
+    # Few pages: each takes up to half a second, and a minute has other duties.
+    door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group, pages=6),
     thresholds={
         name: Thresholds(profile.success_threshold, profile.recovery_threshold, profile.minimum_calls)
         for name, profile in load().profiles.items()

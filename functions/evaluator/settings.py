@@ -15,5 +15,7 @@ class EvaluatorSettings(EnvSettings):
     audit_table: str
     control_table: str
     switches_path: str
+    sources_path: str
+    door_log_group: str
     timeout_seconds: int
     time_scale: float

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 NAMESPACE = "Holdfast"
 
 Write = Callable[[str], None]
+_ONES: Mapping[str, float] = {}
 
 
 def print_line(line: str) -> None:
@@ -25,8 +26,11 @@ def log_line(
     now_ms: int,
     fields: Mapping[str, object],
     metrics: Sequence[tuple[str, Sequence[Sequence[str]]]] = (),
+    values: Mapping[str, float] = _ONES,
 ) -> str:
-    """The line. Each metric counts 1 in every one of its dimension sets, whose values are among the fields."""
+    """The line. Each metric counts 1 in every one of its dimension sets, whose values are among the fields; one that
+    has a value in `values` is that many milliseconds.
+    """
     line: dict[str, object] = {"level": level, "message": message, "timestamp": now_ms}
     line.update({name: value for name, value in fields.items() if value not in ("", None)})
     if metrics:
@@ -36,10 +40,10 @@ def log_line(
                 {
                     "Namespace": NAMESPACE,
                     "Dimensions": [list(dimensions) for dimensions in sets],
-                    "Metrics": [{"Name": name, "Unit": "Count"}],
+                    "Metrics": [{"Name": name, "Unit": "Milliseconds" if name in values else "Count"}],
                 }
                 for name, sets in metrics
             ],
         }
-        line.update({name: 1 for name, _ in metrics})
+        line.update({name: values.get(name, 1) for name, _ in metrics})
     return json.dumps(line, separators=(",", ":"))

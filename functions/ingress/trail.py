@@ -7,11 +7,15 @@ secret, a body, a signature, the value of a header or of the query; the source's
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from functions.ingress.answers import Answer, Rejection
 from functions.ingress.log import log_line
 from functions.ingress.outbox import Place, Stored
 from functions.ingress.request import Route
+
+PROMISED_MS: Final = 1_500
+"""Within which every sender is to be answered."""
 
 
 @dataclass(slots=True)
@@ -82,7 +86,8 @@ class Trail:
                 "body_bytes": self.body_bytes,
                 "duration_ms": now_ms - started_ms,
             },
-            self._metrics(rejection, is_spilled=is_spilled),
+            self._metrics(rejection, now_ms - started_ms, is_spilled=is_spilled),
+            {"ack_ms": now_ms - started_ms},
         )
 
     def _message(self, rejection: Rejection | None) -> str:
@@ -92,7 +97,9 @@ class Trail:
             return "webhook tested"
         return "webhook accepted" if self.stored is not None else "webhook answered"
 
-    def _metrics(self, rejection: Rejection | None, *, is_spilled: bool) -> list[tuple[str, list[list[str]]]]:
+    def _metrics(
+        self, rejection: Rejection | None, took_ms: int, *, is_spilled: bool
+    ) -> list[tuple[str, list[list[str]]]]:
         metrics: list[tuple[str, list[list[str]]]] = []
         if rejection is not None:
             metrics.append(("webhooks_rejected", [["stage", "reason"], ["stage", "provider", "reason"]]))
@@ -102,4 +109,8 @@ class Trail:
             metrics.append(("webhooks_spilled", [["stage"]]))
         if self.source_malformed:
             metrics.append(("source_malformed", [["stage"]]))
+        if self.route is Route.EVENT:
+            metrics.append(("ack_ms", [["stage"]]))
+            if took_ms > PROMISED_MS:
+                metrics.append(("webhooks_late", [["stage"]]))
         return metrics

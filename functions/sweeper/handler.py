@@ -123,6 +123,7 @@ def build(
                     failures.append(error)
                     metrics.count("duties_failed", integration=integration)
                     log.exception("a duty of the sweeper failed", extra={"duty": "wake", "integration": integration})
+            metrics.count("heartbeat")
         finally:
             metrics.flush()
         log.info("swept", extra={"count": tally.counts, "duration_ms": clock.now_ms() - started_ms})
@@ -175,12 +176,20 @@ class _Duty:
         most = sweep.most_woken(limit, self.tally.woken, self.scale)
         cap = sweep.release_cap(self.state, now_ms, self.scale, most)
         over = "rows_over_ramp" if cap < most else "rows_over_cap"
-        woken: sweep.Woken = self._looked(self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD * most))
+        woken: sweep.Woken = self._looked(self._due(now_ms + horizon, sweep.READ_AHEAD * most))
         if limit is not None:
             holding, asking = sweep.at_the_rate(woken, self.state, limit, now_ms, self.scale)
             self._wake(holding, cap, over)
             woken, cap = asking, max(0, cap - len(holding))
         self._wake(woken, cap, over)
+
+    def _due(self, until_ms: int, most: int) -> list[Row]:
+        """What is due by then. Of whose effect nobody can tell for long is counted, whatever becomes of it here."""
+        rows, now_ms = self.recovery.due(self.state.integration, until_ms, most), self.clock.now_ms()
+        unknown = sum(sweep.is_unknown_for_long(row, now_ms, self.scale) for row in rows)
+        if unknown:
+            self.metrics.count("outcomes_unknown_overdue", unknown, integration=self.state.integration)
+        return rows
 
     def _looked(self, rows: list[Row]) -> list[tuple[Row, int]]:
         """Those that are to be woken, each with when; what the others need is done here."""
@@ -204,7 +213,7 @@ class _Duty:
 
     def _probe(self, until_ms: int, probe_ms: int) -> None:
         """The integration is down, and it is time to find out whether it still is: by a row that waits anyway."""
-        rows, now_ms = self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ), self.clock.now_ms()
+        rows, now_ms = self._due(until_ms, sweep.PROBE_READ), self.clock.now_ms()
         woken = self._looked(rows)
         able = [row for row, _ in woken if self._may_probe(row, now_ms)]
         if not able and len(rows) >= sweep.PROBE_READ:  # they make room for what is due after them
@@ -237,7 +246,7 @@ class _Duty:
         The others wait. Where there are more of them than a tick reads, they make room for what is due after them.
         """
         leaving: list[tuple[Row, int]] = []
-        rows = self.recovery.due(self.state.integration, until_ms, _PARKED_READ)
+        rows = self._due(until_ms, _PARKED_READ)
         is_crowded = len(rows) >= _PARKED_READ
         for row in rows:
             kind = "" if row.action is None else row.action.kind

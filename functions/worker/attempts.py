@@ -75,6 +75,7 @@ class Whose:
     request_id: str
     traceparent: str
     is_replay: bool = False
+    is_row: bool = False
     lease: Lease = field(default_factory=Lease, compare=False)
 
 
@@ -343,6 +344,7 @@ class Attempts:
             case LookUp(only):
                 looked, version = await self._ask(action, whose, provider, provider.look_up)
                 if not isinstance(looked, Absent):
+                    self._note_found(action, looked)
                     return Tried(looked, was_sent=False, credential_version=version)
                 if only:
                     return VerifiedAbsent()
@@ -351,6 +353,7 @@ class Attempts:
                 state, version = await self._ask(action, whose, provider, provider.read_setting)
                 settled = _settled(state, provider.wanted(action), whose)
                 if settled is not None:
+                    self._note_found(action, settled)
                     return Tried(settled, was_sent=False, credential_version=version)
             case SendNow():
                 pass
@@ -409,7 +412,7 @@ class Attempts:
             return await self._send_with_new_credential(
                 action, whose, provider, result, lease_until_ms, was_absent=was_absent
             )
-        await self._note(action, result)
+        await self._note(action, result, whose)
         return Tried(result, was_sent=True, was_absent=was_absent)
 
     async def _send_with_new_credential(
@@ -434,7 +437,7 @@ class Attempts:
         if held is not None:
             return held
         result = await self._call(action, whose, provider.send, is_last=True)
-        await self._note(action, result)
+        await self._note(action, result, whose)
         return Tried(result, was_sent=True, was_absent=was_absent, credential_version=version)
 
     async def _ask(
@@ -454,7 +457,7 @@ class Attempts:
             else:
                 self._count_refused(action, whose)
         if isinstance(answer, Failure):
-            await self._note(action, answer)
+            await self._note(action, answer, whose)
         return answer, version
 
     async def _refreshed(self, action: Action, whose: Whose, provider: Provider) -> str:
@@ -529,13 +532,20 @@ class Attempts:
                 may_have_happened=True,
             )
 
-    async def _note(self, action: Action, result: Done | Failure) -> None:
+    def _note_found(self, action: Action, found: Result) -> None:
+        """Without a send, what was decided is so: it counts as an effect, else effects would seem to be missing."""
+        if isinstance(found, Done):
+            self._ports.meter.count("actions_already_done", integration=action.integration)
+
+    async def _note(self, action: Action, result: Done | Failure, whose: Whose) -> None:
         """Count the call, and let a provider's pause hold the whole fleet."""
         ports = self._ports
         if isinstance(result, Done):
             ports.meter.count("actions_success", integration=action.integration)
             if action.customer_visible:
                 ports.meter.count("auto_reply_sent", integration=action.integration)
+                if whose.is_row:
+                    ports.meter.count("auto_reply_released", integration=action.integration)
             return
         ports.meter.count("actions_failed", integration=action.integration, reason=result.code)
         if result.failure_class is not FailureClass.RATE_LIMITED:

@@ -305,6 +305,8 @@ class FirstPass:
     ) -> None:
         said = decision.classification
         self._ports.meter.count("decisions_made", flow=flow.name, outcome=said.decided_by.value)
+        if decision.mode is not Mode.SHADOW:  # of what it decides nothing is done
+            self._ports.meter.count("actions_decided", sum(not action.instead_of for action in decision.actions))
         if isinstance(verdict, ClassifierUnavailable):
             self._ports.meter.count("classifier_fallbacks", flow=flow.name, outcome=said.decided_by.value)
 
@@ -445,6 +447,7 @@ class FirstPass:
             extra=_about(event)
             | {
                 "recovery_id": row.recovery_id,
+                "event_name": event.event_name,
                 "integration": row.integration_id,
                 "status": row.status.value,
                 "code": row.failure_code,

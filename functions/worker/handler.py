@@ -109,6 +109,7 @@ class _Batch:
 
     async def _events(self, records: Sequence[Record]) -> None:
         readable = await self._readable(records)
+        self._say_age(message for _, message in readable)
         snapshot = await self._ports.io(self._ports.switches.snapshot, SWITCHES_MAX_AGE_MS)
         attempts = Attempts(self._ports, self._settings.time_scale, self._budget, self._states, self._leases)
         first_pass = FirstPass(self._ports, attempts, self._budget, snapshot, self._settings.time_scale)
@@ -140,6 +141,13 @@ class _Batch:
                 self._say_malformed(record, malformed)
                 await self._return(record)
         return readable
+
+    def _say_age(self, messages: Iterable[Event | ClaimCheck]) -> None:
+        """How long ago the oldest was accepted: SQS hides it once a message was received three times."""
+        events = [message.head if isinstance(message, ClaimCheck) else message for message in messages]
+        if events:
+            oldest_ms = min(event.received_at_ms for event in events)
+            self._ports.meter.milliseconds("event_age_ms", max(0, self._ports.clock.now_ms() - oldest_ms))
 
     def _say_malformed(self, record: Record, malformed: MalformedEnvelope) -> None:
         self._ports.log.warning(

@@ -59,6 +59,10 @@ class Meter(Protocol):
         """Add to a count."""
         ...
 
+    def milliseconds(self, name: str, value: float, **dimensions: str) -> None:
+        """Record how long something took."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

@@ -532,6 +532,7 @@ def _whose(row: Row) -> Whose:
         request_id=row.request_id,
         traceparent=row.traceparent,
         is_replay=row.status is Status.REPLAYED,
+        is_row=True,
     )
 
 

@@ -109,6 +109,11 @@ class Samples:
         sample = Sample(at_ms, value, at_ms if arrived_ms is None else arrived_ms)
         insort(self._kept.setdefault(identity, []), sample, key=_when)
 
+    @property
+    def identities(self) -> set[Identity]:
+        """The metrics of which anything was counted."""
+        return set(self._kept)
+
     def forget_before(self, at_ms: int) -> None:
         """Drop what is older."""
         for identity, kept in list(self._kept.items()):

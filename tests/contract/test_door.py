@@ -129,3 +129,16 @@ def test_a_long_log_says_how_far_back_it_was_read() -> None:
     assert not found.is_complete
     assert found.since_ms > NOON_MS - HOUR_MS
     assert len(log.asked) == 5
+
+
+def test_the_newest_accepted_delivery_of_a_source_is_found_and_nobody_elses_and_no_refusal(doors: Doors) -> None:
+    """002.2"""
+    for number in range(5, 9):
+        doors.add(accepted(number))
+    doors.add(refused(1))
+    doors.add(DoorLine(**{**asdict(accepted(2)), "source": "shop-2"}))
+    found = doors.door.accepted("shop", NOON_MS - HOUR_MS, NOON_MS)
+    assert (found.line, found.is_complete) == (accepted(5), True)
+    nothing = doors.door.accepted("shop", NOON_MS - 4 * 60_000, NOON_MS)
+    assert (nothing.line, nothing.since_ms, nothing.is_complete) == (None, NOON_MS - 4 * 60_000, True)
+    assert doors.door.accepted("desk", 0, NOON_MS).line is None

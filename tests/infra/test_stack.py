@@ -681,6 +681,9 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "ops-dlq": {"send"},
         "switches": {"ssm:GetParametersByPath"},
         "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
+        "sources": {"ssm:GetParametersByPath"},
+        "sources/*": {"ssm:GetParametersByPath"},
+        "Logs of ingress": {"logs:FilterLogEvents"},
     },
 }
 CONSUME = {
@@ -771,13 +774,14 @@ def test_each_function_may_do_exactly_what_is_written_here(name: str, stage: Cal
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_on_the_local_stage_only_reads_of_switches_are_wider(name: str, stage: Callable[[str], Template]) -> None:
+def test_on_the_local_stage_only_reads_by_path_are_wider(name: str, stage: Callable[[str], Template]) -> None:
     expected = _expected(GRANTS[name])
-    if expected.pop("switches", None):
-        expected["*"] = expected["*"] | {"ssm:GetParametersByPath"}
-        others = expected.pop("switches/*") - {"ssm:GetParametersByPath"}
-        if others:
-            expected["switches/*"] = others
+    for path in ("switches", "sources"):
+        if expected.pop(path, None):
+            expected["*"] = expected["*"] | {"ssm:GetParametersByPath"}
+            others = expected.pop(f"{path}/*") - {"ssm:GetParametersByPath"}
+            if others:
+                expected[f"{path}/*"] = others
     assert granted(stage("local"))[name] == expected
 
 
@@ -886,6 +890,8 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         "AWS::CloudWatch::Alarm.Statistic",
         "AWS::CloudWatch::Alarm.Threshold",
         "AWS::CloudWatch::Alarm.TreatMissingData",
+        # The stage's name, by which functions count.
+        "AWS::CloudWatch::Dashboard.DashboardBody.Fn::Join",
         # Reads of parameters by path; what exactly is tested with the grants.
         "AWS::IAM::Policy.PolicyDocument.Statement",
         # Numbers: the same waits on a shorter clock.

@@ -17,14 +17,22 @@ from functions.core.health import Counts, Thresholds, force, minute_of
 from functions.core.switch_returns import Return, Returns, ReturnsChange
 from functions.evaluator.handler import Handler, build
 from functions.evaluator.settings import EvaluatorSettings
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchMarks, FakeSwitchReturns, FakeSwitchWriter
-from tests.fakes import NOON_MS, FakeAudit, FakeClock, FakeHealthCounts, FakeHealthRecords, FakeTables
+from tests.control_fakes import (
+    FakeExpectations,
+    FakeSwitchHistory,
+    FakeSwitchMarks,
+    FakeSwitchReturns,
+    FakeSwitchWriter,
+)
+from tests.fakes import NOON_MS, FakeAudit, FakeClock, FakeDoor, FakeHealthCounts, FakeHealthRecords, FakeTables
 
 SETTINGS = EvaluatorSettings(
     stage="test",
     audit_table="audit",
     control_table="control",
     switches_path="/holdfast/test/switches",
+    sources_path="/holdfast/test/sources",
+    door_log_group="door",
     timeout_seconds=50,
     time_scale=1.0,
 )
@@ -38,6 +46,8 @@ class Stage:
         self.history = FakeSwitchHistory(self.clock, self.tables.faults)
         self.marks = FakeSwitchMarks(self.tables.faults)
         self.returns = FakeSwitchReturns(self.tables)
+        self.expectations = FakeExpectations(self.tables.faults)
+        self.door = FakeDoor(self.tables.faults)
         self.lines: list[str] = []
         for name, value in (("mode", "live"), ("auto_reply", "on"), ("replay", "on")):
             self.history.write(name, value, "arn:deploy")
@@ -54,6 +64,8 @@ class Stage:
             audit=FakeAudit(self.tables),
             records=FakeHealthRecords(self.tables),
             counts=FakeHealthCounts(self.tables),
+            expectations=self.expectations,
+            door=self.door,
             thresholds={"desk": Thresholds(), "llm": Thresholds()},
             clock=self.clock,
             log=observability.logger("evaluator-test", stream=io.StringIO()),
@@ -345,6 +357,48 @@ def test_an_override_ends_by_itself_and_the_audit_has_both_ends() -> None:
         ("anna", "their maintenance"),
         ("holdfast", "its time was over"),
     ]
+
+
+def test_the_evaluator_says_that_it_came_to_its_end_also_where_a_duty_failed() -> None:
+    """002.9: silence is the alarm."""
+    stage = Stage()
+
+    def beats() -> int:
+        found = sum("heartbeat" in line for line in stage.lines)
+        stage.lines.clear()
+        return found
+
+    stage.minute()
+    assert beats() == 1
+
+    def no_history(operation: str) -> None:
+        if operation.startswith("history"):
+            raise StorageUnavailable("the parameter store does not answer")
+
+    stage.tables.faults.on_before = no_history
+    with pytest.raises(ExceptionGroup):
+        stage.minute()
+    assert beats() == 1
+
+
+def test_degraded_integrations_are_a_number_and_those_that_a_person_spoke_of_are_not_in_it() -> None:
+    stage = Stage()
+
+    def degraded() -> float:
+        found = [json.loads(line) for line in stage.lines if "integrations_degraded" in line]
+        stage.lines.clear()
+        return float(found[-1]["integrations_degraded"][0])
+
+    for _ in range(12):
+        stage.calls(BAD)
+    assert stage.health() is Health.DEGRADED
+    assert degraded() == 1
+    records = FakeHealthRecords(stage.tables)
+    now_ms, seen = stage.clock.now, records.read(["desk"])["desk"]
+    forced = force("desk", seen, Health.HEALTHY, now_ms + 600_000, actor="ada", reason="ours", now_ms=now_ms)
+    records.store("desk", forced)
+    stage.calls(BAD)
+    assert degraded() == 0
 
 
 def test_an_integration_that_is_down_is_a_number_that_an_alarm_can_watch() -> None:

@@ -31,6 +31,7 @@ from functions.flows.registry import flows_of
 from functions.worker.handler import Handler, build
 from functions.worker.ports import Ports
 from functions.worker.settings import WorkerSettings
+from ops import cost
 from tests import aws_tables
 from tests.fakes import LIVE_SWITCHES
 from tests.worker_world import Quiet
@@ -243,6 +244,19 @@ def test_an_event_with_two_actions_costs_two_writes_and_its_share_of_one_read(
         f"per environment: {stack.requests['ssm.GetParametersByPath']} page(s) of switches and "
         f"{stack.requests['ssm.GetParameter']} secrets"
     )
+
+
+def test_what_is_said_of_the_cost_of_an_event_goes_by_these_requests(stack: Stack) -> None:
+    """`make cost` multiplies them by prices."""
+    events = [stack.event(str(number), "I want a refund") for number in range(cost.BATCH)]
+    stack.process(*events)
+    shared = (stack.health_writes + stack.limiter_writes) / len(events)
+    assert stack.own_writes / len(events) == cost.LEDGER_WRITES
+    assert shared <= cost.SHARED_WRITES
+    assert stack.total(READS) / len(events) == cost.READ_REQUESTS
+    indexed = {name for name in stack.item(events[0]) if name in ("rq", "tk", "rc")}
+    assert len(indexed) <= cost.INDEX_ENTRIES
+    assert stack.requests["sqs.SendMessage"] == 0  # ingress's alone: tests/integration/test_ingress.py
 
 
 @pytest.mark.parametrize(("text", "actions"), [("I want a refund", 2), ("Where is my order?", 3)])

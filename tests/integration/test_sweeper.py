@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -114,6 +115,16 @@ def test_a_due_row_gets_a_hint_at_its_new_version_and_is_looked_at_again_if_noth
     assert stage.now(due).version == sent.hint.version
     assert stage.now(due).due_at_ms == NOON_MS + 180_000
     assert stage.tick() == {}
+
+
+def test_the_sweeper_says_that_it_came_to_its_end_and_of_whose_effect_nobody_can_tell() -> None:
+    """002.9: silence is the alarm."""
+    stage = Stage(row(effect=Effect.UNKNOWN, last_possible_send_ms=NOON_MS - 900_001), row("other"))
+    stage.tick()
+    written = [json.loads(line) for line in stage.lines]
+    (whole,) = [line for line in written if "heartbeat" in line]
+    assert "integration" not in whole
+    assert whole["heartbeat"] == whole["outcomes_unknown_overdue"] == [1.0]
 
 
 def test_a_wait_that_ends_before_the_next_tick_travels_as_the_hints_delay() -> None:
@@ -311,7 +322,7 @@ def test_one_integrations_trouble_does_not_stop_the_others_and_the_tick_still_fa
         stage.tick()
     assert len(failed.value.exceptions) == 2
     assert len(stage.retries.sent) <= 1
-    assert sum("duties_failed" in line for line in stage.lines) == 2
+    assert sum("duties_failed" in line and "integration" in line for line in stage.lines) == 2
     stage.tables.faults.on_before = None
     stage.clock.advance(60_000)
     stage.tick()

@@ -47,6 +47,51 @@ def test_decisions_and_what_came_of_them_are_counted_so_that_a_gap_shows() -> No
     assert world.quiet.counts["actions_failed"] == 1
 
 
+def test_replies_that_had_waited_are_counted_apart_so_that_they_are_no_storm() -> None:
+    """002.12"""
+    world = World(("tag", "reply"))
+    world.provider.answers.append(
+        lambda action: failure_of_status(429, retry_after_ms=120_000) if action.name == "reply" else None
+    )
+    world.accept(world.event("m-1"))
+    world.deliver()
+    world.provider.answers.clear()
+    world.run_until_quiet()
+    world.accept(world.event("m-2"))
+    world.run_until_quiet()
+    assert world.quiet.counts["auto_reply_sent"] == 2
+    assert world.quiet.counts["auto_reply_released"] == 1
+
+
+def test_what_was_found_to_be_so_already_is_an_effect_too() -> None:
+    """002.32: else a decision that somebody had carried out before would look like one that was lost."""
+    world = World(("tag", "assign", "reply"))
+    world.provider.answers.append(lambda action: failure_of_status(503) if action.name != "tag" else None)
+    world.accept(world.event())
+    world.run_until_quiet()
+    counts = world.quiet.counts
+    assert counts["actions_decided"] == 3
+    assert counts["actions_success"] == 1
+    assert counts["actions_already_done"] == 2  # the answer was lost, the effect had happened
+
+
+def test_shadow_decides_nothing_that_would_be_missed() -> None:
+    world = World(("tag",), {**World().switches.values, "mode": "shadow"})
+    world.accept(world.event())
+    world.run_until_quiet()
+    assert world.quiet.counts["decisions_made"] == 1
+    assert "actions_decided" not in world.quiet.counts
+
+
+def test_the_age_of_the_oldest_event_is_told_however_often_it_was_received() -> None:
+    """002.35: SQS leaves what was received three times out of its own age."""
+    world = World(("tag",))
+    world.accept(world.event("m-1", received_at_ms=world.clock.now - 400_000))
+    world.accept(world.event("m-2"))
+    world.run_until_quiet()
+    assert max(world.quiet.times["event_age_ms"]) == 400_000
+
+
 def test_a_decision_that_came_to_nothing_is_a_gap_in_the_counts() -> None:
     """002.32"""
     world = World(("tag",))

@@ -86,6 +86,21 @@ def test_counts_of_one_kind_come_in_one_line_and_add_up() -> None:
     assert sorted(described["Dimensions"][0]) == ["integration", "service", "stage"]
 
 
+def test_what_an_alarm_watches_as_a_whole_is_counted_in_all_too_whatever_it_is_told_apart_by() -> None:
+    written: list[str] = []
+    counts = observability.metrics("worker", "test", written.append)
+    counts.count("rate_limited", integration="helpdesk")
+    counts.count("rate_limited", 2, integration="email")
+    counts.count("duties_failed")
+    counts.count("duties_failed", integration="email")
+    counts.count("takeovers", integration="email")
+    counts.flush()
+    whole = next(line for line in map(json.loads, written) if "integration" not in line)
+    assert (whole["rate_limited"], whole["duties_failed"]) == ([3.0], [2.0])
+    assert "takeovers" not in whole
+    assert sum("rate_limited" in line for line in written) == 3
+
+
 def test_every_duration_is_kept() -> None:
     written: list[str] = []
     counts = observability.metrics("worker", "test", written.append)

@@ -205,6 +205,14 @@ def test_a_hinted_row_is_out_of_sight_for_longer_than_a_tick_looks_ahead(scale: 
     assert sweep.rehint_scale(scale) * REHINT_SECONDS * 1000 > sweep.horizon_ms(scale)
 
 
+def test_an_effect_of_which_nobody_can_tell_for_a_quarter_of_an_hour_is_told() -> None:
+    unknown = row(effect=Effect.UNKNOWN, last_possible_send_ms=NOON_MS)
+    assert not sweep.is_unknown_for_long(unknown, NOON_MS + 900_000, 1.0)
+    assert sweep.is_unknown_for_long(unknown, NOON_MS + 900_001, 1.0)
+    assert sweep.is_unknown_for_long(unknown, NOON_MS + 15_001, 1 / 60)
+    assert not sweep.is_unknown_for_long(row(last_possible_send_ms=NOON_MS), NOON_MS + 900_001, 1.0)
+
+
 def test_a_row_that_hint_after_hint_led_nowhere_with_is_overdue() -> None:
     assert not sweep.is_overdue(row(), NOON_MS + 1_800_000, 1.0)
     assert sweep.is_overdue(row(), NOON_MS + 1_800_001, 1.0)

@@ -1,0 +1,149 @@
+"""One source that is silent while the others go on is told of, and no log is asked for more than it must (002.2)."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from functions import observability
+from functions.core.failure import StorageUnavailable
+from functions.core.ports import DoorLine
+from functions.core.silence import Expectation
+from functions.evaluator.silence import SilenceDuty
+from tests.control_fakes import FakeExpectations
+from tests.fakes import NOON_MS, FakeClock, FakeDoor, Faults
+
+MINUTE = 60_000
+SHOP = Expectation("shop", 1_800, since_ms=NOON_MS - 100 * MINUTE)
+
+
+class Watch:
+    def __init__(self, *expected: Expectation) -> None:
+        self.clock = FakeClock(NOON_MS)
+        self.faults = Faults()
+        self.expectations = FakeExpectations(self.faults)
+        self.expectations.expected = list(expected)
+        self.door = FakeDoor(self.faults)
+        self.log = io.StringIO()
+        self.lines: list[str] = []
+        self.metrics = observability.metrics("evaluator", "test", self.lines.append)
+        self.duty = self.environment()
+
+    def environment(self, scale: float = 1.0) -> SilenceDuty:
+        log = observability.logger("silence-test", stream=self.log)
+        log.handlers[0].setStream(self.log)  # type: ignore[attr-defined]  # the logger of that name is shared
+        return SilenceDuty(self.expectations, self.door, scale, self.clock, log, self.metrics)
+
+    def accepts(self, source: str, minutes_ago: int = 0, *, refused: bool = False) -> None:
+        self.door.lines.append(DoorLine(self.clock.now - minutes_ago * MINUTE, is_refused=refused, source=source))
+
+    def minute(self, minutes: int = 1) -> int:
+        silent = 0
+        for _ in range(minutes):
+            self.clock.advance(MINUTE)
+            silent = self.duty.run(self.clock.now + 40_000)
+        return silent
+
+    def gauge(self) -> float:
+        self.metrics.flush()
+        found = [json.loads(line)["sources_silent"][0] for line in self.lines if "sources_silent" in line]
+        return float(found[-1])
+
+    @property
+    def asked(self) -> int:
+        return self.faults.calls.count("door.accepted")
+
+
+def test_a_source_that_falls_silent_is_a_number_and_named_in_the_log_until_it_speaks_again() -> None:
+    """002.2: others go on, and do not hide it."""
+    watch = Watch(SHOP)
+    watch.accepts("shop")
+    for _ in range(30):
+        watch.accepts("desk")
+        assert watch.minute() == 0
+    watch.accepts("desk")
+    assert watch.minute() == 1
+    assert watch.gauge() == 1
+    assert '"source":"shop"' in watch.log.getvalue().replace(" ", "")
+    watch.accepts("shop")
+    assert watch.minute() == 0
+    assert watch.gauge() == 0
+
+
+def test_what_is_refused_is_no_sign_of_life() -> None:
+    """A secret that was changed on one side silences a source as well."""
+    watch = Watch(SHOP)
+    watch.accepts("shop", refused=True)
+    assert watch.minute() == 1
+
+
+def test_a_busy_source_is_asked_about_once_in_its_gap() -> None:
+    watch = Watch(SHOP)
+    for _ in range(90):
+        watch.accepts("shop")
+        assert watch.minute() == 0
+    assert watch.asked <= 4
+
+
+def test_a_source_that_may_be_silent_is_never_asked_about() -> None:
+    watch = Watch()
+    assert watch.minute(60) == 0
+    assert watch.asked == 0
+
+
+def test_a_new_entry_has_its_gap_to_speak_for_the_first_time() -> None:
+    watch = Watch(replace(SHOP, since_ms=NOON_MS))
+    assert watch.minute(30) == 0
+    assert watch.minute() == 1
+
+
+def test_a_log_that_is_too_long_to_be_read_accuses_nobody_and_says_so() -> None:
+    watch = Watch(SHOP)
+    watch.door.reaches_to_ms = NOON_MS
+    assert watch.minute() == 0
+    watch.metrics.flush()
+    assert any("silence_cut_short" in line for line in watch.lines)
+
+
+def test_entries_are_read_every_five_minutes_and_what_changed_holds_from_then() -> None:
+    watch = Watch(SHOP)
+    watch.minute(4)
+    watch.expectations.expected = []
+    assert watch.minute() == 1
+    assert watch.minute() == 0
+    assert watch.faults.calls.count("expectations.read") == 2
+
+
+def test_without_time_nobody_is_accused_and_the_cut_is_counted() -> None:
+    watch = Watch(SHOP)
+    assert watch.duty.run(watch.clock.now) == 0
+    watch.metrics.flush()
+    assert any("silence_cut_short" in line for line in watch.lines)
+
+
+def test_a_store_that_does_not_answer_fails_the_duty_and_tells_no_number() -> None:
+    watch = Watch(SHOP)
+
+    def down(operation: str) -> None:
+        raise StorageUnavailable(f"{operation} does not answer")
+
+    watch.faults.on_before = down
+    with pytest.raises(StorageUnavailable):
+        watch.minute()
+    watch.metrics.flush()
+    assert watch.lines == []
+    watch.faults.on_before = None
+    assert watch.minute() == 1
+
+
+def test_on_a_shorter_clock_the_gap_is_shorter() -> None:
+    watch = Watch(SHOP)
+    watch.duty = watch.environment(1 / 60)
+    watch.accepts("shop")
+    watch.clock.advance(30_000)
+    assert watch.duty.run(watch.clock.now + 1_000) == 0
+    watch.clock.advance(1)
+    assert watch.duty.run(watch.clock.now + 1_000) == 1
