@@ -66,12 +66,18 @@ class LocalStack:
 
     @classmethod
     def start(
-        cls, directory: Path, *, owned: bool = True, announce: Callable[[str], None] = _say_nothing, root: Path = ROOT
+        cls,
+        directory: Path,
+        *,
+        owned: bool = True,
+        watched: bool = False,
+        announce: Callable[[str], None] = _say_nothing,
+        root: Path = ROOT,
     ) -> Self:
         """Start everything and wait until it works. `directory` keeps state and logs, one stack each.
 
-        An `owned` stack ends when this process is gone, however it went. Raises `AlreadyUp`, or `LocalStackFailed`
-        after ending what had been started.
+        An `owned` stack ends when this process is gone, however it went. Of one that is `watched` the alarms are judged
+        (`ops.local.bridge`). Raises `AlreadyUp`, or `LocalStackFailed` after ending what had been started.
         """
         directory.mkdir(parents=True, exist_ok=True)
         with _only_one(directory):
@@ -79,7 +85,7 @@ class LocalStack:
             _clear_away(state_file, announce)
             state = LocalState(logs=str(directory / "logs"), scratch=tempfile.mkdtemp(prefix="holdfast-local-"))
             try:
-                _bring_up(state, state_file, owned=owned, announce=announce, root=root)
+                _bring_up(state, state_file, owned=owned, watched=watched, announce=announce, root=root)
             except BaseException as exc:
                 tails = _log_tails(state)
                 state.status = "failed"
@@ -105,7 +111,7 @@ class LocalStack:
         return tear_down(self._state_file) if self._state_file.exists() else []
 
     def process(self, name: str) -> Process:
-        """One of `emulator`, `simulator`, `ticker`. Raises KeyError."""
+        """One of `emulator`, `simulator`, `ticker`, `bridge`. Raises KeyError."""
         return {process.name: process for process in self.state.processes}[name]
 
     def __enter__(self) -> Self:
@@ -146,7 +152,15 @@ def _clear_away(state_file: Path, announce: Callable[[str], None]) -> None:
     tear_down(state_file)
 
 
-def _bring_up(state: LocalState, state_file: Path, *, owned: bool, announce: Callable[[str], None], root: Path) -> None:
+def _bring_up(
+    state: LocalState,
+    state_file: Path,
+    *,
+    owned: bool,
+    watched: bool,
+    announce: Callable[[str], None],
+    root: Path,
+) -> None:
     logs = Path(state.logs)
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(mode=0o700)
@@ -182,6 +196,8 @@ def _bring_up(state: LocalState, state_file: Path, *, owned: bool, announce: Cal
     _await_answer(port, f"{stack.api_url}/webhooks/nobody")
     owner = ["--owner", str(os.getpid()), "--owner-born", birth(os.getpid())] if owned else []
     start("ticker", [sys.executable, "-m", "ops.local.ticker", str(state_file.resolve()), *owner], clean)
+    if watched:
+        start("bridge", [sys.executable, "-m", "ops.local.bridge", str(state_file.resolve())], clean)
     state.status = "up"
     state.write(state_file)
 

@@ -36,7 +36,7 @@ def up() -> int:
     began = time.monotonic()
     try:
         running = LocalStack.start(
-            STATE_FILE.parent, owned=False, announce=lambda text: _out.print(f"  [dim]·[/dim] {text}")
+            STATE_FILE.parent, owned=False, watched=True, announce=lambda text: _out.print(f"  [dim]·[/dim] {text}")
         )
     except AlreadyUp as exc:
         _out.print(f"{exc}: nothing to do (`make down` ends it)")
