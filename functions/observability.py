@@ -13,6 +13,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from threading import Lock
 from types import TracebackType
 from typing import Any, TextIO
@@ -90,6 +91,7 @@ TOTALS = frozenset(
         "classifier_fallbacks",
         "decisions_made",
         "duties_failed",
+        "ended_for_people",
         "idempotency_duplicates_detected",
         "integrations_not_reached",
         "limiter_unavailable",
@@ -103,6 +105,9 @@ TOTALS = frozenset(
 """What an alarm watches as a whole, although it is told apart by something: no alarm of CloudWatch adds dimensions up.
 Each is counted once more, by service and stage alone.
 """
+
+OF_THE_STAGE = frozenset({"people_needed"})
+"""Metrics that are one for all functions, told apart by the stage alone: one alarm watches whichever counts."""
 
 _OF_THE_LINE = frozenset(
     {
@@ -182,6 +187,20 @@ def logger(service: str, *, stream: TextIO | None = None) -> Logger:
     )
 
 
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What metrics of one line have in common. `at_ms` is the hour that they belong to, in epoch milliseconds; 0 is
+    now.
+    """
+
+    dimensions: tuple[tuple[str, str], ...]
+    is_of_the_stage: bool
+    at_ms: int
+
+
 class Metrics:
     """Counts of one invocation, written by `flush` as embedded metric format: one line per combination of dimensions.
 
@@ -193,11 +212,17 @@ class Metrics:
         self._stage = stage
         self._write = write
         self._lock = Lock()
-        self._points: dict[tuple[tuple[str, str], ...], list[tuple[str, MetricUnit, float]]] = {}
+        self._points: dict[_Key, list[tuple[str, MetricUnit, float]]] = {}
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         """Add to a count. Raises ValueError for a dimension that `DIMENSIONS` does not have."""
         self._add(name, MetricUnit.Count, value, dimensions)
+
+    def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
+        """Add one to the count of the hour of that moment, which may be long over: for what belongs to the time at
+        which something came in, whenever it is done. CloudWatch takes it up to two weeks later. Raises like `count`.
+        """
+        self._add(name, MetricUnit.Count, 1, dimensions, at_ms // _HOUR_MS * _HOUR_MS)
 
     def milliseconds(self, name: str, value: float, **dimensions: str) -> None:
         """Record how long something took. Raises ValueError like `count`."""
@@ -207,20 +232,24 @@ class Metrics:
         """Write what was counted since the last time."""
         with self._lock:
             points, self._points = self._points, {}
-        for dimensions, recorded in points.items():
-            self._write(self._line(dimensions, recorded))
+        for key, recorded in points.items():
+            self._write(self._line(key, recorded))
 
-    def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
+    def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str], at_ms: int = 0) -> None:
         strange = dimensions.keys() - DIMENSIONS
         if strange:
             raise ValueError(f"{name} cannot be told apart by {', '.join(sorted(strange))}")
-        key = tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text))
+        key = _Key(
+            tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text)),
+            name in OF_THE_STAGE,
+            at_ms,
+        )
         with self._lock:
             self._record(key, name, unit, value)
-            if key and name in TOTALS:
-                self._record((), name, unit, value)
+            if key.dimensions and name in TOTALS:
+                self._record(replace(key, dimensions=()), name, unit, value)
 
-    def _record(self, key: tuple[tuple[str, str], ...], name: str, unit: MetricUnit, value: float) -> None:
+    def _record(self, key: _Key, name: str, unit: MetricUnit, value: float) -> None:
         recorded = self._points.setdefault(key, [])
         for index, (known, known_unit, so_far) in enumerate(recorded):
             if known == name and unit is MetricUnit.Count:
@@ -228,14 +257,20 @@ class Metrics:
                 return
         recorded.append((name, unit, value))
 
-    def _line(self, dimensions: tuple[tuple[str, str], ...], recorded: list[tuple[str, MetricUnit, float]]) -> str:
+    def _line(self, key: _Key, recorded: list[tuple[str, MetricUnit, float]]) -> str:
         emf = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=self._service)
         emf.add_dimension("stage", self._stage)
-        for dimension, text in dimensions:
+        for dimension, text in key.dimensions:
             emf.add_dimension(dimension, text)
         for name, unit, value in recorded:
             emf.add_metric(name, unit, value)
-        return json.dumps(emf.serialize_metric_set(), separators=(",", ":"))
+        line: dict[str, Any] = dict(emf.serialize_metric_set())
+        if key.is_of_the_stage:  # which function it was stays on the line, and tells no metrics apart
+            for said in line["_aws"]["CloudWatchMetrics"]:
+                said["Dimensions"] = [[name for name in names if name != "service"] for names in said["Dimensions"]]
+        if key.at_ms:
+            line["_aws"]["Timestamp"] = key.at_ms
+        return json.dumps(line, separators=(",", ":"))
 
 
 def metrics(service: str, stage: str, write: Callable[[str], object] | None = None) -> Metrics:

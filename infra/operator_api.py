@@ -215,7 +215,11 @@ class OperatorApi(Construct):
         )
         # What the door refused, and what it let in that no worker has taken up yet, stands in its log alone.
         function.allow_log(intake.ingress.log_group, config=config)
-        function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
+        # An operator's word on an integration's health goes into the item that the machine writes, too: by an update.
+        function.allow(
+            ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+            [storage.control.table_arn],
+        )
         # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for a record that is not there.
         function.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
         function.allow(

@@ -10,7 +10,7 @@ from functions.core.clock import Clock
 from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
 from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
 from functions.core.recovery import Change
-from functions.core.replay import Plan
+from functions.core.replay import Plan, PlanLost
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
 from functions.core.silence import Expectation
 from functions.core.switch_history import REASON_LENGTH
@@ -165,13 +165,7 @@ class FakeReplayJobs:
             found = self.jobs.get(job.job_id)
             if found is None or found.version != job.version:
                 raise Fenced(f"the job {job.job_id} is not at version {job.version} any more")
-            for change in changes:
-                row = rows.get(change.after.recovery_id)
-                if row is None or change.before is None or row.version != change.before.version:
-                    raise VersionConflict(f"{change.after.recovery_id} has moved on")
-            for change in changes:
-                rows[change.after.recovery_id] = change.after
-                self.tables.put_audit(change.audit)
+            self.tables.put_rows(changes)
 
 
 def _version(job: Job | None) -> int:
@@ -193,12 +187,12 @@ class FakeReplayPlans:
             self.objects[reference] = made.to_json()
         return reference
 
-    def get(self, reference: str) -> Plan:
+    def get(self, reference: str, plan_hash: str) -> Plan:
         """See the port."""
         with self.faults.around("plans.get"):
             if reference not in self.objects:
-                raise StorageUnavailable(f"there is no object {reference}")
-            return Plan.from_json(self.objects[reference])
+                raise PlanLost("the plan is not there any more")
+            return Plan.proven(self.objects[reference], plan_hash)
 
     def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
         """See the port."""

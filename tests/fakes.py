@@ -24,7 +24,7 @@ from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, St
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import Counts, HealthChange, Record, has_taken
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, LedgerStatus, Refused
-from functions.core.limiter import Full, Taken, take
+from functions.core.limiter import ASTRAY_FOR_MS, Full, Taken, take
 from functions.core.operations import Answered
 from functions.core.person import PersonChange
 from functions.core.ports import BatchView, DoorLine, Hint, Page, Rejections, RowPage, Settlement, Sighting, Spilled
@@ -172,6 +172,7 @@ class FakeTables:
     rows: dict[str, Row] = field(default_factory=dict)
     audit: dict[tuple[str, str], AuditEvent] = field(default_factory=dict)
     integrations: dict[str, IntegrationState] = field(default_factory=dict)
+    astray: dict[str, tuple[int, int]] = field(default_factory=dict)  # a `tat` that nothing explains, and since when
     health: dict[str, Record] = field(default_factory=dict)
     counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
     people: dict[tuple[str, str], Person] = field(default_factory=dict)
@@ -195,7 +196,24 @@ class FakeTables:
     def put_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write each under its entity, time and id; the same one again changes nothing."""
         for event in events:
-            self.audit[event.entity, f"{event.at_ms:013d}#{event.id}"] = event
+            self.audit[_place(event)] = event
+
+    def put_rows(self, changes: Sequence[Change]) -> None:
+        """All of them with their audit events, or none: raises `VersionConflict`. Without a row before, it is a put."""
+        for change in changes:
+            found = self.rows.get(change.after.recovery_id)
+            version = None if found is None else found.version
+            seen = None if change.before is None else change.before.version
+            if version != seen:
+                raise VersionConflict(f"{change.after.recovery_id} is at version {version}, not {seen}")
+        for change in changes:
+            self.rows[change.after.recovery_id] = change.after
+            self.put_audit(change.audit)
+
+
+def _place(event: AuditEvent) -> tuple[str, str]:
+    """The keys of the audit table."""
+    return event.entity, f"{event.at_ms:013d}#{event.id}"
 
 
 class FakeLedger:
@@ -301,6 +319,21 @@ class FakeLedger:
                 self.tables.integrations[integration] = replace(seen, tat_ms=tat_ms, busy_from_ms=busy_from_ms)
         return answer
 
+    def put_right(self, integration: str, seen_tat_ms: int, to_ms: int, now_ms: int, seen_paused_until_ms: int) -> int:
+        """See the port."""
+        with self.faults.around("ledger.put_right"), self.tables.lock:
+            seen = self.tables.integrations.get(integration, IntegrationState(integration))
+            if not seen.tat_ms or seen.tat_ms != seen_tat_ms or seen.paused_until_ms > seen_paused_until_ms:
+                return seen.tat_ms
+            noted_ms, from_ms = self.tables.astray.get(integration, (0, 0))
+            if noted_ms != seen_tat_ms or from_ms > now_ms:
+                self.tables.astray[integration] = seen_tat_ms, now_ms
+            elif from_ms <= now_ms - ASTRAY_FOR_MS:
+                del self.tables.astray[integration]
+                self.tables.integrations[integration] = replace(seen, tat_ms=to_ms, busy_from_ms=now_ms)
+                return to_ms
+            return seen_tat_ms
+
     def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
         """See the port."""
         with self.faults.around("ledger.pause"), self.tables.lock:
@@ -369,22 +402,11 @@ class FakeRecovery:
             check_transaction(changes)
             if changes and all(self._is_there(change) for change in changes):
                 return
-            for change in changes:
-                self._check(change)
-            for change in changes:
-                self.tables.rows[change.after.recovery_id] = change.after
-                self.tables.put_audit(change.audit)
+            self.tables.put_rows(changes)
 
     def _is_there(self, change: Change) -> bool:
         """Whether an earlier call of the same caller did it. A lease is never given twice, not even to an equal one."""
         return change.after.lease_until_ms == 0 and self.tables.rows.get(change.after.recovery_id) == change.after
-
-    def _check(self, change: Change) -> None:
-        found = self.tables.rows.get(change.after.recovery_id)
-        version = None if found is None else found.version
-        seen = None if change.before is None else change.before.version
-        if version != seen:
-            raise VersionConflict(f"{change.after.recovery_id} is at version {version}, not {seen}")
 
     def put_if_absent(self, change: Change) -> bool:
         """See the port."""
@@ -448,7 +470,7 @@ class FakeAudit:
         """See the port."""
         with self.faults.around("audit.append"), self.tables.lock:
             for event in events:
-                self.tables.audit.setdefault((event.entity, f"{event.at_ms:013d}#{event.id}"), event)
+                self.tables.audit.setdefault(_place(event), event)
 
 
 class FakeHealthCounts:
@@ -605,13 +627,7 @@ class FakeOperatorChanges:
                 known = self.tables.answered.get((answered.principal, answered.key))
                 if known is not None and known.is_kept(answered.at_ms):
                     return known
-            for one in changes:
-                found = self.tables.rows.get(one.after.recovery_id)
-                if one.before is None or found is None or found.version != one.before.version:
-                    raise VersionConflict(f"{one.after.recovery_id} has moved on since it was read")
-            for one in changes:
-                self.tables.rows[one.after.recovery_id] = one.after
-                self.tables.put_audit(one.audit)
+            self.tables.put_rows(changes)
             if answered is not None:
                 self.tables.answered[answered.principal, answered.key] = answered
         return None
@@ -659,7 +675,8 @@ class FakeQuarantines:
     def store(self, change: QuarantineChange) -> None:
         """See the port."""
         with self.faults.around("quarantine.store"), self.tables.lock:
-            if self.tables.quarantine == change.after:
+            is_written = self.tables.audit.get(_place(change.audit)) == change.audit
+            if self.tables.quarantine == change.after and is_written:
                 return
             if self.tables.quarantine.version != change.before.version:
                 raise VersionConflict("the rules of quarantine have changed since they were read")

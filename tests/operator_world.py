@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
-import boto3
-
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.event_index import DynamoEventIndex
@@ -21,12 +19,15 @@ from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.replay_jobs import DynamoReplayJobs
 from functions.adapters.replay_plans import S3ReplayPlans
 from functions.catalog.loader import load
+from functions.core.catalog import VersionRule
 from functions.core.decision import Repeat
 from functions.core.integration import Integration, KindRules
 from functions.core.recovery import Change, Row
+from functions.core.schema import Known
 from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky
 from tests.control_fakes import FakeReplayStarter, FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches, FakeTables
@@ -42,6 +43,9 @@ HELPDESK = Integration(
     },
 )
 
+RETIRED = VersionRule(frozenset({"2"}), sources=("retired-*",))
+"""Of such sources only version 2 is read any more."""
+
 
 @dataclass
 class OperatorWorld:
@@ -56,7 +60,7 @@ class OperatorWorld:
 
     def __post_init__(self) -> None:
         self.switches = FakeSwitches(self.clock)
-        self.s3: Any = boto3.client("s3", region_name=aws_tables.REGION)
+        self.s3: Any = sdk_client("s3")
         self.s3.create_bucket(Bucket=BUCKET)
         history = FakeSwitchHistory(self.clock)
         for name, value in LIVE_SWITCHES.items():
@@ -91,6 +95,7 @@ class OperatorWorld:
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,
             fallbacks=load().fallbacks,
+            known=Known({"support": (RETIRED,)}, {"helpdesk": HELPDESK}, load().messages, load().fallbacks),
             time_scale=1.0,
             jobs=DynamoReplayJobs(
                 client,

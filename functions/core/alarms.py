@@ -133,8 +133,8 @@ def _counted(service: str, metric: str, seconds: int = 60, statistic: str = "Sum
     )
 
 
-def _at_the_door(metric: str, seconds: int = 60, statistic: str = "Sum", **dimensions: str) -> Series:
-    """What ingress counts: by stage, and not by service."""
+def _of_the_stage(metric: str, seconds: int = 60, statistic: str = "Sum", **dimensions: str) -> Series:
+    """What is told apart by the stage alone: what ingress counts, and what every function counts as one."""
     return Series(metric, HOLDFAST, MappingProxyType({"stage": STAGE, **dimensions}), statistic, seconds)
 
 
@@ -220,7 +220,7 @@ def _door_burn(name: str, says: str, sev: Sev, *, seconds: int, also_over_second
         group="intake",
         series={
             "failed": _api("5xx", seconds),
-            "late": _at_the_door("webhooks_late", seconds),
+            "late": _of_the_stage("webhooks_late", seconds),
             "asked": _api("Count", seconds),
         },
         # Five at least: of a few requests a single one is more than the budget.
@@ -246,7 +246,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         series={
             "sent": _counted("worker", "auto_reply_sent", 900),
             "released": _counted("worker", "auto_reply_released", 900),
-            "accepted": _at_the_door("webhooks_accepted", 900),
+            "accepted": _of_the_stage("webhooks_accepted", 900),
         },
         # An event is answered once at most. Those that waited for a provider, a limit or a switch are taken out; twice,
         # because what waited in a queue is answered together with what is new, and no reply is older than 15 minutes.
@@ -321,8 +321,8 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         group="intake",
         is_page=False,
         series={
-            "p99": _at_the_door("ack_ms", statistic="p99"),
-            "answered": _at_the_door("ack_ms", statistic="SampleCount"),
+            "p99": _of_the_stage("ack_ms", statistic="p99"),
+            "answered": _of_the_stage("ack_ms", statistic="SampleCount"),
         },
         expression="IF(answered >= 20, p99, 0)",
         threshold=1_500,
@@ -357,7 +357,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         says="A source's parameter cannot be read: what it sends is judged by its last readable entry, or refused",
         sev=Sev.SEV2,
         group="sources",
-        series={"malformed": _at_the_door("source_malformed")},
+        series={"malformed": _of_the_stage("source_malformed")},
         expression="malformed",
         threshold=0,
         periods=5,
@@ -370,8 +370,8 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         group="sources",
         is_page=False,
         series={
-            "refused": _at_the_door("webhooks_rejected", 300, reason="bad_signature"),
-            "accepted": _at_the_door("webhooks_accepted", 300),
+            "refused": _of_the_stage("webhooks_rejected", 300, reason="bad_signature"),
+            "accepted": _of_the_stage("webhooks_accepted", 300),
         },
         expression="IF(SUM([refused, accepted]) >= 50, refused / SUM([refused, accepted]), 0)",
         threshold=0.25,
@@ -637,16 +637,31 @@ ALARMS: Final[tuple[Alarm, ...]] = (
     ),
     Alarm(
         name="message-for-a-person",
-        says="Somebody must be told, and no channel is left that could: a person has to",
+        says="Something that must be done is left for a person to do",
         sev=Sev.SEV2,
         copies=(Audience.CAMPAIGN,),
         group="people",
-        series={"left": _counted("worker", "fallback_nothing_left")},
+        series={"left": _of_the_stage("people_needed")},
         expression="left",
         threshold=0,
         periods=1,
         datapoints=1,
         never_suppressed=True,
+    ),
+    Alarm(
+        name="items-for-people",
+        says="Recovery items ended where only people can help",
+        sev=Sev.SEV3,
+        group="people",
+        is_page=False,
+        series={
+            f"by_{function}": _counted(function, "ended_for_people", 900)
+            for function in ("worker", "sweeper", "triage")
+        },
+        expression="SUM([by_worker, by_sweeper, by_triage])",
+        threshold=0,
+        periods=1,
+        datapoints=1,
     ),
     # ----------------------------------------------------------------------------------------------------------- replay
     Alarm(

@@ -110,6 +110,15 @@ class Ledger(Protocol):
         """
         ...
 
+    def put_right(self, integration: str, seen_tat_ms: int, to_ms: int, now_ms: int, seen_paused_until_ms: int) -> int:
+        """Move a `tat` back that only a clock which was wrong can have set; where `tat` is then.
+
+        Only if it is where it was seen, has stood still there for `ASTRAY_FOR_MS` since it was first asked for, and no
+        pause is later than the one that was seen; else it is noted since when it stands still. Raises
+        `StorageUnavailable`.
+        """
+        ...
+
     def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
         """Hold the whole fleet's calls to an integration until then, and move the limiter's `tat` to `tat_ms`, or to
         the pause's end; an earlier pause or `tat` that is later stays.
@@ -427,7 +436,9 @@ class ReplayJobs(Protocol):
         ...
 
     def several(self, job_ids: Sequence[str]) -> Mapping[str, Job]:
-        """Those of them that are there, read consistently. Raises like `get`."""
+        """Those of them that are there, read consistently. One that cannot be read back is logged and left out: it
+        keeps nobody from the others. Raises `StorageUnavailable`.
+        """
         ...
 
     def board(self) -> Board:
@@ -457,8 +468,10 @@ class ReplayPlans(Protocol):
         """Store it; gives its reference. The same plan lands at the same place. Raises `StorageUnavailable`."""
         ...
 
-    def get(self, reference: str) -> Plan:
-        """Raises `StorageUnavailable`, also where it is not there or cannot be read back."""
+    def get(self, reference: str, plan_hash: str) -> Plan:
+        """The plan of that hash. Raises `StorageUnavailable`; `PlanLost` where it is not there, cannot be read back, or
+        is another.
+        """
         ...
 
     def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
@@ -467,7 +480,7 @@ class ReplayPlans(Protocol):
 
     def records(self, job_id: str, start: int, end: int) -> Sequence[BatchRecord]:
         """Of the batches that the rows from `start` up to `end` of the plan lie in; those that are not over are left
-        out. Raises like `get`.
+        out. Raises `StorageUnavailable`, also where one cannot be read back.
         """
         ...
 

@@ -17,6 +17,7 @@ from typing import Any
 from functions.core.attempt import AskPerson, Effect, History, LookUp, ReadFirst, WaitUntil, next_step, settled_at
 from functions.core.decision import Action, Mode
 from functions.core.event import digest
+from functions.core.failure import HoldfastError
 from functions.core.gate import GateView, Health, IntegrationState, Park, Standing, Suppress, WaitingFor, check
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem, LedgerStatus
@@ -38,6 +39,10 @@ REPLAYABLE = (Status.FAILED, Status.DLQ)
 SHARE = 0.25  # of an integration's rate, for all replays of it together: what is new comes first
 SAMPLES = 5  # of each prediction, for people to look at
 EVENT_CALLS = 3  # what a whole event will call is not known before its flow has read it
+
+
+class PlanLost(HoldfastError):
+    """The stored plan is gone, cannot be read, or is not the one that was looked at: nobody may go by it any more."""
 
 
 class Prediction(StrEnum):
@@ -142,6 +147,7 @@ def matches(wanted: Filter, row: Row, now_ms: int) -> bool:
 class Seen:
     """What is looked at beside the row. `switches` are those for its flow, source and tenant, just read; `known` is its
     integration in the catalog; `item` its event's ledger item; `standing` its recipient's on the integration's channel.
+    `unknown` says why what is deployed could make nothing of the row; empty where it could (core.schema).
     `asked_for` are the failure codes that the filter names. `look_only`: nothing is to be sent, only to be found out.
     """
 
@@ -151,7 +157,7 @@ class Seen:
     known: Integration | None = None
     item: LedgerItem | None = None
     standing: Standing = Standing.ALLOWED
-    is_known_version: bool = True
+    unknown: str = ""
     asked_for: frozenset[str] = frozenset()
     look_only: bool = False
     scale: float = 1.0
@@ -207,8 +213,8 @@ def is_done_by_ledger(row: Row, item: LedgerItem | None) -> bool:
 def _event(row: Row, seen: Seen) -> Predicted:
     if seen.now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
         return Predicted(Prediction.TOO_OLD, "its event is over 30 days old")
-    if not seen.is_known_version:
-        return Predicted(Prediction.SCHEMA_UNKNOWN, f"version {row.event_version!r} of {row.event_name} is not known")
+    if seen.unknown:
+        return Predicted(Prediction.SCHEMA_UNKNOWN, seen.unknown)
     blocked = _replays_blocked(row.integration_id, seen.switches)
     if not blocked and seen.switches.mode in (Mode.HOLD, Mode.SHADOW):
         blocked = f"mode is {seen.switches.mode.value}"
@@ -221,8 +227,10 @@ def _action(row: Row, action: Action, seen: Seen) -> Predicted:
     if seen.now_ms >= replay_expires_at(row):
         return Predicted(Prediction.EXPIRED, "it was to happen earlier or not at all")
     rules = None if seen.known is None else seen.known.kinds.get(row.kind)
-    if rules is None:
-        return Predicted(Prediction.SCHEMA_UNKNOWN, f"the catalog has no {row.kind} on {row.integration_id}")
+    if rules is None or seen.unknown:
+        return Predicted(
+            Prediction.SCHEMA_UNKNOWN, seen.unknown or f"the catalog has no {row.kind} on {row.integration_id}"
+        )
     if row.failure_code == SUPPRESSED and SUPPRESSED not in seen.asked_for:
         return Predicted(Prediction.SUPPRESSED, f"name the code {SUPPRESSED} to mean it")
     is_unclear = row.effect is Effect.UNKNOWN
@@ -338,8 +346,13 @@ class Plan:
 
     @property
     def plan_hash(self) -> str:
-        """Stands for the rows that go, in their order and versions."""
-        return digest(*(f"{item.recovery_id} {item.version} {item.prediction}" for item in self.going))
+        """Stands for the rows that go: in which order, in which versions, where to, and at which pace."""
+        return digest(
+            *(
+                f"{item.recovery_id} {item.version} {item.integration} {item.prediction} {item.calls}"
+                for item in self.going
+            )
+        )
 
     def to_json(self) -> str:
         """Compact JSON, read back by `from_json`."""
@@ -357,6 +370,17 @@ class Plan:
         """Raises KeyError, TypeError or ValueError for what was not written here."""
         parts = json.loads(text)
         return Plan(*(tuple(_item(*one) for one in parts[name]) for name in ("going", "others")))
+
+    @staticmethod
+    def proven(text: str, plan_hash: str) -> Plan:
+        """The stored plan, if it is the one of that hash. Raises `PlanLost`."""
+        try:
+            made = Plan.from_json(text)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise PlanLost(f"the plan cannot be read back: {type(exc).__name__}") from exc
+        if made.plan_hash != plan_hash:
+            raise PlanLost("the plan that is stored is another than the one that was looked at")
+        return made
 
 
 def _item(recovery_id: str, version: int, integration: str, prediction: str, calls: int, why: str) -> PlanItem:

@@ -4,6 +4,7 @@ integration.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Re
 from functions.core.recovery import POLL_SECONDS, Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
 from functions.dead_letters import DeadLetters
+from functions.ended import count_ended
 from functions.observability import Metrics
 from functions.sweeper.drain import AtOnce, Drain, in_threads
 from functions.sweeper.jobs import JobDuty
@@ -28,7 +30,7 @@ from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
 _PARKED_READ = sweep.READ_AHEAD * sweep.PER_INTEGRATION
-HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
+HINT_BATCH = 10  # committed at once, then sent together: a crash leaves few rows to wait for their next turn
 UNWRITTEN_LIMIT = 3  # rows in a row that could not be written: then it is the table, and not the row
 
 Handler = Callable[[dict[str, Any], object], dict[str, int]]
@@ -39,7 +41,7 @@ class _Tally:
     """What one tick did, by outcome."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    unwritten: int = 0  # rows, since the last one that could be written
+    unwritten: list[Exception] = field(default_factory=list)  # of rows, since the last one that could be written
 
     def add(self, outcome: str, number: int = 1) -> None:
         if not number:
@@ -80,7 +82,7 @@ def build(
     messages of it were sent, how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what
     went wrong, after everything else was done: no duty waits for another, and the failure is seen.
     """
-    drain = Drain(spill, events, DeadLetters(recovery, envelopes, clock), clock, ids, log, metrics, at_once)
+    drain = Drain(spill, events, DeadLetters(recovery, envelopes, clock, metrics), clock, ids, log, metrics, at_once)
     swept = (INTAKE, *(name for name in integrations if name != INTAKE))
 
     def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
@@ -102,6 +104,7 @@ def build(
                 log.exception("a duty of the sweeper failed", extra={"duty": "jobs"})
             snapshot = switches.snapshot(FRESH_FOR_MS)
             states = ledger.read([], swept).integrations
+            reached, parked = list[_Duty](), list[_Duty]()
             for integration in sweep.in_turn(swept, started_ms // (sweep.HORIZON_SECONDS * 1000)):
                 duty = _Duty(
                     state=states.get(integration, IntegrationState(integration)),
@@ -114,15 +117,28 @@ def build(
                     log=log,
                     metrics=metrics,
                     tally=tally,
+                    at_once=at_once,
                     fallbacks=fallback.Matrix() if fallbacks is None else fallbacks,
                     rate=(rates or {}).get(integration),
                 )
+                reached.append(duty)
                 try:
-                    duty.run()
+                    if duty.run():
+                        parked.append(duty)
                 except Exception as error:
                     failures.append(error)
                     metrics.count("duties_failed", integration=integration)
                     log.exception("a duty of the sweeper failed", extra={"duty": "wake", "integration": integration})
+            for duty in parked:  # with the time that is left: what waits delays nobody who may send
+                try:
+                    duty.let_expire()
+                except Exception as error:
+                    failures.append(error)
+                    metrics.count("duties_failed", integration=duty.state.integration)
+                    about = {"duty": "expire", "integration": duty.state.integration}
+                    log.exception("a duty of the sweeper failed", extra=about)
+            for duty in reached:
+                duty.measure()
             metrics.count("heartbeat")
         finally:
             metrics.flush()
@@ -148,15 +164,18 @@ class _Duty:
     log: Logger
     metrics: Metrics
     tally: _Tally
+    at_once: AtOnce
     fallbacks: fallback.Matrix
     rate: Rate | None
+    waiting: dict[str, str] = field(default_factory=dict)  # what the rows that were read wait for, by id
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Wake what may be woken. Gives whether nothing may, and what waits has yet to be looked through."""
         now_ms = self.clock.now_ms()
         name, horizon = self.state.integration, sweep.horizon_ms(self.scale)
         if self.tally.woken >= sweep.PER_TICK or now_ms >= self.deadline_ms:
             self._count("integrations_not_reached")
-            return
+            return False
         general = view(self.snapshot, flow="", source="", tenant="", now_ms=now_ms)
         parked = sweep.why_parked(self.state, general, now_ms, horizon)
         if parked is not None:
@@ -165,9 +184,10 @@ class _Duty:
             probe_ms = sweep.probe_from(self.state, general, now_ms, horizon)
             if probe_ms is not None:
                 self._probe(now_ms + horizon, probe_ms)
-            lets_leave = parked == "hard_down" and fallback.lets_leave(self.fallbacks, name)
-            self._while_parked(now_ms, now_ms + horizon if lets_leave else now_ms, lets_leave=lets_leave)
-            return
+            if parked == "hard_down" and fallback.lets_leave(self.fallbacks, name):
+                self._while_parked(now_ms, now_ms + horizon, lets_leave=True)
+                return False
+            return True
         limit = (
             None
             if self.rate is None
@@ -182,10 +202,26 @@ class _Duty:
             self._wake(holding, cap, over)
             woken, cap = asking, max(0, cap - len(holding))
         self._wake(woken, cap, over)
+        return False
 
-    def _due(self, until_ms: int, most: int) -> list[Row]:
-        """What is due by then. Of whose effect nobody can tell for long is counted, whatever becomes of it here."""
-        rows, now_ms = self.recovery.due(self.state.integration, until_ms, most), self.clock.now_ms()
+    def let_expire(self) -> None:
+        """End what is too late of an integration that nothing may be sent to, if there is time."""
+        now_ms = self.clock.now_ms()
+        if now_ms < self.deadline_ms:
+            self._while_parked(now_ms, now_ms, lets_leave=False)
+
+    def measure(self) -> None:
+        """Say how many of the rows that were read wait, and what for: a gauge, of what this tick has seen of them."""
+        for waiting_for, number in Counter(self.waiting.values()).items():
+            self.metrics.count("rows_waiting", number, integration=self.state.integration, reason=waiting_for)
+
+    def _due(self, until_ms: int, limit: int) -> list[Row]:
+        """What is due by then. What waits is remembered for the gauge; of whose effect nobody can tell for long is
+        counted, whatever becomes of it here.
+        """
+        rows, now_ms = self.recovery.due(self.state.integration, until_ms, limit), self.clock.now_ms()
+        waiting = {row.recovery_id: row.waiting_for.value for row in rows if row.is_open}
+        self.waiting.update({recovery_id: waits for recovery_id, waits in waiting.items() if waits})
         unknown = sum(sweep.is_unknown_for_long(row, now_ms, self.scale) for row in rows)
         if unknown:
             self.metrics.count("outcomes_unknown_overdue", unknown, integration=self.state.integration)
@@ -216,6 +252,13 @@ class _Duty:
         rows, now_ms = self._due(until_ms, sweep.PROBE_READ), self.clock.now_ms()
         woken = self._looked(rows)
         able = [row for row, _ in woken if self._may_probe(row, now_ms)]
+        if woken and not any(fallback.may_probe(self.fallbacks, row.kind) for row, _ in woken):
+            self._count("probes_lacking")
+            self.log.warning(
+                "an integration is down, and nothing that waits for it may find out whether it is back: the next call "
+                "of another kind does, or an operator says so",
+                extra={"integration": self.state.integration, "count": len(woken)},
+            )
         if not able and len(rows) >= sweep.PROBE_READ:  # they make room for what is due after them
             for row, _ in woken:
                 self._put_off(row, now_ms)
@@ -278,19 +321,20 @@ class _Duty:
             if self.clock.now_ms() >= self.deadline_ms:
                 self._count("sweeps_cut_short")
                 return
+            scale = sweep.rehint_scale(self.scale)
+            changes = [hinted(row, self.clock.now_ms(), scale) for row in batch]
+            troubles = self.at_once(self._tried, changes)
             hints: dict[bool, list[Hint]] = {True: [], False: []}
-            try:
-                for row in batch:
-                    change = hinted(row, self.clock.now_ms(), sweep.rehint_scale(self.scale))
-                    if self._commit(change, "rows_committed"):
-                        after = change.after
-                        hints[after.status is Status.REPLAYED].append(
-                            Hint(after.recovery_id, after.version, times[row.recovery_id], after.tenant)
-                        )
-            finally:  # what was committed is sent, even if the next commit failed
-                for is_replay, sending in hints.items():
-                    if sending:
-                        self._send(self.queues[is_replay], sending)
+            for change, trouble in zip(changes, troubles, strict=True):
+                if self._is_written(change, trouble, "rows_committed"):
+                    after = change.after
+                    hints[after.status is Status.REPLAYED].append(
+                        Hint(after.recovery_id, after.version, times[after.recovery_id], after.tenant)
+                    )
+            for is_replay, sending in hints.items():
+                if sending:
+                    self._send(self.queues[is_replay], sending)
+            self._require_table()
 
     def _send(self, queue: Hints, hints: list[Hint]) -> None:
         refused = queue.send(hints, self.clock.now_ms())
@@ -302,32 +346,44 @@ class _Duty:
                 extra={"integration": self.state.integration, "count": len(refused)},
             )
 
-    def _commit(self, change: Change, outcome: str) -> bool:
-        """Whether it was written. A row's trouble is not its neighbours', unless it is that of several in a row: then
-        the table is, and this raises `StorageUnavailable`. Written or not, the row is due again.
-        """
+    def _commit(self, change: Change, outcome: str) -> None:
+        """Write it, and count what became of that. Written or not, the row is due again."""
+        self._is_written(change, self._tried(change), outcome)
+        self._require_table()
+
+    def _tried(self, change: Change) -> VersionConflict | StorageUnavailable | None:
+        """What was in the way of writing it. Runs in a thread of its own."""
         try:
             self.recovery.commit([change])
-        except VersionConflict:
+        except (VersionConflict, StorageUnavailable) as trouble:
+            return trouble
+        return None
+
+    def _is_written(self, change: Change, trouble: Exception | None, outcome: str) -> bool:
+        if isinstance(trouble, VersionConflict):
             self._count("rows_moved")
             return False
-        except StorageUnavailable as unavailable:
-            self.tally.unwritten += 1
-            if self.tally.unwritten > UNWRITTEN_LIMIT:
-                raise
+        if trouble is not None:
+            self.tally.unwritten.append(trouble)
             self._count("rows_unwritten")
             self.log.warning(
                 "a row could not be written, and is due again",
                 extra={
                     "integration": self.state.integration,
                     "recovery_id": change.after.recovery_id,
-                    "reason": str(unavailable),
+                    "reason": str(trouble),
                 },
             )
             return False
-        self.tally.unwritten = 0
+        self.tally.unwritten.clear()
         self._count(outcome)
+        count_ended(self.metrics, change, is_critical=fallback.is_critical(self.fallbacks, change.after.event_name))
         return True
+
+    def _require_table(self) -> None:
+        """Raise the last trouble where it was that of several rows in a row: then it is the table's, and no row's."""
+        if len(self.tally.unwritten) > UNWRITTEN_LIMIT:
+            raise self.tally.unwritten[-1]
 
     def _count(self, name: str, number: int = 1) -> None:
         if number:

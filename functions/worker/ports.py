@@ -63,6 +63,10 @@ class Meter(Protocol):
         """Record how long something took."""
         ...
 
+    def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
+        """Add one to the count of the hour of that moment."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

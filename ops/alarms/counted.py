@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from functions.observability import TOTALS
+from functions.observability import OF_THE_STAGE, TOTALS
 from ops.stack import ROOT
 
 FUNCTIONS: Final = ROOT / "functions"
@@ -29,7 +29,7 @@ AT_THE_DOOR: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 }
 """Of ingress: by which sets of dimensions each is counted."""
 
-_METHODS: Final = frozenset({"count", "_count", "milliseconds"})
+_METHODS: Final = frozenset({"count", "_count", "count_at", "milliseconds"})
 _BY_INTEGRATION: Final = frozenset({("sweeper/handler.py", "_count")})
 """Methods that count what they are given, and add by which integration."""
 
@@ -62,7 +62,7 @@ def metrics_of(service: str) -> set[tuple[str, frozenset[str]]]:
         return {(metric, frozenset(names)) for metric, sets in AT_THE_DOOR.items() for names in sets}
     found = set()
     for place in places(service):
-        found.add((place.metric, place.by | {"service", "stage"}))
+        found.add((place.metric, place.by | ({"stage"} if place.metric in OF_THE_STAGE else {"service", "stage"})))
         if place.by and place.metric in TOTALS:
             found.add((place.metric, frozenset({"service", "stage"})))
     return found

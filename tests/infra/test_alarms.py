@@ -247,6 +247,7 @@ RECORDINGS: dict[str, Recording] = {
     "classifier-out": Recording({"without": 10, "decisions": 10}, {"decisions": 10}, 11),
     "classifier-weak": Recording({"without": 4, "decisions": 10}, {"decisions": 10}, 11),
     "message-for-a-person": Recording({"left": 1}, {}, 2),
+    "items-for-people": Recording({"by_sweeper": 1}, {}, 2),
     "replay-stopped": Recording({"stopped": 1}, {}, 2),
     "switches-unknown": Recording({"stale": 3}, {}, 4),
     "switch-unreadable": Recording({"invalid": 1}, {}, 2),
@@ -265,7 +266,7 @@ def a_while(alarm: Alarm) -> int:
     return max(60, 2 * alarm.periods * alarm.period_seconds // 60, alarm.also_over_seconds // 60 + 30)
 
 
-AT_ONCE = {"ops-dlq-not-empty", "alarms-not-delivered"}
+AT_ONCE = {"ops-dlq-not-empty", "alarms-not-delivered", "items-for-people"}
 """Besides those on a single metric: what one datapoint is enough for."""
 
 

@@ -667,7 +667,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Audit": {"dynamodb:PutItem", "dynamodb:Query"},
         "Audit/index/by_request": {"dynamodb:Query"},
         "Logs of ingress": {"logs:FilterLogEvents"},
-        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "Bucket": {"s3:ListBucket"},
         "Bucket/replays/*": {"s3:GetObject"},
         "ReplayFunction": {"lambda:InvokeFunction"},
@@ -895,6 +895,7 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         # Reads of parameters by path; what exactly is tested with the grants.
         "AWS::IAM::Policy.PolicyDocument.Statement",
         # Numbers: the same waits on a shorter clock.
+        "AWS::Lambda::Function.Environment.Variables.MAX_RECEIVES",
         "AWS::Lambda::Function.Environment.Variables.STAGE",
         "AWS::Lambda::Function.Environment.Variables.TIMEOUT_SECONDS",
         "AWS::Lambda::Function.Environment.Variables.TIME_SCALE",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 
@@ -27,12 +26,14 @@ from functions.adapters.ssm import IntegrationSettings, SsmSwitches
 from functions.catalog.loader import load
 from functions.core.clock import Clock, SystemClock, SystemIds, SystemRandom
 from functions.core.event import Event
+from functions.core.integration import Integration
 from functions.flows.registry import flows_of
 from functions.worker.handler import Handler, build
 from functions.worker.ports import Ports
 from functions.worker.settings import WorkerSettings
 from ops import cost
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.fakes import LIVE_SWITCHES
 from tests.worker_world import Quiet
 
@@ -49,7 +50,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Stack:
     """The worker over moto, with a helpdesk that says yes, or what it is told."""
 
-    def __init__(self, dynamodb: Any, clock: Clock | None = None) -> None:
+    def __init__(
+        self, dynamodb: Any, clock: Clock | None = None, integrations: Mapping[str, Integration] | None = None
+    ) -> None:
         self.requests: Counter[str] = Counter()
         self.limiter_writes = 0  # of those, to the control table
         self.is_counting = False
@@ -59,9 +62,9 @@ class Stack:
         self.headers: dict[str, str] = {}
         self.clock = SystemClock() if clock is None else clock
         ssm, s3, sqs = (
-            boto3.client("ssm", region_name=aws_tables.REGION),
-            boto3.client("s3", region_name=aws_tables.REGION),
-            boto3.client("sqs", region_name=aws_tables.REGION),
+            sdk_client("ssm"),
+            sdk_client("s3"),
+            sdk_client("sqs"),
         )
         s3.create_bucket(Bucket="bucket")
         for name, value in LIVE_SWITCHES.items():
@@ -123,7 +126,7 @@ class Stack:
                 io=asyncio.to_thread,
                 log=self.quiet,
                 meter=self.quiet,
-                integrations=catalog.integrations,
+                integrations=catalog.integrations if integrations is None else integrations,
                 flows=flows_of(catalog),
                 automatic_per_hour={"support": 1_000},  # all events here are of one conversation
             ),

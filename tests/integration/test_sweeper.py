@@ -15,12 +15,13 @@ from functions.core import sweep
 from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.fallback import Matrix
 from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.integration import Rate
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status, claim
 from functions.sweeper import handler
-from functions.sweeper.handler import UNWRITTEN_LIMIT, Handler, build
+from functions.sweeper.handler import HINT_BATCH, UNWRITTEN_LIMIT, Handler, build
 from functions.sweeper.settings import SweeperSettings
 from tests.fakes import (
     LIVE_SWITCHES,
@@ -36,6 +37,7 @@ from tests.fakes import (
     FakeSwitches,
     FakeTables,
 )
+from tests.fallback_matrix import MATRIX
 from tests.recovery_rows import event_row, row
 
 SETTINGS = SweeperSettings(
@@ -57,9 +59,15 @@ class Stage:
     """Everything one sweeper sees."""
 
     def __init__(
-        self, *rows: Row, scale: float = 1.0, rates: Mapping[str, Rate] | None = None, **switches: str
+        self,
+        *rows: Row,
+        scale: float = 1.0,
+        rates: Mapping[str, Rate] | None = None,
+        fallbacks: Matrix | None = None,
+        **switches: str,
     ) -> None:
         self.rates = rates
+        self.fallbacks = fallbacks
         self.tables = FakeTables()
         self.clock = FakeClock()
         self.recovery = FakeRecovery(self.tables)
@@ -91,6 +99,7 @@ class Stage:
             log=observability.logger("sweeper-test", stream=self.log),
             metrics=observability.metrics("sweeper", "test", self.lines.append),
             rates=self.rates,
+            fallbacks=self.fallbacks,
         )
 
     def put(self, *rows: Row) -> None:
@@ -249,9 +258,10 @@ def test_rows_that_wait_hide_none_that_is_too_late(monkeypatch: pytest.MonkeyPat
     assert sorted(stage.hints(stage.retries)) == sorted(one.recovery_id for one in others)
 
 
-def test_ending_what_is_too_late_leaves_the_others_their_part_of_a_tick() -> None:
+def test_ending_what_is_too_late_has_the_time_that_those_who_may_send_leave_of_a_tick() -> None:
     late = [row(f"l{n}", expires_at_ms=NOON_MS) for n in range(9)]
-    stage = Stage(*late, disabled_integrations="helpdesk")
+    other = row("other", integration_id="email")
+    stage = Stage(*late, other, disabled_integrations="helpdesk")
     commit = stage.recovery.commit
 
     def slow(changes: Sequence[Change]) -> None:
@@ -260,8 +270,25 @@ def test_ending_what_is_too_late_leaves_the_others_their_part_of_a_tick() -> Non
 
     stage.recovery.commit = slow  # type: ignore[method-assign]  # a table that takes its time
     counts = stage.tick()
-    assert (counts["rows_expired"], counts["integrations_not_reached"]) == (3, 1)
+    assert stage.hints(stage.retries) == [other.recovery_id]
+    assert (counts["rows_expired"], counts["rows_hinted"]) == (2, 1)
     assert stage.tick()["rows_expired"] == 3
+
+
+def test_one_integrations_expiry_that_fails_keeps_no_others_from_theirs() -> None:
+    late = row("late", integration_id="email", expires_at_ms=NOON_MS)
+    stage = Stage(late, disabled_integrations="all")
+    due = stage.recovery.due
+
+    def failing(integration_id: str, until_ms: int, limit: int) -> list[Row]:
+        if integration_id == "helpdesk":
+            raise StorageUnavailable("throttled")
+        return due(integration_id, until_ms, limit)
+
+    stage.recovery.due = failing  # type: ignore[method-assign]  # the index does not answer for one
+    with pytest.raises(ExceptionGroup):
+        stage.tick()
+    assert stage.now(late).failure_code == "EXPIRED"
 
 
 def test_a_row_that_waits_for_another_costs_one_write_and_ends_when_it_expires() -> None:
@@ -362,12 +389,59 @@ def test_a_row_that_cannot_be_written_does_not_keep_its_neighbours_from_being_wo
     assert sorted(stage.hints(stage.retries)) == sorted(each.recovery_id for each in rows)
 
 
+def gauge(stage: Stage, name: str) -> dict[tuple[str, str], float]:
+    """What the last tick counted under that name, by integration and reason."""
+    found = {(line["integration"], line.get("reason", "")): line[name][0] for line in written(stage) if name in line}
+    stage.lines.clear()
+    return found
+
+
+def written(stage: Stage) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stage.lines]
+
+
+def test_what_rows_wait_for_is_said_each_minute_and_costs_no_request() -> None:
+    """A credential that nobody stores is seen, and so is what it holds up; what waits for nothing is not."""
+    refused = {"status": Status.PENDING, "waiting_for": WaitingFor.CREDENTIAL}
+    stage = Stage(
+        *(row(f"c{n}", **refused) for n in range(3)),
+        *(row(f"b{n}", waiting_for=WaitingFor.BACKOFF) for n in range(2)),
+        row("ready"),
+        row("elsewhere", integration_id="email", **refused),
+        row("later", due_at_ms=NOON_MS + 3_600_000, not_before_ms=NOON_MS + 3_600_000, **refused),
+    )
+    calls = stage.tables.faults.calls
+    stage.tick()
+    assert calls.count("recovery.due") == 3  # one for each integration, as ever
+    assert gauge(stage, "rows_waiting") == {
+        ("helpdesk", "credential"): 3,
+        ("helpdesk", "backoff"): 2,
+        ("email", "credential"): 1,
+    }
+    for each in list(stage.tables.rows.values()):
+        if each.integration_id == "helpdesk":
+            del stage.tables.rows[each.recovery_id]
+    stage.clock.advance(180_000)
+    stage.tick()
+    assert gauge(stage, "rows_waiting") == {("email", "credential"): 1}
+
+
+def test_a_row_that_is_read_twice_in_a_tick_waits_once() -> None:
+    """While its integration is down one is looked for to be the probe, and what must arrive is looked for to leave."""
+    stage = Stage(row("c", integration_id="email", waiting_for=WaitingFor.CREDENTIAL), fallbacks=MATRIX)
+    stage.tables.integrations["email"] = IntegrationState("email", Health.HARD_DOWN, probe_at_ms=NOON_MS)
+    stage.tick()
+    assert stage.tables.faults.calls.count("recovery.due") == 4
+    assert gauge(stage, "rows_waiting") == {("email", "credential"): 1}
+
+
 def test_a_table_that_takes_no_writes_ends_the_turn_and_fails_the_tick() -> None:
     stage = Stage(*(row(f"r{n}") for n in range(30)))
     stage.tables.faults.fail("recovery.commit", times=100)
     with pytest.raises(ExceptionGroup):
         stage.tick()
-    assert stage.tables.faults.calls.count("recovery.commit") == UNWRITTEN_LIMIT + 1
+    assert stage.tables.faults.calls.count("recovery.commit") == HINT_BATCH > UNWRITTEN_LIMIT
+    assert gauge(stage, "rows_unwritten") == {("helpdesk", ""): HINT_BATCH}
     assert stage.retries.sent == []
 
 

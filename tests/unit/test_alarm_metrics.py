@@ -31,7 +31,8 @@ WATCHED = sorted(
     }
 )
 BY_SERVICE = [(metric, dict(dimensions)) for metric, dimensions in WATCHED if "service" in dict(dimensions)]
-AT_THE_DOOR = [(metric, dict(dimensions)) for metric, dimensions in WATCHED if "service" not in dict(dimensions)]
+BY_STAGE = [(metric, dict(dimensions)) for metric, dimensions in WATCHED if "service" not in dict(dimensions)]
+AT_THE_DOOR = [(metric, dimensions) for metric, dimensions in BY_STAGE if metric not in observability.OF_THE_STAGE]
 
 
 def emitted(service: str, metric: str, dimensions: AbstractSet[str]) -> list[tuple[str, str, dict[str, str]]]:
@@ -62,6 +63,15 @@ def test_every_place_that_counts_what_an_alarm_watches_writes_it_as_the_alarm_wa
     for place in found:
         written = emitted(dimensions["service"], metric, place.by)
         assert (HOLDFAST, metric, watched) in written, f"{place.file} counts {metric} by {sorted(place.by)} alone"
+
+
+def test_what_every_function_counts_as_one_is_watched_as_one() -> None:
+    found = {service: list(places(service, "people_needed")) for service in SERVICES}
+    assert {service for service, each in found.items() if each} >= {"worker", "sweeper", "triage"}
+    for service, each in found.items():
+        for place in each:
+            assert emitted(service, place.metric, place.by) == [(HOLDFAST, "people_needed", {"stage": "test"})]
+    assert ("people_needed", {"stage": STAGE}) in BY_STAGE
 
 
 @pytest.mark.parametrize(("metric", "dimensions"), AT_THE_DOOR, ids=lambda value: str(value) if value else "")

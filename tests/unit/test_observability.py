@@ -101,6 +101,25 @@ def test_what_an_alarm_watches_as_a_whole_is_counted_in_all_too_whatever_it_is_t
     assert sum("rate_limited" in line for line in written) == 3
 
 
+def test_what_one_alarm_watches_in_every_function_is_one_metric_of_the_stage() -> None:
+    written: list[str] = []
+    for function in ("worker", "sweeper"):
+        counts = observability.metrics(function, "test", written.append)
+        counts.count("people_needed")
+        counts.count("items_received", 2)
+        counts.count("people_needed")
+        counts.flush()
+    lines = [json.loads(line) for line in written]
+    of_the_stage = [line for line in lines if "people_needed" in line]
+    assert [(line["service"], line["people_needed"]) for line in of_the_stage] == [
+        ("worker", [2.0]),
+        ("sweeper", [2.0]),
+    ]
+    for line in lines:
+        expected = ["stage"] if line in of_the_stage else ["service", "stage"]
+        assert [sorted(names) for names in line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]] == [expected]
+
+
 def test_every_duration_is_kept() -> None:
     written: list[str] = []
     counts = observability.metrics("worker", "test", written.append)
@@ -118,6 +137,24 @@ def test_a_flush_writes_each_count_once_and_nothing_when_there_is_nothing() -> N
     counts.flush()
     counts.flush()
     assert len(written) == 1
+
+
+def test_what_belongs_to_the_hour_in_which_something_came_in_is_counted_there() -> None:
+    written: list[str] = []
+    counts = observability.metrics("worker", "test", written.append)
+    hour_ms = 3_600_000
+    counts.count_at("events_accounted", 5 * hour_ms, outcome="done")
+    counts.count_at("events_accounted", 6 * hour_ms - 1, outcome="done")
+    counts.count_at("events_accounted", 6 * hour_ms, outcome="done")
+    counts.count("items_received")
+    counts.flush()
+    told = [json.loads(line) for line in written]
+    assert [(line["_aws"]["Timestamp"], line["events_accounted"]) for line in told[:2]] == [
+        (5 * hour_ms, [2.0]),
+        (6 * hour_ms, [1.0]),
+    ]
+    assert told[0]["outcome"] == "done"
+    assert told[2]["_aws"]["Timestamp"] > 6 * hour_ms  # now
 
 
 def test_a_tenant_is_no_dimension() -> None:
