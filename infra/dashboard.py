@@ -65,7 +65,7 @@ def _counted(service: str, metric: str, statistic: str = "Sum") -> Series:
     return Series(metric, HOLDFAST, {"service": service, "stage": STAGE}, statistic, 60)
 
 
-def _at_the_door(metric: str, statistic: str = "Sum") -> Series:
+def _of_the_stage(metric: str, statistic: str = "Sum") -> Series:
     return Series(metric, HOLDFAST, {"stage": STAGE}, statistic, 60)
 
 
@@ -83,6 +83,14 @@ def _function(function: str, metric: str) -> Series:
 
 _VISIBLE, _IN_FLIGHT = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
 _AGE = "ApproximateAgeOfOldestMessage"
+_DEAD_LETTERS = sorted(
+    {
+        series.dimensions["QueueName"]
+        for alarm in ALARMS
+        for series in alarm.series.values()
+        if series.dimensions.get("QueueName", "").endswith("-dlq")
+    }
+)
 
 STATIONS: tuple[Station, ...] = (
     Station(
@@ -102,9 +110,9 @@ STATIONS: tuple[Station, ...] = (
                 "Time to answer",
                 "p50 under 100 ms, p99 under 1,500 ms.",
                 {
-                    "p50": _at_the_door("ack_ms", "p50"),
-                    "p95": _at_the_door("ack_ms", "p95"),
-                    "p99": _at_the_door("ack_ms", "p99"),
+                    "p50": _of_the_stage("ack_ms", "p50"),
+                    "p95": _of_the_stage("ack_ms", "p95"),
+                    "p99": _of_the_stage("ack_ms", "p99"),
                 },
             ),
             Panel(
@@ -120,7 +128,7 @@ STATIONS: tuple[Station, ...] = (
             Panel(
                 "Spilled, and left in the spill",
                 "None. Spilled and drained within minutes when SQS has trouble.",
-                {"spilled": _at_the_door("webhooks_spilled"), "left": _counted("sweeper", "spill_left", "Maximum")},
+                {"spilled": _of_the_stage("webhooks_spilled"), "left": _counted("sweeper", "spill_left", "Maximum")},
             ),
         ),
     ),
@@ -223,7 +231,7 @@ STATIONS: tuple[Station, ...] = (
                 "Automatic replies against webhooks",
                 "Replies stay under webhooks. Released: those that had waited.",
                 {
-                    "webhooks": _at_the_door("webhooks_accepted"),
+                    "webhooks": _of_the_stage("webhooks_accepted"),
                     "replies": _counted("worker", "auto_reply_sent"),
                     "released": _counted("worker", "auto_reply_released"),
                     "stopped at the cap": _counted("worker", "automatic_capped"),
@@ -233,10 +241,7 @@ STATIONS: tuple[Station, ...] = (
             Panel(
                 "Fallbacks taken, by row of the matrix",
                 "None while all integrations are healthy.",
-                {
-                    "": Each("worker", "fallback_taken", ("integration", "reason")),
-                    "no way left": _counted("worker", "fallback_nothing_left"),
-                },
+                {"": Each("worker", "fallback_taken", ("integration", "reason"))},
             ),
         ),
     ),
@@ -254,6 +259,19 @@ STATIONS: tuple[Station, ...] = (
                 {"": Each("worker", "recovery_transitions", ("integration", "outcome"))},
             ),
             Panel(
+                "Waiting, by integration and what for",
+                "Near nothing. Of those that the sweeper has reason to look at.",
+                {"": Each("sweeper", "rows_waiting", ("integration", "reason"), "Maximum")},
+            ),
+            Panel(
+                "Ended for people",
+                "None that must be done; a few others a day.",
+                {
+                    "must be done": _of_the_stage("people_needed"),
+                    "": Each("worker", "ended_for_people", ("integration", "reason")),
+                },
+            ),
+            Panel(
                 "Overdue, of unknown outcome",
                 "None.",
                 {
@@ -264,7 +282,7 @@ STATIONS: tuple[Station, ...] = (
             Panel(
                 "Dead-letter queues",
                 "Empty: triage empties them within a minute.",
-                {queue: _queue(queue, _VISIBLE) for queue in ("events-dlq", "retries-dlq", "replays-dlq", "ops-dlq")},
+                {queue: _queue(queue, _VISIBLE) for queue in _DEAD_LETTERS},
             ),
             LogPanel(
                 "Recovery items of the last hours, by event name",
@@ -295,7 +313,7 @@ STATIONS: tuple[Station, ...] = (
             Panel(
                 "Heartbeats",
                 "One a minute each.",
-                {each: _counted(each, "heartbeat") for each in ("sweeper", "evaluator")},
+                {each.name.removesuffix("-missing"): each.series["beats"] for each in ALARMS if "beats" in each.series},
             ),
             Panel(
                 "Duties that failed",

@@ -13,8 +13,10 @@ from functions.observability import OF_THE_STAGE, TOTALS
 from ops.stack import ROOT
 
 FUNCTIONS: Final = ROOT / "functions"
-SERVICES: Final = ("worker", "sweeper", "triage", "replay", "evaluator", "operator_api")
-"""All but ingress, which writes its metrics by hand."""
+SERVICES: Final = tuple(
+    sorted(path.parent.name for path in FUNCTIONS.glob("*/main.py") if path.parent.name != "ingress")
+)
+"""All functions but ingress, which writes its metrics by hand."""
 
 SHARED: Final = ("adapters", "")
 """What every function may use; the empty one are the modules beside the packages."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 import threading
@@ -37,28 +38,27 @@ _REST_TIMES: Final = 10  # after each cycle a rest of so many times its length: 
 _PAGE: Final = 10_000  # of FilterLogEvents; the emulator gives no token for what is beyond it
 _OVERLAP_MS: Final = 2_000
 
-FUNCTIONS: Final = {
-    "ingress": "IngressFunction",
-    "worker": "WorkerFunction",
-    "triage": "TriageFunction",
-    "sweeper": "SweeperFunction",
-    "replay": "ReplayFunction",
-    "evaluator": "EvaluatorFunction",
-    "operator_api": "OperatorApiFunction",
-}
-QUEUES: Final = {
-    "events": "EventsQueueUrl",
-    "retries": "RetriesQueueUrl",
-    "events-dlq": "EventsDlqUrl",
-    "retries-dlq": "RetriesDlqUrl",
-    "replays-dlq": "ReplaysDlqUrl",
-    "ops-dlq": "OpsDlqUrl",
-}
 ANSWERING: Final = frozenset({"ingress", "operator_api"})
 """Functions whose invocations are requests to the API. Each logs one line with the status it answered."""
 
 AGES: Final = frozenset({"event_age_ms", "ApproximateAgeOfOldestMessage"})
 _API_DIMENSIONS: Final = {"ApiId": "api", "Stage": "$default"}
+
+
+def functions_of(stack: Stack) -> dict[str, str]:
+    """The outputs that name a function, by the function's short name (`operator_api`)."""
+    named = {output.removesuffix("Function"): output for output in stack.outputs if output.endswith("Function")}
+    return {re.sub(r"(?<=.)([A-Z])", r"_\1", name).lower(): output for name, output in named.items()}
+
+
+def queues_of(stack: Stack) -> dict[str, str]:
+    """The outputs that tell a queue's URL, by the queue's short name (`events`, `events-dlq`)."""
+    return {
+        output.removesuffix(end).lower() + suffix: output
+        for output in stack.outputs
+        for end, suffix in (("QueueUrl", ""), ("DlqUrl", "-dlq"))
+        if output.endswith(end)
+    }
 
 
 def identity(namespace: str, metric: str, dimensions: Mapping[str, str]) -> Identity:
@@ -114,14 +114,15 @@ class Bridge:
         ]
         self._began_ms = now_ms()
         self._groups: dict[str, _Group] = {}
-        self._empty_ms = dict.fromkeys(QUEUES, self._began_ms)
+        self._functions, self._queues = functions_of(stack), queues_of(stack)
+        self._empty_ms = dict.fromkeys(self._queues, self._began_ms)
         self._worked_ms = self._began_ms
         self.states: dict[str, State] = {alarm.name: State.OK for alarm, _ in self._rows}
 
     def cycle(self) -> dict[str, tuple[State, State]]:
         """Read, judge, publish. Gives the alarms whose state moved, each with the states before and after."""
         now_ms = self._now_ms()
-        for function, output in FUNCTIONS.items():
+        for function, output in self._functions.items():
             self._read(function, output, now_ms)
         self._look_into_queues(now_ms)
         moved = self._judge(now_ms)
@@ -187,7 +188,7 @@ class Bridge:
 
     def _look_into_queues(self, now_ms: int) -> None:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        for queue, output in QUEUES.items():
+        for queue, output in self._queues.items():
             url = self._stack.output(output)
             told = self._stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
             visible, in_flight = (int(told[name]) for name in names)

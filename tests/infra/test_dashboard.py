@@ -13,8 +13,8 @@ from aws_cdk import App, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_logs as logs
 
-from functions.core.alarms import HOLDFAST, STAGE, Series, by_name
-from functions.observability import FIELDS
+from functions.core.alarms import ALARMS, HOLDFAST, STAGE, Series, by_name
+from functions.observability import FIELDS, OF_THE_STAGE
 from infra.config import DEV
 from infra.dashboard import STATIONS, Dashboard, Each, LogPanel, Panel
 from ops.alarms.counted import places
@@ -43,9 +43,11 @@ def test_there_is_one_dashboard_with_every_alarm_and_every_panel(template: Templ
     ]
     assert len(status["properties"]["alarms"]) == len(speaking)
     titles = [each["properties"]["title"].partition(" | ")[0] for each in found if each["type"] in ("metric", "log")]
-    assert titles == [panel.title for panel in PANELS]
+    brought = sorted((alarm for alarm in ALARMS if alarm.flow), key=lambda alarm: alarm.flow)
+    assert titles == [panel.title for panel in PANELS] + [alarm.name for alarm in brought]
     stations = [each["properties"]["markdown"] for each in found if each["type"] == "text"]
-    assert stations[1:] == [f"## {station.title}" for station in STATIONS]
+    flows = sorted({alarm.flow for alarm in brought})
+    assert stations[1:] == [f"## {station.title}" for station in STATIONS] + [f"## Flow {flow}" for flow in flows]
 
 
 def test_every_panel_says_what_normal_looks_like(template: Template) -> None:
@@ -98,7 +100,7 @@ def test_what_is_drawn_is_counted(line: Series) -> None:
         }
         return
     if "service" not in line.dimensions:
-        assert line.metric in ("ack_ms", "webhooks_accepted", "webhooks_spilled")
+        assert line.metric in ("ack_ms", "webhooks_accepted", "webhooks_spilled", *OF_THE_STAGE)
         return
     service = line.dimensions["service"]
     written = [

@@ -18,11 +18,24 @@ from functions.ingress.request import Route
 from functions.ingress.trail import Trail
 from ops.alarms.evaluation import State, definitions_of
 from ops.local import bridge
-from ops.local.bridge import FUNCTIONS, QUEUES, Bridge
+from ops.local.bridge import Bridge, functions_of, queues_of
 from ops.stack import Stack
 
 NOON_MS = 1_800_000_000_000
 MINUTE_MS = 5_000
+WATCHERS = [alarm for alarm in ALARMS if alarm.missing == "breaching"]
+
+
+OUTPUTS = (
+    "ApiUrl",
+    "LedgerTable",
+    *(
+        f"{name}Function"
+        for name in ("Ingress", "Worker", "Triage", "Sweeper", "Replay", "Evaluator", "OperatorApi", "Pager")
+    ),
+    *(f"{name}QueueUrl" for name in ("Events", "Retries", "Replays")),
+    *(f"{name}DlqUrl" for name in ("Events", "Retries", "Replays", "Ops", "Pages")),
+)
 
 
 class NotThere(Exception):
@@ -42,7 +55,7 @@ class Emulator:
     streams: int = 0
 
     def stack(self) -> Stack:
-        outputs = {output: output for output in (*FUNCTIONS.values(), *QUEUES.values())}
+        outputs = {output: output for output in OUTPUTS}
         emulator = self
 
         class Faked(Stack):
@@ -72,7 +85,7 @@ class Emulator:
         self.streams += 1
         stream = f"2027/01/15/[$LATEST]{self.streams}"
         for text in (f"START RequestId: {self.streams}", *lines, f"REPORT RequestId: {self.streams}"):
-            self.events.setdefault(FUNCTIONS[function], []).append(
+            self.events.setdefault(functions_of(self.stack())[function], []).append(
                 {"timestamp": self.now_ms, "message": text, "logStreamName": stream}
             )
 
@@ -109,8 +122,8 @@ class Watch:
         """So many minutes, in each of which that happens, and the bridge's cycle at its end: what moved."""
         moved: dict[str, tuple[State, State]] = {}
         for _ in range(number):
-            for function in ("sweeper", "evaluator"):
-                self.aws.counted(function, "heartbeat")
+            for alarm in WATCHERS:
+                self.aws.counted(alarm.series["beats"].dimensions["service"], "heartbeat")
             each()
             self.aws.now_ms += MINUTE_MS
             moved |= self.bridge.cycle()
@@ -124,6 +137,15 @@ class Watch:
 @pytest.fixture
 def watch() -> Watch:
     return Watch()
+
+
+def test_functions_and_queues_are_found_by_the_stacks_outputs(watch: Watch) -> None:
+    stack = watch.aws.stack()
+    assert functions_of(stack)["operator_api"] == "OperatorApiFunction"
+    assert len(functions_of(stack)) == 8
+    assert queues_of(stack)["events"] == "EventsQueueUrl"
+    assert queues_of(stack)["ops-dlq"] == "OpsDlqUrl"
+    assert len(queues_of(stack)) == 8
 
 
 def test_every_alarm_is_published_under_its_own_name_also_when_nothing_is_wrong(watch: Watch) -> None:
@@ -216,7 +238,7 @@ def test_a_function_that_comes_to_its_end_no_more_is_noticed(watch: Watch) -> No
         watch.aws.counted("sweeper", "heartbeat")
         watch.aws.now_ms += MINUTE_MS
         watch.bridge.cycle()
-    assert watch.alarming == {"evaluator-missing"}
+    assert watch.alarming == {alarm.name for alarm in WATCHERS} - {"sweeper-missing"}
 
 
 def test_nothing_is_missed_before_anybody_has_listened_for_long_enough(watch: Watch) -> None:
@@ -225,7 +247,7 @@ def test_nothing_is_missed_before_anybody_has_listened_for_long_enough(watch: Wa
     for _ in range(5):
         watch.aws.now_ms += MINUTE_MS
         watch.bridge.cycle()
-    assert watch.alarming == {"sweeper-missing", "evaluator-missing"}
+    assert watch.alarming == {alarm.name for alarm in WATCHERS}
 
 
 NOT_THERE = {"ReadThrottleEvents", "WriteThrottleEvents", "NumberOfNotificationsFailed", "Throttles"}

@@ -7,7 +7,7 @@ writes it: namespace, name and one of the dimension sets must be those that the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 import pytest
@@ -35,11 +35,15 @@ BY_STAGE = [(metric, dict(dimensions)) for metric, dimensions in WATCHED if "ser
 AT_THE_DOOR = [(metric, dimensions) for metric, dimensions in BY_STAGE if metric not in observability.OF_THE_STAGE]
 
 
-def emitted(service: str, metric: str, dimensions: AbstractSet[str]) -> list[tuple[str, str, dict[str, str]]]:
-    """Namespace, metric and dimensions of everything that one such count makes CloudWatch keep."""
+def emitted(
+    service: str, metric: str, dimensions: AbstractSet[str], watched: Mapping[str, str] | None = None
+) -> list[tuple[str, str, dict[str, str]]]:
+    """Namespace, metric and dimensions of everything that one such count makes CloudWatch keep. Where a certain value
+    is watched, it is that one which is counted.
+    """
     lines: list[str] = []
     counts = observability.metrics(service, "test", lines.append)
-    counts.count(metric, 1, **dict.fromkeys(dimensions, "some"))
+    counts.count(metric, 1, **{name: (watched or {}).get(name, "some") for name in dimensions})
     counts.flush()
     return list(kept(lines))
 
@@ -61,7 +65,7 @@ def test_every_place_that_counts_what_an_alarm_watches_writes_it_as_the_alarm_wa
     assert found, f"nobody counts {metric}"
     watched = {name: "test" if value == STAGE else value for name, value in dimensions.items()}
     for place in found:
-        written = emitted(dimensions["service"], metric, place.by)
+        written = emitted(dimensions["service"], metric, place.by, watched)
         assert (HOLDFAST, metric, watched) in written, f"{place.file} counts {metric} by {sorted(place.by)} alone"
 
 
