@@ -20,12 +20,11 @@ from functions.core.fallback import Matrix
 from functions.core.health import Thresholds
 from functions.core.integration import INTAKE, Integration, KindRules
 from functions.core.ledger import ActionStatus, LedgerStatus
-from functions.core.ports import Absent, Call, SettingState, Spilled
+from functions.core.ports import Absent, Call, SettingState
 from functions.core.recovery import OUTCOME_UNKNOWN, Row, Status, Subject
 from functions.core.switches import LLM
 from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
-from functions.sweeper.drain import Drained, Work
 from functions.sweeper.handler import build as build_sweeper
 from functions.sweeper.jobs import JobDuty
 from functions.sweeper.settings import SweeperSettings
@@ -54,6 +53,7 @@ from tests.fakes import (
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Item = TypeVar("_Item")
 
 TIMEOUT_SECONDS = 60
 VISIBILITY_MS = 360_000
@@ -221,9 +221,9 @@ class Quiet:
         """Nothing to write."""
 
 
-def one_by_one(work: Work, spilled: Sequence[Spilled]) -> list[Drained]:
+def one_by_one(work: Callable[[_Item], _R], items: Sequence[_Item], /) -> list[_R]:
     """In order, so that a death is at the same step each time, and ends the others too."""
-    return [work(each) for each in spilled]
+    return [work(each) for each in items]
 
 
 async def directly(call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
+from typing import Protocol, TypeVar
 
 from aws_lambda_powertools import Logger
 
@@ -55,15 +56,20 @@ class Drained:
     why: str = ""
 
 
-Work = Callable[[Spilled], Drained]
-AtOnce = Callable[[Work, Sequence[Spilled]], list[Drained]]
-"""Does the work for each, several at a time, and returns when every one has ended."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
-def in_threads(work: Work, spilled: Sequence[Spilled]) -> list[Drained]:
+class AtOnce(Protocol):
+    """Does the work for each, several at a time, and returns when every one has ended: the results in their order."""
+
+    def __call__(self, work: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]: ...
+
+
+def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]:
     """`AtOnce`, as it runs on Lambda."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, spilled))
+        return list(pool.map(work, items))
 
 
 class _Stays(Exception):

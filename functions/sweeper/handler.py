@@ -28,7 +28,7 @@ from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
 _PARKED_READ = sweep.READ_AHEAD * sweep.PER_INTEGRATION
-HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
+HINT_BATCH = 10  # committed at once, then sent together: a crash leaves few rows to wait for their next turn
 UNWRITTEN_LIMIT = 3  # rows in a row that could not be written: then it is the table, and not the row
 
 Handler = Callable[[dict[str, Any], object], dict[str, int]]
@@ -39,7 +39,7 @@ class _Tally:
     """What one tick did, by outcome."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    unwritten: int = 0  # rows, since the last one that could be written
+    unwritten: list[Exception] = field(default_factory=list)  # of rows, since the last one that could be written
 
     def add(self, outcome: str, number: int = 1) -> None:
         if not number:
@@ -114,6 +114,7 @@ def build(
                     log=log,
                     metrics=metrics,
                     tally=tally,
+                    at_once=at_once,
                     fallbacks=fallback.Matrix() if fallbacks is None else fallbacks,
                     rate=(rates or {}).get(integration),
                 )
@@ -147,6 +148,7 @@ class _Duty:
     log: Logger
     metrics: Metrics
     tally: _Tally
+    at_once: AtOnce
     fallbacks: fallback.Matrix
     rate: Rate | None
 
@@ -269,19 +271,20 @@ class _Duty:
             if self.clock.now_ms() >= self.deadline_ms:
                 self._count("sweeps_cut_short")
                 return
+            scale = sweep.rehint_scale(self.scale)
+            changes = [hinted(row, self.clock.now_ms(), scale) for row in batch]
+            troubles = self.at_once(self._tried, changes)
             hints: dict[bool, list[Hint]] = {True: [], False: []}
-            try:
-                for row in batch:
-                    change = hinted(row, self.clock.now_ms(), sweep.rehint_scale(self.scale))
-                    if self._commit(change, "rows_committed"):
-                        after = change.after
-                        hints[after.status is Status.REPLAYED].append(
-                            Hint(after.recovery_id, after.version, times[row.recovery_id], after.tenant)
-                        )
-            finally:  # what was committed is sent, even if the next commit failed
-                for is_replay, sending in hints.items():
-                    if sending:
-                        self._send(self.queues[is_replay], sending)
+            for change, trouble in zip(changes, troubles, strict=True):
+                if self._is_written(change.after, trouble, "rows_committed"):
+                    after = change.after
+                    hints[after.status is Status.REPLAYED].append(
+                        Hint(after.recovery_id, after.version, times[after.recovery_id], after.tenant)
+                    )
+            for is_replay, sending in hints.items():
+                if sending:
+                    self._send(self.queues[is_replay], sending)
+            self._require_table()
 
     def _send(self, queue: Hints, hints: list[Hint]) -> None:
         refused = queue.send(hints, self.clock.now_ms())
@@ -293,32 +296,43 @@ class _Duty:
                 extra={"integration": self.state.integration, "count": len(refused)},
             )
 
-    def _commit(self, change: Change, outcome: str) -> bool:
-        """Whether it was written. A row's trouble is not its neighbours', unless it is that of several in a row: then
-        the table is, and this raises `StorageUnavailable`. Written or not, the row is due again.
-        """
+    def _commit(self, change: Change, outcome: str) -> None:
+        """Write it, and count what became of that. Written or not, the row is due again."""
+        self._is_written(change.after, self._tried(change), outcome)
+        self._require_table()
+
+    def _tried(self, change: Change) -> VersionConflict | StorageUnavailable | None:
+        """What was in the way of writing it. Runs in a thread of its own."""
         try:
             self.recovery.commit([change])
-        except VersionConflict:
+        except (VersionConflict, StorageUnavailable) as trouble:
+            return trouble
+        return None
+
+    def _is_written(self, after: Row, trouble: Exception | None, outcome: str) -> bool:
+        if isinstance(trouble, VersionConflict):
             self._count("rows_moved")
             return False
-        except StorageUnavailable as unavailable:
-            self.tally.unwritten += 1
-            if self.tally.unwritten > UNWRITTEN_LIMIT:
-                raise
+        if trouble is not None:
+            self.tally.unwritten.append(trouble)
             self._count("rows_unwritten")
             self.log.warning(
                 "a row could not be written, and is due again",
                 extra={
                     "integration": self.state.integration,
-                    "recovery_id": change.after.recovery_id,
-                    "reason": str(unavailable),
+                    "recovery_id": after.recovery_id,
+                    "reason": str(trouble),
                 },
             )
             return False
-        self.tally.unwritten = 0
+        self.tally.unwritten.clear()
         self._count(outcome)
         return True
+
+    def _require_table(self) -> None:
+        """Raise the last trouble where it was that of several rows in a row: then it is the table's, and no row's."""
+        if len(self.tally.unwritten) > UNWRITTEN_LIMIT:
+            raise self.tally.unwritten[-1]
 
     def _count(self, name: str, number: int = 1) -> None:
         if number:

@@ -19,7 +19,7 @@ from functions.core.integration import Rate
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status, claim
 from functions.sweeper import handler
-from functions.sweeper.handler import UNWRITTEN_LIMIT, Handler, build
+from functions.sweeper.handler import HINT_BATCH, UNWRITTEN_LIMIT, Handler, build
 from functions.sweeper.settings import SweeperSettings
 from tests.fakes import (
     LIVE_SWITCHES,
@@ -356,7 +356,7 @@ def test_a_table_that_takes_no_writes_ends_the_turn_and_fails_the_tick() -> None
     stage.tables.faults.fail("recovery.commit", times=100)
     with pytest.raises(ExceptionGroup):
         stage.tick()
-    assert stage.tables.faults.calls.count("recovery.commit") == UNWRITTEN_LIMIT + 1
+    assert stage.tables.faults.calls.count("recovery.commit") == HINT_BATCH > UNWRITTEN_LIMIT
     assert stage.retries.sent == []
 
 
