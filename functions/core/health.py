@@ -255,7 +255,10 @@ _RECOVERED = (
     "success ratio at the recovery threshold or over it in 15 judged minutes in a row; or 15 calls in a row succeeded, "
     "the last at least 15 minutes after the first"
 )
-_PROBED = "3 probes in a row succeeded: what waits is released little by little"
+_PROBED = (
+    "3 probes in a row succeeded, or 3 calls in a row that an operator let through: what waits is released little by "
+    "little"
+)
 
 TRANSITIONS: tuple[Edge, ...] = (
     Edge(Health.HEALTHY, HealthEvent.FAILING, Health.DEGRADED, Severity.WARNING, _FAILING),
@@ -307,8 +310,8 @@ class Record:
     `bad`, `good` and `collapsed` count judged minutes in a row, `silent` minutes without judgement in a row, `refused`
     connections in a row. `window` holds (ok, error) of the last minutes and `recent` a 1 for each of the last judged
     minutes that breached the threshold, both oldest first. `reopened` counts probes that failed, and returns to
-    `hard_down`, since it was last healthy. While it is degraded, `unbroken` calls in a row have succeeded since the
-    minute `unbroken_from`.
+    `hard_down`, since it was last healthy. While it is degraded, or is down and an operator lets calls through,
+    `unbroken` calls in a row have succeeded since the minute `unbroken_from`.
     """
 
     health: Health = Health.HEALTHY
@@ -410,7 +413,7 @@ def _after_minute(
     seen = _after_gap(record, missed) if missed else record
     ends_ms = (minute + 1) * minute_ms(scale)
     if seen.health is Health.HARD_DOWN:
-        return _while_down(replace(seen, minute=minute), counts, ends_ms, scale)
+        return _while_down(replace(_unbroken(seen, minute, counts), minute=minute), counts, ends_ms, scale)
     seen = replace(_unbroken(_timed(seen, counts, thresholds), minute, counts), minute=minute)
     event, reason = _judged(seen, counts)
     if event is None:
@@ -425,10 +428,12 @@ def _after_gap(record: Record, minutes: int) -> Record:
 
 
 def _while_down(record: Record, counts: Counts, ends_ms: int, scale: float) -> tuple[Record, Edge | None]:
-    """Nothing is sent, so nothing is judged: probes are the way out. But an operator may have let calls through."""
-    is_let_through = record.override not in (None, Health.HARD_DOWN)
-    if is_let_through and counts.ok >= PROBES_NEEDED and not counts.error and not counts.auth:
-        return _moved(record, HealthEvent.PROBED, f"{counts.ok} calls that were let through succeeded", ends_ms, scale)
+    """Nothing is sent, so nothing is judged: probes are the way out. But an operator may have let calls through, and as
+    many of them in a row, however far apart, say as much as probes do.
+    """
+    if counts.ok and record.unbroken >= PROBES_NEEDED:
+        reason = f"{record.unbroken} calls in a row that were let through succeeded"
+        return _moved(record, HealthEvent.PROBED, reason, ends_ms, scale)
     return record, None
 
 
@@ -466,7 +471,9 @@ def _unbroken(record: Record, minute: int, counts: Counts) -> Record:
     """The row of successes after one minute. An error or a refused credential ends it, and so does a minute that nobody
     has looked at: what was in it cannot be known. Silence neither adds to it nor ends it.
     """
-    if record.health is not Health.DEGRADED or counts.error or counts.auth:
+    is_let_through = record.health is Health.HARD_DOWN and record.override not in (None, Health.HARD_DOWN)
+    is_asked = record.health is Health.DEGRADED or is_let_through
+    if not is_asked or counts.error or counts.auth:
         return replace(record, unbroken=0, unbroken_from=0)
     is_next = minute == record.minute + 1
     before, first = (record.unbroken, record.unbroken_from) if is_next else (0, 0)

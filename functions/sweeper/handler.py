@@ -209,6 +209,13 @@ class _Duty:
         rows, now_ms = self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ), self.clock.now_ms()
         woken = self._looked(rows)
         able = [row for row, _ in woken if self._may_probe(row, now_ms)]
+        if woken and not any(fallback.may_probe(self.fallbacks, row.kind) for row, _ in woken):
+            self._count("probes_lacking")
+            self.log.warning(
+                "an integration is down, and nothing that waits for it may find out whether it is back: the next call "
+                "of another kind does, or an operator says so",
+                extra={"integration": self.state.integration, "count": len(woken)},
+            )
         if not able and len(rows) >= sweep.PROBE_READ:  # they make room for what is due after them
             for row, _ in woken:
                 self._put_off(row, now_ms)

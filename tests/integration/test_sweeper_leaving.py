@@ -10,7 +10,7 @@ import pytest
 from functions import observability
 from functions.core import sweep
 from functions.core.attempt import Effect
-from functions.core.gate import Health
+from functions.core.gate import Health, IntegrationState
 from functions.core.recovery import Row
 from functions.sweeper.handler import Handler, build
 from tests.fakes import NOON_MS, FakeIds, FakeLedger
@@ -22,6 +22,8 @@ from tests.recovery_rows import row
 class Channels(Stage):
     """A sweeper that knows the matrix; `email` is down."""
 
+    integrations = ("helpdesk", "email", "payments")
+
     def __init__(self, *rows: Row) -> None:
         super().__init__(*rows)
         self.tables.set_health("email", Health.HARD_DOWN)
@@ -29,7 +31,7 @@ class Channels(Stage):
     def sweeper(self, scale: float) -> Handler:
         return build(
             replace(SETTINGS, time_scale=scale),
-            integrations=("helpdesk", "email"),
+            integrations=self.integrations,
             ledger=FakeLedger(self.tables),
             recovery=self.recovery,
             switches=self.switches,
@@ -102,3 +104,49 @@ def test_a_backlog_hides_nothing_that_must_arrive(monkeypatch: pytest.MonkeyPatc
         stage.clock.advance(1_000)
     assert stage.hints(stage.retries) == [critical.recovery_id]
     assert all(stage.now(one).is_open and stage.now(one).attempt_count == one.attempt_count for one in others)
+
+
+# --------------------------------------------------------------------------- what never runs while its provider is down
+
+
+def payment(kind: str, target: str = "sub_1", **fields: Any) -> Row:
+    """A payment that waits, due now."""
+    return row(target, action=action(f"payments.{kind}", target=target), **({"integration_id": "payments"} | fields))
+
+
+def payments_down(*rows: Row, **state: Any) -> Channels:
+    stage = Channels(*rows)
+    given: dict[str, Any] = {"health": Health.HARD_DOWN, "probe_at_ms": NOON_MS} | state
+    stage.tables.integrations["payments"] = IntegrationState("payments", **given)
+    return stage
+
+
+def test_where_only_what_never_runs_while_its_provider_is_down_waits_none_is_a_probe_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """000.15: not even to find out; however long it takes, somebody else must, and is told so each time."""
+    held = [payment("change_plan"), payment("cancel_subscription", "sub_2")]
+    stage = payments_down(*held)
+    for _ in range(12):
+        assert stage.tick()["probes_lacking"] == 1
+        stage.clock.advance(300_000)
+    assert stage.retries.sent == []
+    assert [stage.now(each) for each in held] == held
+    assert "an operator says so" in caplog.text
+
+
+def test_another_kind_that_waits_beside_it_is_the_probe() -> None:
+    """000.15"""
+    checkout = payment("create_checkout_session", "cus_1")
+    stage = payments_down(payment("change_plan"), checkout)
+    counts = stage.tick()
+    assert "probes_lacking" not in counts
+    assert stage.hints(stage.retries) == [checkout.recovery_id]
+
+
+def test_what_a_person_opens_lets_what_never_probes_go() -> None:
+    """000.15, 000.32: the way out where nothing else waits."""
+    held = payment("change_plan")
+    stage = payments_down(held, override=Health.HEALTHY, override_until_ms=NOON_MS + 3_600_000)
+    assert "probes_lacking" not in stage.tick()
+    assert stage.hints(stage.retries) == [held.recovery_id]

@@ -673,8 +673,20 @@ def test_what_a_person_opens_early_is_released_little_by_little_and_calls_that_g
     assert opened.ramp_from_ms == M0 * MIN_MS
     story = Story(record=opened).minutes(SILENT, calls(2), calls(9, 1), calls(5) + locked_out("acme"), calls(3))
     assert story.moves == [(4, Health.DEGRADED)]
+    assert story.record.reason == "probed: 3 calls in a row that were let through succeeded"
     closed = Story(record=forced(DOWN, Health.HARD_DOWN, now_ms=M0 * MIN_MS)).minutes(calls(50), times=5)
     assert closed.moves == []
+
+
+def test_calls_that_a_person_lets_through_count_however_far_apart_they_are() -> None:
+    """000.15, 000.32: where only what may never probe waits, a person's word is the way out, and it stays one."""
+    opened = forced(replace(DOWN, probe_by=""), Health.HEALTHY, minutes=600, now_ms=M0 * MIN_MS)
+    assert Story(record=opened).minutes(*every(20), times=3).moves == [(59, Health.DEGRADED)]
+    assert Story(record=opened).minutes(*every(20), times=2).minutes(SILENT, times=500).moves == []
+    broken = Story(record=opened).minutes(*every(20), times=2).minutes(calls(0, 1)).minutes(*every(20), times=2)
+    assert (broken.moves, broken.record.unbroken) == ([], 2)
+    again = replace(broken.record, override=None, override_until_ms=0)  # it ended before the third
+    assert Story(record=again, at=broken.at).minutes(calls(9), SILENT).moves == []
 
 
 @pytest.mark.parametrize(

@@ -200,12 +200,13 @@ class HealthOfOne(RuleBasedStateMachine):
         assert 0 <= record.silent <= machine.FORGET_MINUTES
         if record.health is Health.HEALTHY:
             assert record.bad < machine.DEGRADE_MINUTES
-        if record.health is not Health.DEGRADED:
-            assert (record.unbroken, record.unbroken_from) == (0, 0)
+        if record.health is Health.HEALTHY:
+            assert record.unbroken == 0
         assert (record.unbroken == 0) == (record.unbroken_from == 0)
         assert record.unbroken_from <= record.minute
         if record.health is Health.HARD_DOWN:
             assert (record.bad, record.good, record.collapsed) == (0, 0, 0)
+            assert record.unbroken < machine.PROBES_NEEDED
             assert record.probe_ok < machine.PROBES_NEEDED
             assert record.probe_at_ms > 0, "what is down can be probed some day"
         else:
