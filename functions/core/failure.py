@@ -119,6 +119,20 @@ class Failure:
     retry_after_ms: int | None = None
     status: int | None = None
 
+    @property
+    def wants_credential(self) -> bool:
+        """Whether nothing but another credential helps, which is stored by a person: it waits for that. Who is refused
+        as the function's own role has none: it is tried again, and then a person's.
+        """
+        return self.failure_class is FailureClass.AUTH_ERROR and not self.is_retryable
+
+    @property
+    def root_cause(self) -> RootCause:
+        """What it suggests. A permission that our own role lacks is a defect of the deploy."""
+        if self.failure_class is FailureClass.AUTH_ERROR and self.is_retryable:
+            return RootCause.CODE_DEFECT
+        return PROPOSED_ROOT_CAUSE[self.failure_class]
+
 
 @dataclass(frozen=True, slots=True)
 class Done:

@@ -964,14 +964,14 @@ def _after_failure(
         first_sent_at_ms=(row.first_sent_at_ms or now_ms) if sent else row.first_sent_at_ms,
         last_possible_send_ms=now_ms if sent else row.last_possible_send_ms,
         stored_errors=_stored_errors(row, seen) if was_sent else row.stored_errors,
-        root_cause=PROPOSED_ROOT_CAUSE[seen.failure_class].value,
+        root_cause=seen.root_cause.value,
     )
-    if not seen.is_retryable and seen.failure_class is not FailureClass.AUTH_ERROR:
-        return _dead(marked, Status.FAILED, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
-    if seen.failure_class is FailureClass.AUTH_ERROR:
+    if seen.wants_credential:
         due_ms = now_ms + int(POLL_SECONDS * 1000 * scale)
         after = _waiting(marked, WaitingFor.CREDENTIAL, due_ms, now_ms, seen.code, uncount=True)
         return after, AuditType.ACTION_PARKED, Severity.CRITICAL
+    if not seen.is_retryable:
+        return _dead(marked, Status.FAILED, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
     stated = seen.retry_after_ms if seen.failure_class is FailureClass.RATE_LIMITED else None
     wait = wait_ms(policy, row.attempt_count, seen, rng, scale)
     due_ms = now_ms + wait

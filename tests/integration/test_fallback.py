@@ -30,6 +30,7 @@ from functions.core.ports import Hint
 from functions.core.recovery import Status, replay
 from tests.channels_world import BY_HAND, EMAIL, ChannelsWorld, action, always, severities
 from tests.rates import most_over
+from tests.unit.builders import ROLE_REFUSED
 from tests.worker_world import FLOW, Died
 
 REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED)
@@ -191,6 +192,35 @@ def test_three_definite_failures_and_then_the_other_channel_with_attempts_of_its
     [told] = [one for one in world.tables.events if "takes over" in one.containment_action]
     assert told.containment_action == "messages_fallback: sms.send takes over"
     assert "CONNECTION_REFUSED" in told.error
+
+
+def test_an_email_that_our_role_may_not_send_goes_by_the_other_channel_after_its_attempts() -> None:
+    world = ChannelsWorld()
+    world.others["email"].answers.append(always(ROLE_REFUSED))
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert (row.hops, row.status) == (("email:ROLE_NOT_PERMITTED",), Status.SUCCEEDED)
+    assert (world.others["email"].asked, world.told(event)) == (3, {"sms": 1})
+
+
+@pytest.mark.parametrize("refusals", [2, 3])
+def test_a_permission_that_is_given_in_time_costs_nothing_and_otherwise_a_person_has_the_item(refusals: int) -> None:
+    """001.43: it waits for no credential, which would be silence until it expires."""
+    world = ChannelsWorld()
+    world.consents_to("email")
+    world.others["email"].answers.append(always(ROLE_REFUSED, refusals))
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert world.others["email"].asked == 3
+    if refusals == 2:
+        assert (row.status, world.told(event)) == (Status.SUCCEEDED, {"email": 1})
+    else:
+        assert (row.status, row.failure_code, row.root_cause) == (Status.DLQ, "ROLE_NOT_PERMITTED", "code_defect")
+        assert world.told(event) == {}
 
 
 def test_a_rejected_address_goes_to_the_other_channel_without_more_attempts() -> None:

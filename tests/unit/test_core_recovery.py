@@ -67,6 +67,7 @@ from tests.unit.builders import (
     MINUTE,
     NOON_MS,
     READ_TIMEOUT,
+    ROLE_REFUSED,
     RULES,
     SECOND,
     Chance,
@@ -453,6 +454,18 @@ def test_a_refused_credential_waits_without_spending_an_attempt_and_pages() -> N
     assert (row.status, row.attempt_count, row.waiting_for) == (Status.RETRYING, 1, WaitingFor.CREDENTIAL)
     assert change.audit[0].severity is Severity.CRITICAL
     assert tried(claimed(), HTTP_401).after.status is Status.PENDING
+
+
+def test_our_own_role_that_is_refused_is_tried_again_and_is_then_a_persons_with_whose_permission_is_missing() -> None:
+    """001.43: no credential that anybody could store would change it, so it must not wait for one."""
+    row, now_ms = tried(claimed(), ROLE_REFUSED).after, NOON_MS
+    while row.is_open:
+        assert (row.waiting_for, row.attempt_count) == (WaitingFor.BACKOFF, len(row.history) // 2)
+        now_ms = row.due_at_ms
+        row = tried(claimed(row, now_ms), ROLE_REFUSED, now_ms).after
+    assert (row.status, row.attempt_count, row.effect) == (Status.DLQ, RetryPolicy().max_attempts, Effect.NONE)
+    assert (row.failure_class, row.failure_code) == ("auth_error", "ROLE_NOT_PERMITTED")
+    assert (row.root_cause, row.failure_detail) == ("code_defect", "our role may not")
 
 
 def probe(row: Row, result: Result, now_ms: int = NOON_MS) -> Change:

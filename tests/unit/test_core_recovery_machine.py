@@ -74,6 +74,7 @@ from tests.unit.builders import (
     MINUTE,
     NOON_MS,
     READ_TIMEOUT,
+    ROLE_REFUSED,
     RULES,
     SECOND,
     Chance,
@@ -92,6 +93,7 @@ FAILURES = [
     failure_of_status(409),
     HTTP_422,
     HTTP_401,
+    ROLE_REFUSED,
     HTTP_429,
     stated_429(20 * SECOND),
     stated_429(5 * HOUR),
@@ -105,7 +107,7 @@ KIM = Person("kim", "operation", "00-trace")
 def spends_nothing(failure: Failure) -> bool:
     """A refused credential, and a rate limit with a stated end (requirements.md: 429)."""
     is_stated = failure.failure_class is FailureClass.RATE_LIMITED and failure.retry_after_ms is not None
-    return is_stated or failure.failure_class is FailureClass.AUTH_ERROR
+    return is_stated or failure.wants_credential
 
 
 @dataclass
