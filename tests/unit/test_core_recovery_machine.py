@@ -48,6 +48,7 @@ from functions.core.recovery import (
     defer,
     end,
     failed_first,
+    hint_died,
     hinted,
     hopped,
     may_claim,
@@ -338,6 +339,15 @@ class RowMachine(RuleBasedStateMachine):
             assert self.row.due_at_ms > self.now_ms
         else:
             self._apply(put_off(self.row, self.now_ms + MINUTE))
+
+    @precondition(lambda self: self.row.is_open and self.row.lease_until_ms <= self.now_ms)
+    @rule()
+    def a_queue_gives_its_hint_up(self) -> None:
+        before = self.row
+        self._apply(hint_died(self.row, "a hint led to nothing", self.now_ms))
+        assert replace(before, version=0, dead_hints=0, dead_hint_version=0, history=()) == replace(
+            self.row, version=0, dead_hints=0, dead_hint_version=0, history=()
+        )
 
     @precondition(lambda self: self.row.is_open and bool(self.row.waits_for))
     @rule()
