@@ -102,6 +102,9 @@ PROPOSED_ROOT_CAUSE: dict[FailureClass, RootCause] = {
 }
 
 
+ADAPTER_DEFECT = "ADAPTER_DEFECT"  # our own code raised: what the provider knows of it is not known
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One failed call: what happened, and what is known about the outside world.
@@ -128,8 +131,8 @@ class Failure:
 
     @property
     def root_cause(self) -> RootCause:
-        """What it suggests. A permission that our own role lacks is a defect of the deploy."""
-        if self.failure_class is FailureClass.AUTH_ERROR and self.is_retryable:
+        """What it suggests. An exception is a defect of the code; a permission our own role lacks, of the deploy."""
+        if self.code == ADAPTER_DEFECT or (self.failure_class is FailureClass.AUTH_ERROR and self.is_retryable):
             return RootCause.CODE_DEFECT
         return PROPOSED_ROOT_CAUSE[self.failure_class]
 

@@ -77,6 +77,7 @@ class Subject(StrEnum):
 
 # Ends that a person or the clock made final: nothing replays these.
 FINAL_CODES = frozenset({"CANCELLED", "EXPIRED", "DISMISSED", "DONE_BY_HAND"})
+EXPIRED = "EXPIRED"
 SUPPRESSED = "SUPPRESSED"
 HELD = "HELD"
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"

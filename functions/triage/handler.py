@@ -23,6 +23,7 @@ from functions.core.triage import (
     judge_unreadable,
 )
 from functions.dead_letters import DeadLetters, Recorded
+from functions.ended import count_ended
 from functions.observability import Metrics
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
@@ -49,7 +50,7 @@ def build(
     A message is let go once what it stood for is settled, or is a row with its envelope. Anything that goes wrong
     before that leaves it in its queue, where its age raises the alarm "triage is broken".
     """
-    dead_letters = DeadLetters(recovery, envelopes, clock)
+    dead_letters = DeadLetters(recovery, envelopes, clock, metrics)
     triage = _Triage(ledger, recovery, dead_letters, clock, ids, log, metrics, max_receives)
 
     def handle(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -161,7 +162,9 @@ class _Triage:
                 self._recovery.commit([hint_died(row, evidence, now_ms)])
                 self._metrics.count("hints_given_up", integration=row.integration_id)
                 return about | {"integration": row.integration_id, "outcome": "again", "count": row.dead_hints + 1}
-        self._recovery.commit([poisoned(row, verdict.evidence, now_ms)])
+        change = poisoned(row, verdict.evidence, now_ms)
+        self._recovery.commit([change])
+        count_ended(self._metrics, change, is_critical=False)  # poison is never less
         self._metrics.count("triaged", reason=verdict.root_cause.value)
         return about | {"code": verdict.code, "root_cause": verdict.root_cause.value, "outcome": "recorded"}
 

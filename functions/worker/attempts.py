@@ -20,6 +20,7 @@ from functions.core.attempt import (
 )
 from functions.core.decision import Action, Mode, Repeat
 from functions.core.failure import (
+    ADAPTER_DEFECT,
     Done,
     Failure,
     FailureClass,
@@ -523,7 +524,7 @@ class Attempts:
             )
             return Failure(
                 FailureClass.TRANSIENT,
-                "ADAPTER_DEFECT",
+                ADAPTER_DEFECT,
                 "the adapter raised",
                 is_retryable=True,
                 may_have_happened=True,

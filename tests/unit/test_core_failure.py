@@ -10,6 +10,7 @@ from functions.core import failure
 from functions.core.failure import (
     PROPOSED_ROOT_CAUSE,
     ClassifierUnavailable,
+    Failure,
     FailureClass,
     NetworkCause,
     RootCause,
@@ -107,6 +108,7 @@ def test_every_class_of_failure_proposes_a_root_cause_001_43() -> None:
     assert PROPOSED_ROOT_CAUSE[FailureClass.DATA_ERROR] is RootCause.BAD_SOURCE_DATA
     assert failure_of_status(401).root_cause is RootCause.BAD_SOURCE_DATA
     assert ROLE_REFUSED.root_cause is RootCause.CODE_DEFECT  # the deploy's: nobody else's credential is wrong
+    assert Failure(FailureClass.TRANSIENT, "ADAPTER_DEFECT", "", True, True).root_cause is RootCause.CODE_DEFECT
 
 
 def test_another_credential_helps_where_one_was_refused_and_not_where_our_own_role_was() -> None:
