@@ -15,6 +15,7 @@ from functions.core.ports import Envelopes, Recovery
 from functions.core.recovery import PAYLOAD_MISMATCH, Row, dead_first
 from functions.core.rows import event_row, name_of, unreadable_row
 from functions.core.triage import Finding
+from functions.ended import Meter, count_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,11 @@ class Recorded:
 class DeadLetters:
     """Writes the rows. Every method raises `StorageUnavailable` where that failed: the message must stay."""
 
-    def __init__(self, recovery: Recovery, envelopes: Envelopes, clock: Clock) -> None:
+    def __init__(self, recovery: Recovery, envelopes: Envelopes, clock: Clock, meter: Meter) -> None:
         self._recovery = recovery
         self._envelopes = envelopes
         self._clock = clock
+        self._meter = meter
 
     def event(self, message: Event | ClaimCheck, finding: Finding) -> Recorded:
         """Of an event that can be read. That of a claim check needs no copy of what it names, nor to read it."""
@@ -62,4 +64,7 @@ class DeadLetters:
 
     def _record(self, row: Row, finding: Finding) -> Recorded:
         change = dead_first(row, finding.code, finding.evidence, finding.root_cause, finding.status)
-        return Recorded(row, finding, self._recovery.put_if_absent(change))
+        is_new = self._recovery.put_if_absent(change)
+        if is_new:
+            count_ended(self._meter, change, is_critical=False)  # a whole event is never less
+        return Recorded(row, finding, is_new)

@@ -13,6 +13,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
 from typing import Any, TextIO
@@ -78,6 +79,9 @@ FIELDS = frozenset(
 
 DIMENSIONS = frozenset({"integration", "provider", "event_name", "flow", "outcome", "reason"})
 """By what a metric may be told apart. All of them are bounded; a tenant is not."""
+
+OF_THE_STAGE = frozenset({"people_needed"})
+"""Metrics that are one for all functions, told apart by the stage alone: one alarm watches whichever counts."""
 
 _OF_THE_LINE = frozenset(
     {
@@ -157,6 +161,14 @@ def logger(service: str, *, stream: TextIO | None = None) -> Logger:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What metrics of one line have in common."""
+
+    dimensions: tuple[tuple[str, str], ...]
+    is_of_the_stage: bool
+
+
 class Metrics:
     """Counts of one invocation, written by `flush` as embedded metric format: one line per combination of dimensions.
 
@@ -168,7 +180,7 @@ class Metrics:
         self._stage = stage
         self._write = write
         self._lock = Lock()
-        self._points: dict[tuple[tuple[str, str], ...], list[tuple[str, MetricUnit, float]]] = {}
+        self._points: dict[_Key, list[tuple[str, MetricUnit, float]]] = {}
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         """Add to a count. Raises ValueError for a dimension that `DIMENSIONS` does not have."""
@@ -182,14 +194,16 @@ class Metrics:
         """Write what was counted since the last time."""
         with self._lock:
             points, self._points = self._points, {}
-        for dimensions, recorded in points.items():
-            self._write(self._line(dimensions, recorded))
+        for key, recorded in points.items():
+            self._write(self._line(key, recorded))
 
     def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
         strange = dimensions.keys() - DIMENSIONS
         if strange:
             raise ValueError(f"{name} cannot be told apart by {', '.join(sorted(strange))}")
-        key = tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text))
+        key = _Key(
+            tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text)), name in OF_THE_STAGE
+        )
         with self._lock:
             recorded = self._points.setdefault(key, [])
             for index, (known, known_unit, so_far) in enumerate(recorded):
@@ -198,14 +212,18 @@ class Metrics:
                     return
             recorded.append((name, unit, value))
 
-    def _line(self, dimensions: tuple[tuple[str, str], ...], recorded: list[tuple[str, MetricUnit, float]]) -> str:
+    def _line(self, key: _Key, recorded: list[tuple[str, MetricUnit, float]]) -> str:
         emf = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=self._service)
         emf.add_dimension("stage", self._stage)
-        for dimension, text in dimensions:
+        for dimension, text in key.dimensions:
             emf.add_dimension(dimension, text)
         for name, unit, value in recorded:
             emf.add_metric(name, unit, value)
-        return json.dumps(emf.serialize_metric_set(), separators=(",", ":"))
+        line: dict[str, Any] = dict(emf.serialize_metric_set())
+        if key.is_of_the_stage:  # which function it was stays on the line, and tells no metrics apart
+            for said in line["_aws"]["CloudWatchMetrics"]:
+                said["Dimensions"] = [[name for name in names if name != "service"] for names in said["Dimensions"]]
+        return json.dumps(line, separators=(",", ":"))
 
 
 def metrics(service: str, stage: str, write: Callable[[str], object] | None = None) -> Metrics:

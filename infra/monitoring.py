@@ -34,7 +34,7 @@ class QueueAlarm:
 @dataclass(frozen=True, slots=True)
 class MetricAlarm:
     """Fires while a function's metric, counted by function and stage alone, is over 0 in each of `minutes` minutes in a
-    row.
+    row. Without a `function` it is one of those that all functions count as one.
 
     A minute without data is none: where a function does not run at all, other alarms tell of it.
     """
@@ -59,7 +59,9 @@ ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
         "integration-down", "integrations_down", "evaluator", 1, "A provider is down: what goes to it waits", 5
     ),
     MetricAlarm("replay-stopped", "replay_jobs_stopped", "replay", 1, "A bulk replay stopped itself: see why", 4),
-    MetricAlarm("message-for-a-person", "fallback_nothing_left", "worker", 1, "Somebody must be told by a person", 5),
+    MetricAlarm(
+        "message-for-a-person", "people_needed", "", 1, "Something that must be done is left for a person to do", 3
+    ),
 )
 
 
@@ -115,7 +117,7 @@ def _counted(alarm: MetricAlarm, config: StageConfig) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace=NAMESPACE,
         metric_name=alarm.metric,
-        dimensions_map={"service": alarm.function, "stage": config.name},
+        dimensions_map=({"service": alarm.function} if alarm.function else {}) | {"stage": config.name},
         period=Duration.minutes(1),
         statistic="Maximum",
     )

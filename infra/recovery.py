@@ -51,6 +51,7 @@ class Recovery(Construct):
                 recovery_table=storage.recovery.table_name,
                 audit_table=storage.audit.table_name,
                 bucket=storage.bucket.bucket_name,
+                max_receives=config.max_receive_count,
             ),
             timeout_seconds=config.triage_timeout_seconds,
         )

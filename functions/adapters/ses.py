@@ -13,6 +13,10 @@ of which no answer came may be there or not, and a person finds out. The tag `ac
 action an email was sent for. An error that SES itself answers means that nothing was sent
 (https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-error-messages.html).
 
+SES knows us by the function's role, so that a 401 or 403 is about its permission or its session, and no parameter of
+ours will ever change that: it is tried again like any failure (a session is renewed, a permission comes into force
+after some minutes), and once its attempts are used up it is a person's, with the permission's name.
+
 The parameter of the integration: `base_url` (`https://email.{region}.amazonaws.com`), `api_key` (the word `role`: there
 is no other credential), `from` (an address that SES has verified, perhaps with a name), and if wanted `subject` (for
 messages without one), `reply_to` and `configuration_set`.
@@ -22,7 +26,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -54,6 +58,7 @@ MAX_ADDRESS_LENGTH: Final = 254
 _LIMITED: Final = frozenset({"TooManyRequestsException", "LimitExceededException", "Throttling", "ThrottlingException"})
 # The account or the sender may not send; nothing but a change of ours helps, and another channel meanwhile.
 _NOT_ALLOWED: Final = frozenset({"AccountSuspendedException", "MailFromDomainNotVerifiedException"})
+_DENIED: Final = frozenset({"AccessDeniedException", "AccessDenied"})
 
 _REGIONAL = re.compile(r"email\.([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
@@ -188,6 +193,8 @@ class SesProvider:
         """What the answer says went wrong. SES's code tells more than a status that says no."""
         failure = answer.failure(self._clock.now_ms(), self._definite_statuses)
         codes = aws_wire.codes_of(wire.Answer(answer.status, answer.headers, answer.body or b""))
+        if failure is not None and failure.failure_class is FailureClass.AUTH_ERROR:
+            return _role_refused(answer.status, codes)
         if failure is None or failure.may_have_happened or not codes:
             return failure
         detail = f"the provider answered {answer.status} ({codes[0]})"
@@ -257,6 +264,25 @@ def _no_contact(contact: str) -> Failure:
     if not contact:
         return _unsendable("NO_CONTACT", "the recipient has no address")
     return _unsendable("CONTACT_INVALID", "the recipient's address is none that can be written to")
+
+
+def _role_refused(status: int, codes: Sequence[str]) -> Failure:
+    """The function's own role was refused. SES's text names the sender's or the recipient's address: it is not kept."""
+    is_denied = not codes or not _DENIED.isdisjoint(codes)
+    what = (
+        "the worker's own role lacks the permission ses:SendEmail on the sender's identity, or a policy denies it"
+        if is_denied
+        else "the session of the worker's own role, or its signature, was not accepted"
+    )
+    said = f"the provider answered {status}" + (f" ({codes[0]})" if codes else "")
+    return Failure(
+        FailureClass.AUTH_ERROR,
+        "ROLE_NOT_PERMITTED" if is_denied else "ROLE_NOT_ACCEPTED",
+        f"{said}: {what}",
+        is_retryable=True,
+        may_have_happened=False,
+        status=status,
+    )
 
 
 def _unsendable(code: str, detail: str) -> Failure:

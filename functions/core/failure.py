@@ -102,6 +102,9 @@ PROPOSED_ROOT_CAUSE: dict[FailureClass, RootCause] = {
 }
 
 
+ADAPTER_DEFECT = "ADAPTER_DEFECT"  # our own code raised: what the provider knows of it is not known
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One failed call: what happened, and what is known about the outside world.
@@ -118,6 +121,20 @@ class Failure:
     may_have_happened: bool
     retry_after_ms: int | None = None
     status: int | None = None
+
+    @property
+    def wants_credential(self) -> bool:
+        """Whether nothing but another credential helps, which is stored by a person: it waits for that. Who is refused
+        as the function's own role has none: it is tried again, and then a person's.
+        """
+        return self.failure_class is FailureClass.AUTH_ERROR and not self.is_retryable
+
+    @property
+    def root_cause(self) -> RootCause:
+        """What it suggests. An exception is a defect of the code; a permission our own role lacks, of the deploy."""
+        if self.code == ADAPTER_DEFECT or (self.failure_class is FailureClass.AUTH_ERROR and self.is_retryable):
+            return RootCause.CODE_DEFECT
+        return PROPOSED_ROOT_CAUSE[self.failure_class]
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def outcome_of(result: object) -> CallOutcome:
     """What a call's result says. Whatever is no `Failure` is an answer that could be used.
 
     A provider that says when to come back (429, or 503 with Retry-After) is not failing. A credential counts as refused
-    only by the provider's own 401 or 403.
+    only by the provider's own 401 or 403; where it refuses our own role, which is every tenant's, no call succeeds.
     """
     if not isinstance(result, Failure):
         return CallOutcome.OK
@@ -108,6 +108,8 @@ def outcome_of(result: object) -> CallOutcome:
     if result.status is None:
         is_ours = result.failure_class in (FailureClass.DATA_ERROR, FailureClass.AUTH_ERROR)
         return CallOutcome.NOT_MADE if is_ours else CallOutcome.ERROR
+    if result.failure_class is FailureClass.AUTH_ERROR and not result.wants_credential:
+        return CallOutcome.ERROR
     return _of_status(result.status, states_a_wait=result.retry_after_ms is not None)
 
 

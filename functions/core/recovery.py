@@ -54,6 +54,7 @@ REHINT_SECONDS = 180  # how long after a hint the sweeper looks at the row again
 POLL_SECONDS = 60  # how often a row is looked at that waits for something without a stated end
 DETAIL_LENGTH = 400
 TAKEOVER_LIMIT = 3
+DEAD_HINT_LIMIT = 3  # hints one after the other that a queue gave up, while nothing else became of the row
 
 
 class Status(StrEnum):
@@ -76,6 +77,7 @@ class Subject(StrEnum):
 
 # Ends that a person or the clock made final: nothing replays these.
 FINAL_CODES = frozenset({"CANCELLED", "EXPIRED", "DISMISSED", "DONE_BY_HAND"})
+EXPIRED = "EXPIRED"
 SUPPRESSED = "SUPPRESSED"
 HELD = "HELD"
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
@@ -90,7 +92,8 @@ class Row:
     or none.
 
     `not_before_ms` is the earliest send, `due_at_ms` when the sweeper looks next (0: never by itself). `slot_ms` is the
-    limiter's slot for it, good for one claim.
+    limiter's slot for it, good for one claim. `dead_hints` were given up by a queue since something last became of it,
+    the last of them counted as version `dead_hint_version`.
     `action` is the one that was decided. At `hop` 1 and 2 another goes in its place (`functions.core.fallback`), of
     kind `hop_kind` and to be repeated as `hop_repeat`; `integration_id`, attempts and effect are those of the present
     way, `hops` says which were left and why.
@@ -152,6 +155,8 @@ class Row:
     hop_kind: str = ""
     hop_repeat: str = ""
     slot_ms: int = 0
+    dead_hints: int = 0
+    dead_hint_version: int = 0
     history: tuple[dict[str, Any], ...] = field(default=())
 
     @property
@@ -224,6 +229,12 @@ ROW = Machine(
         (ABSENT, "dead_first", "failed", "An event that only a person can judge"),
         (ABSENT, "dead_first", "dlq", "An event that cannot be processed, or whose message a queue gave up"),
         ("pending|retrying|replayed", "hinted", "=", "The sweeper sends a hint: due again if nothing comes of it"),
+        (
+            "pending|retrying|replayed",
+            "hint_died",
+            "=",
+            "A queue gave its hint up: counted, and another is sent",
+        ),
         ("pending|retrying|replayed", "put_off", "=", "The sweeper cannot use it now: due later"),
         ("pending|retrying", "claim", "retrying", "A lease, and one attempt more; an ended lease is a takeover"),
         ("replayed", "claim", "=", "A lease, and one attempt more"),
@@ -241,7 +252,7 @@ ROW = Machine(
         ("retrying|replayed", "absent", "dlq", "The look after the last attempt found nothing: effect `none`"),
         ("retrying|replayed", "unknown_outcome", "failed", "`OUTCOME_UNKNOWN`: for a person"),
         ("retrying|replayed", "worker_died", "dlq", "`WORKER_DIED`: three claims in a row had no end"),
-        ("pending|retrying|replayed", "poisoned", "dlq", "`POISONED`: a queue gave its hint up"),
+        ("pending|retrying|replayed", "poisoned", "dlq", "`POISONED`: a queue gave up one hint after the other"),
         ("pending|retrying", "quarantine", "failed", "`QUARANTINED`: a rule keeps it aside, until a person replays it"),
         ("retrying|replayed", "suppress", "failed", "`SUPPRESSED`: the claim was no attempt"),
         ("retrying", "succeeded", "succeeded", "Done or superseded; what waits for it is released with it"),
@@ -348,8 +359,11 @@ def _state(row: Row) -> str:
 
 
 def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
-    """The row one version on, with the step in its history."""
-    after = replace(row, version=row.version + 1, updated_at_ms=now_ms, **fields)
+    """The row one version on, with the step in its history. Something has become of it: dead hints before that say
+    nothing any more.
+    """
+    known = replace(row, version=row.version + 1, updated_at_ms=now_ms, dead_hints=0)
+    after = replace(known, **fields)
     if (row.status, row.result) != (after.status, after.result):
         ROW.require(state_of(row), state_of(after), row.recovery_id)
     entry: dict[str, Any] = {"at": now_ms, "from": row.status.value, "to": after.status.value, "why": why[:160]}
@@ -571,6 +585,18 @@ def hinted(row: Row, now_ms: int, scale: float) -> Change:
     return Change(replace(row, version=row.version + 1, due_at_ms=later), row)
 
 
+def hint_died(row: Row, why: str, now_ms: int) -> Change:
+    """A queue gave its hint up before any worker had claimed it, which is nothing that the row did: the sweeper wakes
+    it again when it is due. How often that has happened in a row is counted.
+    """
+    if not row.is_open:
+        raise IllegalTransition(f"{row.recovery_id} is {row.status}: its hints mean nothing any more")
+    _must_not_be_leased(row, now_ms)
+    after = _next(row, now_ms, why, dead_hints=row.dead_hints + 1, dead_hint_version=row.version + 1)
+    # A claim that nobody cleared was made when it was last updated: see `annotate`.
+    return Change(replace(after, updated_at_ms=row.updated_at_ms), row)
+
+
 def put_off(row: Row, due_at_ms: int) -> Change:
     """The sweeper saw it and cannot use it yet: look again then (0: never by itself). Nothing about it has changed."""
     if not row.is_open:
@@ -742,8 +768,8 @@ def _to_dlq(row: Row) -> AuditType:
 
 
 def poisoned(row: Row, detail: str, now_ms: int) -> Change:
-    """Its message was given up by the queue: no worker could do anything with it. A claim that nobody cleared may have
-    sent.
+    """No worker can do anything with it: a queue gave up its hints one after the other, or the catalog has no such
+    thing. A claim that nobody cleared may have sent.
     """
     if not row.is_open or row.lease_until_ms > now_ms:
         raise IllegalTransition(f"{row.recovery_id} is {row.status}, lease {row.lease_until_ms}: it is not poison")
@@ -830,7 +856,7 @@ def annotate(row: Row, why: str, now_ms: int, **fields: Any) -> Change:
     while a worker is at it, whose outcome another version would keep out.
     """
     _must_not_be_leased(row, now_ms)
-    after = _next(row, now_ms, why, **fields)
+    after = _next(row, now_ms, why, dead_hints=row.dead_hints, **fields)
     # A claim that nobody cleared was made when it was last updated: a key's window is counted from there.
     return Change(replace(after, updated_at_ms=row.updated_at_ms), row)
 
@@ -964,14 +990,14 @@ def _after_failure(
         first_sent_at_ms=(row.first_sent_at_ms or now_ms) if sent else row.first_sent_at_ms,
         last_possible_send_ms=now_ms if sent else row.last_possible_send_ms,
         stored_errors=_stored_errors(row, seen) if was_sent else row.stored_errors,
-        root_cause=PROPOSED_ROOT_CAUSE[seen.failure_class].value,
+        root_cause=seen.root_cause.value,
     )
-    if not seen.is_retryable and seen.failure_class is not FailureClass.AUTH_ERROR:
-        return _dead(marked, Status.FAILED, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
-    if seen.failure_class is FailureClass.AUTH_ERROR:
+    if seen.wants_credential:
         due_ms = now_ms + int(POLL_SECONDS * 1000 * scale)
         after = _waiting(marked, WaitingFor.CREDENTIAL, due_ms, now_ms, seen.code, uncount=True)
         return after, AuditType.ACTION_PARKED, Severity.CRITICAL
+    if not seen.is_retryable:
+        return _dead(marked, Status.FAILED, now_ms, seen.code), AuditType.REPROCESS_FAILED, Severity.ERROR
     stated = seen.retry_after_ms if seen.failure_class is FailureClass.RATE_LIMITED else None
     wait = wait_ms(policy, row.attempt_count, seen, rng, scale)
     due_ms = now_ms + wait

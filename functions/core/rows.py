@@ -89,6 +89,8 @@ def stand_in_row(parent: Row, now_ms: int) -> Row | None:
         hop_kind="",
         hop_repeat="",
         slot_ms=0,
+        dead_hints=0,
+        dead_hint_version=0,
         effect=Effect.NONE,
         failure_class="",
         failure_code="",

@@ -2,6 +2,9 @@
 
 The four root causes are those of runbook 001, "DLQ and Replay Procedure", step 2. The root cause is a
 proposal with its evidence beside it: a person may overrule it.
+
+Ten receives are used up in forty minutes by a table that does not answer, so that a message is given up is no proof of
+anything against it. What tells the two apart is how many of its receives came as far as a claim.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from functions.core.event import Event
 from functions.core.failure import RootCause
 from functions.core.ledger import Admission, Busy, Duplicate, LedgerItem, LedgerStatus, Mismatch, admit
 from functions.core.ports import Hint
-from functions.core.recovery import PAYLOAD_MISMATCH, Row, Status
+from functions.core.recovery import DEAD_HINT_LIMIT, PAYLOAD_MISMATCH, POISONED, Row, Status
 
 UNREADABLE = "UNREADABLE_MESSAGE"
 REFUSED_BY_QUEUE = "REFUSED_BY_QUEUE"
@@ -23,12 +26,16 @@ NEVER_SETTLED = "NEVER_SETTLED"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a queue says of a message it gave up. `sent_at_ms` is when it was first sent; 0 if that is not known."""
+    """What a queue says of a message it gave up. `sent_at_ms` is when it was first sent; 0 if that is not known.
+
+    `receive_count` counts triage's own receives too, `work_receives` those of workers.
+    """
 
     message_id: str
     queue: str
     receive_count: int
     sent_at_ms: int
+    work_receives: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,13 @@ class TooEarly:
     """Somebody is at it at this moment: look again later."""
 
     until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Nothing is said against the row: it is woken again. `evidence` is for its history."""
+
+    evidence: str
 
 
 Verdict = Finding | Handled | TooEarly
@@ -93,7 +107,8 @@ def judge_event(event: Event, items: Iterable[LedgerItem | None], delivery: Deli
 def propose_root_cause(admissions: Iterable[Admission], items: Iterable[LedgerItem], delivery: Delivery) -> Finding:
     """Nobody has settled the event and nobody is at it: what that suggests.
 
-    Claimed again and again without an end is code that fails; never claimed: something kept every worker from it.
+    Claimed again and again without an end is code that fails. Never claimed, or only seldom: something kept the workers
+    from it, and whatever that was, they came back from it without an end of their own.
     """
     if any(isinstance(one, Mismatch) for one in admissions):
         evidence = f"another payload came under the same id; {_seen(delivery)}"
@@ -101,21 +116,39 @@ def propose_root_cause(admissions: Iterable[Admission], items: Iterable[LedgerIt
     stuck = [item for item in items if item.status is LedgerStatus.PROCESSING]
     if stuck:
         claims = max(item.generation for item in stuck)
+        if claims * 2 < delivery.work_receives:
+            evidence = (
+                f"claimed {claims} times in {delivery.work_receives} receives of workers and never settled: what they "
+                f"need to claim it was out of reach most of the time; {_seen(delivery)}"
+            )
+            return Finding(NEVER_SETTLED, evidence, RootCause.TRANSIENT_INFRA)
         evidence = f"claimed {claims} times and never settled: its workers failed or died on it; {_seen(delivery)}"
         return Finding(NEVER_SETTLED, evidence, RootCause.CODE_DEFECT)
     return Finding(NEVER_CLAIMED, f"no worker ever claimed it; {_seen(delivery)}", RootCause.TRANSIENT_INFRA)
 
 
-def judge_hint(row: Row, hint: Hint, delivery: Delivery, now_ms: int) -> Verdict:
-    """What a hint's message died of. A row that has moved on since has no need of it."""
+def judge_hint(row: Row, hint: Hint, delivery: Delivery, now_ms: int) -> Verdict | Again:
+    """What a hint's message died of. A hint only wakes its row, so that its death is none of the row's: whoever claims
+    it leaves a mark, and of workers that die with a claim three are enough (`WORKER_DIED`). It says something where
+    hint after hint is given up, each sent after the one before had been, and nothing becomes of the row in between.
+    """
     if not row.is_open:
         return Handled("ended")
     if row.lease_until_ms > now_ms:
         return TooEarly(row.lease_until_ms)
     if row.version != hint.version and row.updated_at_ms > delivery.sent_at_ms:
         return Handled("moved")
-    evidence = f"a hint at version {hint.version} led to nothing, and the item is at {row.version}; {_seen(delivery)}"
-    return Finding("POISONED", evidence, RootCause.CODE_DEFECT)
+    if hint.version <= row.dead_hint_version:
+        return Handled("counted")  # it was under way already: the same trouble
+    count = row.dead_hints + 1
+    evidence = f"{_counted(count)} led to nothing, this one at version {hint.version}; {_seen(delivery)}"
+    if count < DEAD_HINT_LIMIT:
+        return Again(evidence)
+    return Finding(POISONED, evidence, RootCause.CODE_DEFECT)
+
+
+def _counted(hints: int) -> str:
+    return "a hint" if hints == 1 else f"{hints} hints in a row"
 
 
 def _seen(delivery: Delivery) -> str:

@@ -21,6 +21,7 @@ from functions.core.ports import Envelopes, EventsQueue, Hint, Hints, Ledger, Re
 from functions.core.recovery import POLL_SECONDS, Change, Row, Status, end, hinted, put_off
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
 from functions.dead_letters import DeadLetters
+from functions.ended import count_ended
 from functions.observability import Metrics
 from functions.sweeper.drain import AtOnce, Drain, in_threads
 from functions.sweeper.jobs import JobDuty
@@ -80,7 +81,7 @@ def build(
     messages of it were sent, how many rows were hinted, expired, put off, and so on. Raises an ExceptionGroup of what
     went wrong, after everything else was done: no duty waits for another, and the failure is seen.
     """
-    drain = Drain(spill, events, DeadLetters(recovery, envelopes, clock), clock, ids, log, metrics, at_once)
+    drain = Drain(spill, events, DeadLetters(recovery, envelopes, clock, metrics), clock, ids, log, metrics, at_once)
     swept = (INTAKE, *(name for name in integrations if name != INTAKE))
 
     def handle(_event: dict[str, Any], _context: object) -> dict[str, int]:
@@ -334,6 +335,7 @@ class _Duty:
             return False
         self.tally.unwritten.clear()
         self._count(outcome)
+        count_ended(self.metrics, change, is_critical=fallback.is_critical(self.fallbacks, change.after.event_name))
         return True
 
     def _require_table(self) -> None:

@@ -12,8 +12,9 @@ from functions.core.event import NAME, ClaimCheck, Event, read_message
 from functions.core.failure import HoldfastError, MalformedEnvelope
 from functions.core.ledger import ledger_key
 from functions.core.ports import Envelopes, Hint, Ledger, Recovery
-from functions.core.recovery import poisoned
+from functions.core.recovery import hint_died, poisoned
 from functions.core.triage import (
+    Again,
     Delivery,
     Handled,
     TooEarly,
@@ -22,6 +23,7 @@ from functions.core.triage import (
     judge_unreadable,
 )
 from functions.dead_letters import DeadLetters, Recorded
+from functions.ended import count_ended
 from functions.observability import Metrics
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
@@ -40,13 +42,16 @@ def build(
     ids: Ids,
     log: Logger,
     metrics: Metrics,
+    max_receives: int,
 ) -> Handler:
-    """The handler of the three dead-letter queues, with partial batch responses.
+    """The handler of the three dead-letter queues, with partial batch responses. `max_receives`: how often workers get
+    a message before its queue gives it up.
 
     A message is let go once what it stood for is settled, or is a row with its envelope. Anything that goes wrong
     before that leaves it in its queue, where its age raises the alarm "triage is broken".
     """
-    triage = _Triage(ledger, recovery, DeadLetters(recovery, envelopes, clock), clock, ids, log, metrics)
+    dead_letters = DeadLetters(recovery, envelopes, clock, metrics)
+    triage = _Triage(ledger, recovery, dead_letters, clock, ids, log, metrics, max_receives)
 
     def handle(event: dict[str, Any], _context: object) -> dict[str, Any]:
         try:
@@ -68,7 +73,9 @@ class _Triage:
         ids: Ids,
         log: Logger,
         metrics: Metrics,
+        max_receives: int,
     ) -> None:
+        self._max_receives = max_receives
         self._ledger = ledger
         self._recovery = recovery
         self._dead_letters = dead_letters
@@ -79,7 +86,7 @@ class _Triage:
 
     def is_done(self, record: dict[str, Any]) -> bool:
         """Whether the message may go. One message's trouble is not its neighbours'."""
-        delivery = _delivery(record)
+        delivery = _delivery(record, self._max_receives)
         seen = {"message_id": delivery.message_id, "queue": delivery.queue, "receive_count": delivery.receive_count}
         try:
             about = self._dispose(record["body"], record.get("messageAttributes", {}), delivery)
@@ -151,7 +158,13 @@ class _Triage:
                 raise NotYet(hint.recovery_id)
             case Handled(outcome):
                 return about | self._needless(outcome)
-        self._recovery.commit([poisoned(row, verdict.evidence, now_ms)])
+            case Again(evidence):
+                self._recovery.commit([hint_died(row, evidence, now_ms)])
+                self._metrics.count("hints_given_up", integration=row.integration_id)
+                return about | {"integration": row.integration_id, "outcome": "again", "count": row.dead_hints + 1}
+        change = poisoned(row, verdict.evidence, now_ms)
+        self._recovery.commit([change])
+        count_ended(self._metrics, change, is_critical=False)  # poison is never less
         self._metrics.count("triaged", reason=verdict.root_cause.value)
         return about | {"code": verdict.code, "root_cause": verdict.root_cause.value, "outcome": "recorded"}
 
@@ -160,13 +173,15 @@ class _Triage:
         return {"outcome": outcome}
 
 
-def _delivery(record: dict[str, Any]) -> Delivery:
+def _delivery(record: dict[str, Any], max_receives: int) -> Delivery:
     attributes = record.get("attributes", {})
+    receive_count = int(attributes.get("ApproximateReceiveCount", "1"))
     return Delivery(
         message_id=record["messageId"],
         queue=str(record.get("eventSourceARN", "")).rpartition(":")[2],
-        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
+        receive_count=receive_count,
         sent_at_ms=int(attributes.get("SentTimestamp", "0")),
+        work_receives=min(receive_count, max_receives),
     )
 
 

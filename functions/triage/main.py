@@ -30,4 +30,5 @@ handler = build(
     ids=_ids,
     log=logger("triage"),
     metrics=_metrics,
+    max_receives=_settings.max_receives,
 )

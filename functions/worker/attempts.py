@@ -20,6 +20,7 @@ from functions.core.attempt import (
 )
 from functions.core.decision import Action, Mode, Repeat
 from functions.core.failure import (
+    ADAPTER_DEFECT,
     Done,
     Failure,
     FailureClass,
@@ -405,7 +406,7 @@ class Attempts:
         self, action: Action, whose: Whose, provider: Provider, lease_until_ms: int, *, was_absent: bool
     ) -> Tried | Held:
         result = await self._call(action, whose, provider.send)
-        if isinstance(result, Failure) and result.failure_class is FailureClass.AUTH_ERROR:
+        if isinstance(result, Failure) and result.wants_credential:
             return await self._send_with_new_credential(
                 action, whose, provider, result, lease_until_ms, was_absent=was_absent
             )
@@ -447,7 +448,7 @@ class Attempts:
         """A read or lookup; once more with the credential read again if it was refused, whose version comes with it."""
         answer = await self._call(action, whose, ask)
         version = ""
-        if isinstance(answer, Failure) and answer.failure_class is FailureClass.AUTH_ERROR:
+        if isinstance(answer, Failure) and answer.wants_credential:
             version = await self._refreshed(action, whose, provider)
             if version:
                 answer = await self._call(action, whose, ask, is_last=True)
@@ -523,7 +524,7 @@ class Attempts:
             )
             return Failure(
                 FailureClass.TRANSIENT,
-                "ADAPTER_DEFECT",
+                ADAPTER_DEFECT,
                 "the adapter raised",
                 is_retryable=True,
                 may_have_happened=True,

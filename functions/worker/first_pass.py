@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from functions.core import fallback
 from functions.core.attempt import Effect, History
 from functions.core.audit import AuditEvent
 from functions.core.decision import Action, Classification, Decision, Mode, Repeat
@@ -71,6 +72,7 @@ from functions.core.recovery import (
 )
 from functions.core.rows import action_row, event_row
 from functions.core.switches import LLM, Snapshot, SwitchView, view
+from functions.ended import count_ended
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
 from functions.worker.hops import Hops
@@ -435,7 +437,12 @@ class FirstPass:
             return Later(1, "the lease was lost")
         for change in changes:
             self._log_row(event, change)
+            self._count_ended(change)
         return Settled("settled_with_rows" if changes else "settled")
+
+    def _count_ended(self, change: Change) -> None:
+        is_critical = fallback.is_critical(self._ports.fallbacks, change.after.event_name)
+        count_ended(self._ports.meter, change, is_critical=is_critical)
 
     def _log_row(self, event: Event, change: Change) -> None:
         row = change.after
@@ -539,10 +546,9 @@ class FirstPass:
     ) -> EventResult:
         event = admitted.event
         row = event_row(event, await self._envelope(admitted), self._ports.clock.now_ms(), variant)
-        is_new = await self._ports.io(
-            self._ports.recovery.put_if_absent, dead_first(row, code, detail, root_cause, status)
-        )
-        if is_new:
+        change = dead_first(row, code, detail, root_cause, status)
+        if await self._ports.io(self._ports.recovery.put_if_absent, change):
+            self._count_ended(change)
             self._ports.meter.count("events_dead", reason=code)
             self._ports.log.warning(
                 "the event cannot be processed and is now a recovery item: fix the cause, then replay it",

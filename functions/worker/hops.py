@@ -166,7 +166,6 @@ class Hops:
     def handed_over(self, integration: str, left: Manual, about: dict[str, object]) -> None:
         """Count and say that only a person can do it."""
         self._ports.meter.count("fallback_manual", integration=integration, reason=left.row)
-        self._ports.meter.count("fallback_nothing_left")  # for the alarm: of what must arrive, something does not
         self._ports.log.warning(
             "an action that must be done has no way left: a person does it",
             extra=about | {"integration": integration, "reason": left.row, "code": left.task},

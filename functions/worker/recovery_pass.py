@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from functions.core import fallback
 from functions.core.attempt import Effect, History, Superseded, settled_at
 from functions.core.decision import Action, Repeat
 from functions.core.failure import (
@@ -52,6 +53,7 @@ from functions.core.recovery import (
 )
 from functions.core.retry import RetryPolicy
 from functions.core.rows import is_claim, stand_in_row
+from functions.ended import count_ended
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
 from functions.worker.hops import Hops
@@ -473,6 +475,8 @@ class RecoveryPass:
                 if not released and not stand_ins:
                     break
                 continue
+            is_critical = fallback.is_critical(self._ports.fallbacks, row.event_name)
+            count_ended(self._ports.meter, change, is_critical=is_critical)
             self._log(change.after, outcome)
             return Handled(outcome)
         self._ports.meter.count("transitions_conflicted", integration=row.integration_id)

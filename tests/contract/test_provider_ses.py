@@ -22,7 +22,8 @@ from functions.adapters.sigv4 import Credentials
 from functions.adapters.ssm import UnusableSecret
 from functions.core.attempt import interpret
 from functions.core.decision import Action, MessageRef, Repeat
-from functions.core.failure import Done, Failure, FailureClass, StorageUnavailable
+from functions.core.failure import Done, Failure, FailureClass, RootCause, StorageUnavailable
+from functions.core.health import CallOutcome, outcome_of
 from functions.core.integration import KindRules
 from functions.core.ports import Call, Provider
 from ops.simulator import Fault, FaultMode, RunningSimulator, serve
@@ -200,9 +201,10 @@ async def test_a_message_without_a_subject_has_the_parameters_own_or_is_not_sent
         (400, "LimitExceededException", "HTTP_429", FailureClass.RATE_LIMITED, True),
         (400, "ThrottlingException", "HTTP_429", FailureClass.RATE_LIMITED, True),
         (429, "TooManyRequestsException", "HTTP_429", FailureClass.RATE_LIMITED, True),
-        (403, "ExpiredTokenException", "HTTP_403", FailureClass.AUTH_ERROR, False),
-        (403, "AccessDeniedException", "HTTP_403", FailureClass.AUTH_ERROR, False),
-        (403, "SignatureDoesNotMatch", "HTTP_403", FailureClass.AUTH_ERROR, False),
+        (403, "ExpiredTokenException", "ROLE_NOT_ACCEPTED", FailureClass.AUTH_ERROR, True),
+        (403, "UnrecognizedClientException", "ROLE_NOT_ACCEPTED", FailureClass.AUTH_ERROR, True),
+        (403, "AccessDeniedException", "ROLE_NOT_PERMITTED", FailureClass.AUTH_ERROR, True),
+        (403, "SignatureDoesNotMatch", "ROLE_NOT_ACCEPTED", FailureClass.AUTH_ERROR, True),
     ],
 )
 @pytest.mark.parametrize("place", ["header", "body"])
@@ -226,7 +228,7 @@ async def test_what_ses_itself_refuses_was_not_sent(
     [
         (302, FailureClass.TRANSIENT, False, True),
         (400, FailureClass.DATA_ERROR, False, False),
-        (403, FailureClass.AUTH_ERROR, False, False),
+        (403, FailureClass.AUTH_ERROR, True, False),
         (404, FailureClass.DATA_ERROR, False, False),
         (408, FailureClass.TRANSIENT, True, True),
         (429, FailureClass.RATE_LIMITED, True, False),
@@ -263,6 +265,21 @@ async def test_a_sender_that_ses_has_not_verified_is_said_so(
     secrets.cached = replace(secrets.cached, extra={**EXTRA, "from": "x@unverified.example"})
     assert failed(await email.send(INVITE, to())).code == "MESSAGE_REJECTED"
     assert world.effects() == []
+
+
+@pytest.mark.parametrize("whose", [ADDRESS, "hello@holdfast.example"])
+async def test_a_permission_that_our_role_lacks_is_said_by_name_and_asks_for_no_other_credential(whose: str) -> None:
+    """SES v2's own words: the resource is an identity, which may be the sender's address or the recipient's."""
+    role = "arn:aws:sts::123456789012:assumed-role/holdfast-prod-worker/holdfast-prod-worker"
+    identity = f"arn:aws:ses:eu-central-1:123456789012:identity/{whose}"
+    body = {"message": f"User `{role}' is not authorized to perform `ses:SendEmail' on resource `{identity}'"}
+    headers = {"x-amzn-errortype": "AccessDeniedException"}
+    failure = failed(await _with_handler(lambda _: httpx.Response(403, json=body, headers=headers)))
+    assert (failure.code, failure.wants_credential) == ("ROLE_NOT_PERMITTED", False)
+    assert "the worker's own role lacks the permission ses:SendEmail" in failure.detail
+    assert failure.root_cause is RootCause.CODE_DEFECT
+    assert outcome_of(failure) is CallOutcome.ERROR  # of every tenant, so that it is closed like one that is down
+    assert whose not in repr(failure)
 
 
 async def test_a_credential_that_is_not_known_is_refused(world: ProviderWorld, email: SesProvider) -> None:

@@ -837,6 +837,7 @@ class World:
             ids=self.ids,
             log=QUIET,
             metrics=QUIET,
+            max_receives=MAX_RECEIVES,
         )
         records = [
             {

@@ -209,20 +209,25 @@ def _check_metric_alarm(template: Template, alarm: str, metric: str, function: s
     assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == minutes
 
 
-def test_a_message_that_must_arrive_and_has_no_way_left_tells_people_within_a_minute(template: Template) -> None:
-    """000.10, 001.49: by the very metric that the worker writes."""
+@pytest.mark.parametrize("function", ["worker", "sweeper", "triage"])
+def test_a_message_that_must_arrive_and_has_no_way_left_tells_people_within_a_minute(
+    template: Template, function: str
+) -> None:
+    """000.10, 001.49: by the very metric that is written, whichever function it is that ends it."""
     (properties,) = [found for found in alarms_of(template) if found["AlarmName"].endswith("-message-for-a-person")]
     assert properties["EvaluationPeriods"] == properties["DatapointsToAlarm"] == 1
     if template.config.emulated:
         return
     lines: list[str] = []
-    counts = metrics("worker", template.config.name, lines.append)
-    counts.count("fallback_nothing_left")
+    counts = metrics(function, template.config.name, lines.append)
+    counts.count("people_needed")
     counts.flush()
     (written,) = json.loads(lines[0])["_aws"]["CloudWatchMetrics"]
     assert properties["MetricName"] == written["Metrics"][0]["Name"]
     watched = {dimension["Name"]: dimension["Value"] for dimension in properties["Dimensions"]}
-    assert watched == {name: json.loads(lines[0])[name] for name in watched}
+    assert watched == {"stage": template.config.name}
+    assert written["Dimensions"] == [["stage"]]
+    assert json.loads(lines[0])["service"] == function  # on the line, for whoever looks
 
 
 def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_that_helps(template: Template) -> None:
@@ -975,6 +980,7 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         # Reads of parameters by path; what exactly is tested with the grants.
         "AWS::IAM::Policy.PolicyDocument.Statement",
         # Numbers: the same waits on a shorter clock.
+        "AWS::Lambda::Function.Environment.Variables.MAX_RECEIVES",
         "AWS::Lambda::Function.Environment.Variables.STAGE",
         "AWS::Lambda::Function.Environment.Variables.TIMEOUT_SECONDS",
         "AWS::Lambda::Function.Environment.Variables.TIME_SCALE",

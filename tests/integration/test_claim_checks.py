@@ -61,6 +61,7 @@ class Large(World):
             ids=FakeIds(),
             log=observability.logger("claims-test", stream=io.StringIO()),
             metrics=observability.metrics("triage", "test", list[str]().append),
+            max_receives=10,
         )
         records = [
             {

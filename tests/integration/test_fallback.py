@@ -30,6 +30,7 @@ from functions.core.ports import Hint
 from functions.core.recovery import Status, replay
 from tests.channels_world import BY_HAND, EMAIL, ChannelsWorld, action, always, severities
 from tests.rates import most_over
+from tests.unit.builders import ROLE_REFUSED
 from tests.worker_world import FLOW, Died
 
 REFUSED = failure_of_network(NetworkCause.CONNECT_REFUSED)
@@ -158,7 +159,7 @@ def test_what_a_switch_stops_is_not_sent_by_another_channel() -> None:
     world.run_until_quiet()
     assert (world.told(event), world.mark(event).status) == ({}, ActionStatus.SUPPRESSED)
     assert "fallback_taken" not in world.quiet.counts
-    assert "fallback_nothing_left" not in world.quiet.counts
+    assert world.quiet.counts["people_needed"] == 1  # it must arrive all the same: a person does it
 
 
 def test_a_channel_that_an_operator_has_disabled_is_no_way_out() -> None:
@@ -191,6 +192,35 @@ def test_three_definite_failures_and_then_the_other_channel_with_attempts_of_its
     [told] = [one for one in world.tables.events if "takes over" in one.containment_action]
     assert told.containment_action == "messages_fallback: sms.send takes over"
     assert "CONNECTION_REFUSED" in told.error
+
+
+def test_an_email_that_our_role_may_not_send_goes_by_the_other_channel_after_its_attempts() -> None:
+    world = ChannelsWorld()
+    world.others["email"].answers.append(always(ROLE_REFUSED))
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert (row.hops, row.status) == (("email:ROLE_NOT_PERMITTED",), Status.SUCCEEDED)
+    assert (world.others["email"].asked, world.told(event)) == (3, {"sms": 1})
+
+
+@pytest.mark.parametrize("refusals", [2, 3])
+def test_a_permission_that_is_given_in_time_costs_nothing_and_otherwise_a_person_has_the_item(refusals: int) -> None:
+    """001.43: it waits for no credential, which would be silence until it expires."""
+    world = ChannelsWorld()
+    world.consents_to("email")
+    world.others["email"].answers.append(always(ROLE_REFUSED, refusals))
+    event = world.begin()
+    world.run_until_quiet()
+    row = world.row(event)
+    assert row is not None
+    assert world.others["email"].asked == 3
+    if refusals == 2:
+        assert (row.status, world.told(event)) == (Status.SUCCEEDED, {"email": 1})
+    else:
+        assert (row.status, row.failure_code, row.root_cause) == (Status.DLQ, "ROLE_NOT_PERMITTED", "code_defect")
+        assert world.told(event) == {}
 
 
 def test_a_rejected_address_goes_to_the_other_channel_without_more_attempts() -> None:
@@ -270,7 +300,7 @@ def test_a_row_that_died_with_an_unknown_outcome_is_for_a_person_and_for_no_othe
     assert (row.status in (Status.FAILED, Status.DLQ), row.failure_code, row.effect) == (True, code, Effect.UNKNOWN)
     assert (row.hop, world.others["sms"].asked, len(world.told(event))) == (0, 0, 1)
     assert "fallback_taken" not in world.quiet.counts
-    assert "fallback_nothing_left" not in world.quiet.counts
+    assert world.quiet.counts["people_needed"] == 1  # only a person can find out, whether or not it had to arrive
 
 
 def test_without_consent_the_item_is_dead_and_stays_where_it_is() -> None:
@@ -299,7 +329,7 @@ def test_who_told_one_channel_to_stop_is_told_by_no_other_though_that_was_never_
     row = world.row(event)
     assert row is not None
     assert (row.status, row.hop) == (Status.DLQ, 0)
-    assert bool(world.quiet.counts.get("fallback_nothing_left")) is (event_name == CRITICAL)
+    assert bool(world.quiet.counts.get("people_needed")) is (event_name == CRITICAL)
 
 
 def test_nor_where_their_channel_goes_down_before_that_could_be_stored() -> None:
@@ -452,7 +482,7 @@ def test_when_nothing_is_left_a_person_is_asked_and_told_so_loudly(standing: str
     assert (row.status, row.failure_code, row.effect) == (Status.FAILED, "MANUAL_OUTREACH", Effect.NONE)
     assert severities(world)["messages_down_critical: manual_outreach"] == "critical"
     assert [one.params["tags"] for one in world.others["helpdesk"].sent] == [["call_them"]]
-    assert world.quiet.counts["fallback_nothing_left"] == 1
+    assert world.quiet.counts["people_needed"] == 1
     world.health(email=Health.HEALTHY)
     world.run_until_quiet()
     assert world.told(event) == {}  # a person has it: the machine does not send it behind their back

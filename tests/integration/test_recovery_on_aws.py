@@ -82,7 +82,12 @@ class Account:
 
     def triage(self, *messages: dict[str, Any]) -> dict[str, Any]:
         handle = build_triage(
-            ledger=self.ledger, recovery=self.recovery, envelopes=self.envelopes, ids=self.ids, **self.seen
+            ledger=self.ledger,
+            recovery=self.recovery,
+            envelopes=self.envelopes,
+            ids=self.ids,
+            max_receives=10,
+            **self.seen,
         )
         return handle({"Records": list(messages)}, None)
 

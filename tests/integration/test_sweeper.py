@@ -14,6 +14,7 @@ from functions.core import sweep
 from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.fallback import Matrix
 from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.integration import Rate
 from functions.core.ports import Hint
@@ -56,9 +57,15 @@ class Stage:
     """Everything one sweeper sees."""
 
     def __init__(
-        self, *rows: Row, scale: float = 1.0, rates: Mapping[str, Rate] | None = None, **switches: str
+        self,
+        *rows: Row,
+        scale: float = 1.0,
+        rates: Mapping[str, Rate] | None = None,
+        fallbacks: Matrix | None = None,
+        **switches: str,
     ) -> None:
         self.rates = rates
+        self.fallbacks = fallbacks
         self.tables = FakeTables()
         self.clock = FakeClock()
         self.recovery = FakeRecovery(self.tables)
@@ -90,6 +97,7 @@ class Stage:
             log=observability.logger("sweeper-test", stream=self.log),
             metrics=observability.metrics("sweeper", "test", self.lines.append),
             rates=self.rates,
+            fallbacks=self.fallbacks,
         )
 
     def put(self, *rows: Row) -> None:

@@ -13,7 +13,7 @@ from functions.core.audit import AuditType
 from functions.core.decision import Repeat
 from functions.core.event import Event
 from functions.core.ledger import LedgerItem, LedgerStatus, ledger_key
-from functions.core.recovery import Row, Status, Subject
+from functions.core.recovery import DEAD_HINT_LIMIT, Row, Status, Subject, hinted, why_not_replayable
 from functions.triage.handler import build
 from tests.fakes import NOON_MS, FakeClock, FakeEnvelopes, FakeIds, FakeLedger, FakeRecovery, FakeTables
 from tests.recovery_rows import action, dead, event, event_row, row
@@ -52,6 +52,7 @@ class Stage:
             ids=FakeIds(),
             log=observability.logger("triage-test", stream=io.StringIO()),
             metrics=observability.metrics("triage", "test", self.lines.append),
+            max_receives=10,
         )
 
     def put(self, *rows: Row) -> None:
@@ -84,7 +85,7 @@ def test_a_dead_event_becomes_a_row_with_its_envelope_root_cause_and_audit_event
         AuditType.FAILURE_DETECTED,
         AuditType.FAILURE_CONTAINED,
     }
-    assert json.loads(stage.lines[0])["reason"] == "transient_infra"
+    assert [json.loads(line)["reason"] for line in stage.lines if '"triaged"' in line] == ["transient_infra"]
 
 
 def test_a_settled_event_leaves_no_row_and_is_let_go() -> None:
@@ -102,6 +103,23 @@ def test_an_event_stuck_with_dead_workers_is_a_code_defect() -> None:
     assert stage.kept(message(event().to_message())) == []
     assert stage.only_row().root_cause == "code_defect"
     assert "claimed 5 times" in stage.only_row().failure_detail
+
+
+def test_an_event_whose_storage_was_gone_most_of_the_time_is_not_called_a_code_defect_and_can_be_replayed() -> None:
+    """001.43: claimed once, and nine receives that could not even read the ledger; triage has been slow, too."""
+    stage = Stage()
+    stage.settle(event(), status=LedgerStatus.PROCESSING, generation=1, lease_until_ms=NOON_MS - 1)
+    late = message(event().to_message())
+    late["attributes"]["ApproximateReceiveCount"] = "40"
+    assert stage.kept(late) == []
+    found = stage.only_row()
+    assert (found.failure_code, found.failure_class, found.root_cause) == (
+        "NEVER_SETTLED",
+        "transient",
+        "transient_infra",
+    )
+    assert "claimed 1 times in 10 receives of workers" in found.failure_detail
+    assert why_not_replayable(found, NOON_MS) is None
 
 
 def test_an_event_that_a_worker_is_at_stays_in_the_queue() -> None:
@@ -133,20 +151,53 @@ def test_the_same_dead_message_twice_is_one_row() -> None:
     assert len(stage.tables.events) == 2
 
 
-def test_the_row_of_a_hint_that_led_nowhere_is_dead_and_kept_for_replay() -> None:
+def test_the_row_of_a_hint_that_led_nowhere_waits_for_the_sweeper_and_its_dead_hint_is_counted() -> None:
+    """A hint is only a wake-up: forty minutes without a table use up its receives, and the row is sound."""
     stage = Stage()
-    poison = row()
-    stage.put(poison)
-    assert stage.kept(hint(poison)) == []
+    waiting = row()
+    stage.put(waiting)
+    assert stage.kept(hint(waiting), hint(waiting, name="message-2")) == []  # the queue may deliver it twice
+    found = stage.only_row()
+    assert (found.status, found.is_open, found.due_at_ms) == (waiting.status, True, waiting.due_at_ms)
+    assert (found.dead_hints, found.version) == (1, waiting.version + 1)
+    assert stage.tables.events == []
+    assert [json.loads(line)["hints_given_up"] for line in stage.lines if "hints_given_up" in line] == [[1.0]]
+
+
+def test_a_row_whose_hints_are_given_up_one_after_the_other_is_dead_and_kept_for_replay_001_43() -> None:
+    stage = Stage()
+    stage.put(row())
+    for _ in range(DEAD_HINT_LIMIT):
+        assert stage.only_row().is_open
+        stage.put(hinted(stage.only_row(), NOON_MS, 1.0).after)
+        assert stage.kept(hint(stage.only_row())) == []
     found = stage.only_row()
     assert (found.status, found.failure_code, found.root_cause) == (Status.DLQ, "POISONED", "code_defect")
     assert found.due_at_ms == 0
+    assert why_not_replayable(found, NOON_MS) is None
     assert [each.event_type for each in stage.tables.events] == [AuditType.RETRY_EXHAUSTED]
+
+
+def test_hints_that_were_under_way_together_count_once() -> None:
+    """The sweeper wakes a row every three minutes, and a hint takes an hour to be given up."""
+    stage = Stage()
+    stage.put(row())
+    hints = []
+    for number in range(12):
+        stage.put(hinted(stage.only_row(), NOON_MS, 1.0).after)
+        hints.append(hint(stage.only_row(), name=f"message-{number}"))
+    assert stage.kept(*hints) == []
+    assert (stage.only_row().dead_hints, stage.only_row().is_open) == (1, True)
 
 
 def test_a_dead_claim_of_a_reply_leaves_it_unknown_whether_it_was_sent() -> None:
     stage = Stage()
-    reply = row("reply", action=action("reply", kind="reply", repeat=Repeat.LOOKUP), lease_until_ms=NOON_MS - 1)
+    reply = row(
+        "reply",
+        action=action("reply", kind="reply", repeat=Repeat.LOOKUP),
+        lease_until_ms=NOON_MS - 1,
+        dead_hints=DEAD_HINT_LIMIT - 1,
+    )
     stage.put(reply)
     assert stage.kept(hint(reply)) == []
     assert stage.only_row().effect.value == "unknown"
@@ -207,7 +258,7 @@ class _Died(BaseException):
 @pytest.mark.parametrize("step", range(1, 8))
 def test_triage_that_dies_at_any_step_leaves_every_message_with_one_row(step: int, when: str) -> None:
     stage = Stage()
-    poison = row()
+    poison = row(dead_hints=DEAD_HINT_LIMIT - 1)
     stage.put(poison)
     messages = [message(event("m-1").to_message(), "m-1"), message("junk", "m-2"), hint(poison, name="m-3")]
     left = [step]

@@ -31,6 +31,7 @@ HTTP_503 = failure_of_status(503)
 HTTP_422 = failure_of_status(422)
 HTTP_401 = failure_of_status(401)
 HTTP_429 = failure_of_status(429)
+ROLE_REFUSED = Failure(FailureClass.AUTH_ERROR, "ROLE_NOT_PERMITTED", "our role may not", True, False, status=403)
 
 
 def stated_429(wait_ms: int) -> Failure:

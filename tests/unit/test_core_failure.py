@@ -10,12 +10,14 @@ from functions.core import failure
 from functions.core.failure import (
     PROPOSED_ROOT_CAUSE,
     ClassifierUnavailable,
+    Failure,
     FailureClass,
     NetworkCause,
     RootCause,
     failure_of_network,
     failure_of_status,
 )
+from tests.unit.builders import ROLE_REFUSED
 
 BEFORE_FIRST_BYTE = {
     NetworkCause.DNS,
@@ -104,6 +106,15 @@ def test_every_class_of_failure_proposes_a_root_cause_001_43() -> None:
     for transient in (FailureClass.TRANSIENT, FailureClass.RATE_LIMITED, FailureClass.UNKNOWN_OUTCOME):
         assert PROPOSED_ROOT_CAUSE[transient] is RootCause.TRANSIENT_INFRA
     assert PROPOSED_ROOT_CAUSE[FailureClass.DATA_ERROR] is RootCause.BAD_SOURCE_DATA
+    assert failure_of_status(401).root_cause is RootCause.BAD_SOURCE_DATA
+    assert ROLE_REFUSED.root_cause is RootCause.CODE_DEFECT  # the deploy's: nobody else's credential is wrong
+    assert Failure(FailureClass.TRANSIENT, "ADAPTER_DEFECT", "", True, True).root_cause is RootCause.CODE_DEFECT
+
+
+def test_another_credential_helps_where_one_was_refused_and_not_where_our_own_role_was() -> None:
+    assert failure_of_status(401).wants_credential
+    assert not ROLE_REFUSED.wants_credential
+    assert not failure_of_status(422).wants_credential
 
 
 def test_a_classifier_that_is_unavailable_keeps_its_stable_code() -> None:

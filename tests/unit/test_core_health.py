@@ -41,6 +41,7 @@ from functions.core.health import (
 )
 from functions.core.integration import Integration, KindRules
 from functions.core.ports import Absent, SettingState
+from tests.unit.builders import ROLE_REFUSED
 
 M0 = 29_453_760  # the minute that m0 of a scenario is
 MIN_MS = 60_000
@@ -464,6 +465,7 @@ def test_a_minute_without_news_still_moves_the_mark_and_no_minute_is_no_write() 
         (failure_of_network(NetworkCause.NOT_STARTED), CallOutcome.NOT_MADE),
         (Failure(FailureClass.TRANSIENT, "CREDENTIAL_UNREADABLE", "", True, False), CallOutcome.NOT_MADE),
         (Failure(FailureClass.AUTH_ERROR, "CREDENTIAL_MALFORMED", "", False, False), CallOutcome.NOT_MADE),
+        (ROLE_REFUSED, CallOutcome.ERROR),
         (Failure(FailureClass.DATA_ERROR, "PARAMS_INVALID", "", False, False), CallOutcome.NOT_MADE),
         (Failure(FailureClass.TRANSIENT, "ADAPTER_DEFECT", "", True, True), CallOutcome.ERROR),
     ],

@@ -39,6 +39,7 @@ from functions.core.recovery import (
     expired_first,
     failed_first,
     held_first,
+    hint_died,
     hinted,
     may_claim,
     parked_first,
@@ -67,6 +68,7 @@ from tests.unit.builders import (
     MINUTE,
     NOON_MS,
     READ_TIMEOUT,
+    ROLE_REFUSED,
     RULES,
     SECOND,
     Chance,
@@ -455,6 +457,18 @@ def test_a_refused_credential_waits_without_spending_an_attempt_and_pages() -> N
     assert tried(claimed(), HTTP_401).after.status is Status.PENDING
 
 
+def test_our_own_role_that_is_refused_is_tried_again_and_is_then_a_persons_with_whose_permission_is_missing() -> None:
+    """001.43: no credential that anybody could store would change it, so it must not wait for one."""
+    row, now_ms = tried(claimed(), ROLE_REFUSED).after, NOON_MS
+    while row.is_open:
+        assert (row.waiting_for, row.attempt_count) == (WaitingFor.BACKOFF, len(row.history) // 2)
+        now_ms = row.due_at_ms
+        row = tried(claimed(row, now_ms), ROLE_REFUSED, now_ms).after
+    assert (row.status, row.attempt_count, row.effect) == (Status.DLQ, RetryPolicy().max_attempts, Effect.NONE)
+    assert (row.failure_class, row.failure_code) == ("auth_error", "ROLE_NOT_PERMITTED")
+    assert (row.root_cause, row.failure_detail) == ("code_defect", "our role may not")
+
+
 def probe(row: Row, result: Result, now_ms: int = NOON_MS) -> Change:
     """What the one call to an integration that is down leads to."""
     repeat = Repeat.IDEMPOTENT if row.action is None else row.action.repeat
@@ -651,6 +665,35 @@ def test_a_hint_has_the_rows_next_version_and_leaves_it_due_if_nothing_comes_of_
     assert hinted(row, NOON_MS + MINUTE, 0.5).after.due_at_ms == NOON_MS + MINUTE + 90 * SECOND
     assert may_claim(soon, row.not_before_ms)
     assert put_off(row, NOON_MS + 7).after.due_at_ms == NOON_MS + 7
+
+
+@pytest.mark.parametrize("repeat", Repeat)
+def test_a_dead_hint_is_counted_and_changes_nothing_else_until_something_becomes_of_the_row(repeat: Repeat) -> None:
+    row = hinted(parked(repeat), NOON_MS, 1.0).after
+    once = hint_died(row, "a hint led to nothing", NOON_MS + HOUR).after
+    assert (once.dead_hints, once.dead_hint_version, once.version) == (1, row.version + 1, row.version + 1)
+    assert (once.updated_at_ms, once.due_at_ms, once.status) == (row.updated_at_ms, row.due_at_ms, row.status)
+    assert once.history[-1]["why"] == "a hint led to nothing"
+    again = hint_died(hinted(once, NOON_MS + HOUR, 1.0).after, "another", NOON_MS + 2 * HOUR).after
+    assert again.dead_hints == 2
+    assert hint_died(again, "a third", NOON_MS).audit == ()
+    now_ms = NOON_MS + 3 * HOUR
+    for moved in (claimed(again, now_ms), defer(again, WaitingFor.SWITCH, "x", now_ms, now_ms, uncount=False).after):
+        assert moved.dead_hints == 0
+        assert moved.dead_hint_version == again.dead_hint_version  # what was sent before that still says nothing new
+
+
+def test_a_dead_hint_does_not_hide_when_a_dead_workers_claim_was_made() -> None:
+    left = claimed(parked(Repeat.KEYED))
+    counted = hint_died(left, "a hint led to nothing", left.lease_until_ms + HOUR).after
+    taken = claimed(counted, left.lease_until_ms + 2 * HOUR)
+    assert (taken.first_sent_at_ms, taken.effect) == (left.updated_at_ms, Effect.UNKNOWN)
+
+
+@pytest.mark.parametrize("row", [claimed(), died(parked())], ids=["under way", "ended"])
+def test_only_an_open_row_that_nobody_works_at_has_dead_hints(row: Row) -> None:
+    with pytest.raises(IllegalTransition):
+        hint_died(row, "a hint led to nothing", NOON_MS)
 
 
 @pytest.mark.parametrize("change", [lambda row: hinted(row, NOON_MS, 1.0), lambda row: put_off(row, NOON_MS)])

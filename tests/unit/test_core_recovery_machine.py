@@ -48,6 +48,7 @@ from functions.core.recovery import (
     defer,
     end,
     failed_first,
+    hint_died,
     hinted,
     hopped,
     may_claim,
@@ -74,6 +75,7 @@ from tests.unit.builders import (
     MINUTE,
     NOON_MS,
     READ_TIMEOUT,
+    ROLE_REFUSED,
     RULES,
     SECOND,
     Chance,
@@ -92,6 +94,7 @@ FAILURES = [
     failure_of_status(409),
     HTTP_422,
     HTTP_401,
+    ROLE_REFUSED,
     HTTP_429,
     stated_429(20 * SECOND),
     stated_429(5 * HOUR),
@@ -105,7 +108,7 @@ KIM = Person("kim", "operation", "00-trace")
 def spends_nothing(failure: Failure) -> bool:
     """A refused credential, and a rate limit with a stated end (requirements.md: 429)."""
     is_stated = failure.failure_class is FailureClass.RATE_LIMITED and failure.retry_after_ms is not None
-    return is_stated or failure.failure_class is FailureClass.AUTH_ERROR
+    return is_stated or failure.wants_credential
 
 
 @dataclass
@@ -336,6 +339,15 @@ class RowMachine(RuleBasedStateMachine):
             assert self.row.due_at_ms > self.now_ms
         else:
             self._apply(put_off(self.row, self.now_ms + MINUTE))
+
+    @precondition(lambda self: self.row.is_open and self.row.lease_until_ms <= self.now_ms)
+    @rule()
+    def a_queue_gives_its_hint_up(self) -> None:
+        before = self.row
+        self._apply(hint_died(self.row, "a hint led to nothing", self.now_ms))
+        assert replace(before, version=0, dead_hints=0, dead_hint_version=0, history=()) == replace(
+            self.row, version=0, dead_hints=0, dead_hint_version=0, history=()
+        )
 
     @precondition(lambda self: self.row.is_open and bool(self.row.waits_for))
     @rule()

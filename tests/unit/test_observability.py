@@ -86,6 +86,25 @@ def test_counts_of_one_kind_come_in_one_line_and_add_up() -> None:
     assert sorted(described["Dimensions"][0]) == ["integration", "service", "stage"]
 
 
+def test_what_one_alarm_watches_in_every_function_is_one_metric_of_the_stage() -> None:
+    written: list[str] = []
+    for function in ("worker", "sweeper"):
+        counts = observability.metrics(function, "test", written.append)
+        counts.count("people_needed")
+        counts.count("items_received", 2)
+        counts.count("people_needed")
+        counts.flush()
+    lines = [json.loads(line) for line in written]
+    of_the_stage = [line for line in lines if "people_needed" in line]
+    assert [(line["service"], line["people_needed"]) for line in of_the_stage] == [
+        ("worker", [2.0]),
+        ("sweeper", [2.0]),
+    ]
+    for line in lines:
+        expected = ["stage"] if line in of_the_stage else ["service", "stage"]
+        assert [sorted(names) for names in line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]] == [expected]
+
+
 def test_every_duration_is_kept() -> None:
     written: list[str] = []
     counts = observability.metrics("worker", "test", written.append)

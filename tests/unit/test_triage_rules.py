@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from functions.core.decision import Classification, DecidedBy, Decision, Mode
 from functions.core.failure import RootCause
 from functions.core.ledger import LedgerItem, LedgerStatus, ledger_key
 from functions.core.ports import Hint
-from functions.core.recovery import Status
+from functions.core.recovery import DEAD_HINT_LIMIT, Status
 from functions.core.triage import (
+    Again,
     Delivery,
     Finding,
     Handled,
@@ -25,7 +27,7 @@ from functions.core.triage import (
 from tests.fakes import NOON_MS
 from tests.recovery_rows import dead, event, row
 
-DELIVERY = Delivery("message-1", "events-dlq", 11, NOON_MS - 5_000)
+DELIVERY = Delivery("message-1", "events-dlq", 11, NOON_MS - 5_000, work_receives=10)
 EVENT = event()
 
 
@@ -57,7 +59,7 @@ def test_an_event_that_was_settled_in_shadow_mode_needs_no_row_either() -> None:
 
 
 def test_what_shadow_settled_says_nothing_of_an_event_that_was_claimed_for_real() -> None:
-    stuck = item(status=LedgerStatus.PROCESSING, lease_until_ms=NOON_MS - 1)
+    stuck = item(status=LedgerStatus.PROCESSING, generation=9, lease_until_ms=NOON_MS - 1)
     found = judged(stuck, item())
     assert isinstance(found, Finding)
     assert found.root_cause is RootCause.CODE_DEFECT
@@ -80,6 +82,27 @@ def test_an_event_claimed_again_and_again_without_an_end_points_at_the_code_001_
     assert isinstance(finding, Finding)
     assert finding.root_cause is RootCause.CODE_DEFECT
     assert "claimed 7 times" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("claims", "cause"),
+    [(1, RootCause.TRANSIENT_INFRA), (4, RootCause.TRANSIENT_INFRA), (5, RootCause.CODE_DEFECT)],
+)
+def test_receives_that_came_to_no_claim_point_at_what_a_claim_needs_and_not_at_the_code_001_43(
+    claims: int, cause: RootCause
+) -> None:
+    """Its first worker lost the table before it could settle, and the others could not even read it."""
+    finding = judged(item(status=LedgerStatus.PROCESSING, generation=claims, lease_until_ms=NOON_MS - 1), None)
+    assert isinstance(finding, Finding)
+    assert (finding.code, finding.status, finding.root_cause) == ("NEVER_SETTLED", Status.DLQ, cause)
+    assert f"claimed {claims} times" in finding.evidence
+
+
+def test_how_often_triage_itself_has_looked_at_a_message_says_nothing_of_it() -> None:
+    stuck = item(status=LedgerStatus.PROCESSING, generation=8, lease_until_ms=NOON_MS - 1)
+    finding = judge_event(EVENT, [stuck, None], replace(DELIVERY, receive_count=300), NOON_MS)
+    assert isinstance(finding, Finding)
+    assert finding.root_cause is RootCause.CODE_DEFECT
 
 
 def test_another_payload_under_a_known_id_is_for_a_person_as_it_is_in_the_worker() -> None:
@@ -136,14 +159,28 @@ def test_a_hint_is_told_by_its_content(message: str, expected: Hint | None) -> N
     assert Hint.from_message(message) == expected
 
 
-def test_a_hint_that_nothing_came_of_is_poison() -> None:
-    finding = judge_hint(row(version=4), Hint("r", 4), DELIVERY, NOON_MS)
-    assert isinstance(finding, Finding)
-    assert finding.root_cause is RootCause.CODE_DEFECT
+def test_a_hint_that_a_queue_gave_up_says_nothing_against_its_row_001_43() -> None:
+    """Forty minutes without a table use up its receives."""
+    found = judge_hint(row(version=4), Hint("r", 4), DELIVERY, NOON_MS)
+    assert found == Again("a hint led to nothing, this one at version 4; received 11 times, last in events-dlq")
 
 
-def test_a_hint_is_poison_too_if_only_other_hints_were_sent_since() -> None:
-    assert isinstance(judge_hint(row(version=9), Hint("r", 4), DELIVERY, NOON_MS), Finding)
+def test_nor_do_the_hints_that_were_under_way_when_the_first_of_them_was_given_up() -> None:
+    counted = row(version=9, dead_hints=1, dead_hint_version=9)
+    for version in (4, 5, 9):
+        assert judge_hint(counted, Hint("r", version), DELIVERY, NOON_MS) == Handled("counted")
+
+
+@pytest.mark.parametrize("dead_hints", range(DEAD_HINT_LIMIT))
+def test_hint_after_hint_that_came_to_nothing_is_poison_at_the_third(dead_hints: int) -> None:
+    again = row(version=12, dead_hints=dead_hints, dead_hint_version=9 if dead_hints else 0)
+    found = judge_hint(again, Hint("r", 10), DELIVERY, NOON_MS)
+    if dead_hints + 1 < DEAD_HINT_LIMIT:
+        assert isinstance(found, Again)
+    else:
+        assert isinstance(found, Finding)
+        assert (found.code, found.root_cause) == ("POISONED", RootCause.CODE_DEFECT)
+        assert "3 hints in a row led to nothing" in found.evidence
 
 
 def test_a_hint_whose_row_was_worked_on_since_is_needless() -> None:
