@@ -107,6 +107,11 @@ class Life:
         assert tally["rows_hinted"], tally
         self.take("retries")
 
+    def tick(self) -> None:
+        """A tick of the sweeper, whatever it finds."""
+        with self.billing.open():
+            self._sweep({}, None)
+
     def replay(self, status: Status = Status.DLQ) -> Job:
         """A person replays everything that is dead, and batches of what that sent."""
         with self.billing.open():
