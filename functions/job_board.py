@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from functions.core.failure import VersionConflict
 from functions.core.ports import ReplayJobs
-from functions.core.replay_job import Board, Job, JobChange
+from functions.core.replay_job import HOLDING, Board, IntegrationTaken, Job, JobChange
 
 TRIES = 5
 
@@ -14,10 +14,19 @@ TRIES = 5
 def move(jobs: ReplayJobs, job: Job | None, change: Callable[[Board], JobChange]) -> Job:
     """Store what `change` makes of the board as it is, again while only the board has moved; gives the job after it.
 
+    An integration whose holder is no more is free: no job that is over, or whose record is gone, keeps others out.
     Raises `VersionConflict` if the job has moved on, `StorageUnavailable`, and what `change` raises.
     """
+    gone: set[str] = set()
     for tried in range(1, TRIES + 1):
-        made = change(jobs.board())
+        try:
+            made = change(jobs.board().without(gone))
+        except IntegrationTaken as taken:
+            holder = jobs.get(taken.job_id)
+            if tried == TRIES or (holder is not None and holder.state in HOLDING):
+                raise
+            gone.add(taken.job_id)
+            continue
         try:
             jobs.store(made)
         except VersionConflict:

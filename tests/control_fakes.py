@@ -10,7 +10,7 @@ from functions.core.clock import Clock
 from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
 from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
 from functions.core.recovery import Change
-from functions.core.replay import Plan
+from functions.core.replay import Plan, PlanLost
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
 from functions.core.switch_history import REASON_LENGTH
 from functions.core.switch_returns import Returns, ReturnsChange
@@ -192,12 +192,12 @@ class FakeReplayPlans:
             self.objects[reference] = made.to_json()
         return reference
 
-    def get(self, reference: str) -> Plan:
+    def get(self, reference: str, plan_hash: str) -> Plan:
         """See the port."""
         with self.faults.around("plans.get"):
             if reference not in self.objects:
-                raise StorageUnavailable(f"there is no object {reference}")
-            return Plan.from_json(self.objects[reference])
+                raise PlanLost("the plan is not there any more")
+            return Plan.proven(self.objects[reference], plan_hash)
 
     def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
         """See the port."""

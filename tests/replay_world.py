@@ -188,7 +188,8 @@ class ReplayWorld(World):
 
     def made(self, replay_id: str) -> Plan:
         """The stored plan."""
-        return self.plans.get(self.job(replay_id).plan_reference)
+        job = self.job(replay_id)
+        return self.plans.get(job.plan_reference, job.plan_hash)
 
     def job(self, replay_id: str) -> Job:
         """The stored job."""

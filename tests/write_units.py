@@ -78,12 +78,12 @@ class Billing:
 
     @contextmanager
     def open(self) -> Iterator[Bill]:
-        """Count from here on, on top of what the bill says already."""
-        self._is_open = True
+        """Count from here on, on top of what the bill says already. It may be opened within itself."""
+        was_open, self._is_open = self._is_open, True
         try:
             yield self.bill
         finally:
-            self._is_open = False
+            self._is_open = was_open
 
     @contextmanager
     def attached(self) -> Iterator[Billing]:

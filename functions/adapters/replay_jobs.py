@@ -6,6 +6,7 @@ item.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 _T = TypeVar("_T")
+
+_LOG = logging.getLogger(__name__)
 
 BOARD_KEY: Final = "RB"
 RETENTION_SECONDS: Final = 400 * 86_400
@@ -61,8 +64,14 @@ class DynamoReplayJobs:
         """See the port. One BatchGetItem for 100 jobs."""
         keys = {items.sound(_job_key(job_id)): job_id for job_id in job_ids}
         found = read_all(self._client, self._table, list(keys), self._pause, "read bulk replays")
-        texts = {keys[item["pk"]["S"]]: item["job"]["S"] for item in found}
-        return {job_id: _read_back(job_id, partial(Job.from_json, text)) for job_id, text in texts.items()}
+        jobs: dict[str, Job] = {}
+        for item in found:
+            job_id = keys[item["pk"]["S"]]
+            try:
+                jobs[job_id] = _read_back(job_id, partial(Job.from_json, item.get("job", {}).get("S", "")))
+            except StorageUnavailable:
+                _LOG.exception("a bulk replay cannot be read back and is left out", extra={"job_id": job_id})
+        return jobs
 
     def board(self) -> Board:
         """See the port."""

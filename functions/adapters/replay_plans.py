@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Final
 
-from functions.adapters.aws import border
+from botocore.exceptions import ClientError
+
+from functions.adapters.aws import border, code_of
 from functions.core.failure import StorageUnavailable
-from functions.core.replay import Plan
+from functions.core.replay import Plan, PlanLost
 from functions.core.replay_job import SIZES, Batch, BatchRecord
 
 if TYPE_CHECKING:
@@ -42,14 +44,20 @@ class S3ReplayPlans:
             )
         return reference
 
-    def get(self, reference: str) -> Plan:
+    def get(self, reference: str, plan_hash: str) -> Plan:
         """See the port."""
+        with border("get the plan of a bulk replay"):
+            try:
+                content = self._client.get_object(Bucket=self._bucket, Key=reference)["Body"].read()
+            except ClientError as exc:
+                if code_of(exc) == "NoSuchKey":
+                    raise PlanLost("the plan is not there any more") from exc
+                raise
         try:
-            unzip = zlib.decompressobj(wbits=31)
-            text = unzip.decompress(self._content(reference), MAX_PLAN_BYTES)
-            return Plan.from_json(text.decode())
-        except (KeyError, TypeError, ValueError, zlib.error) as exc:
-            raise StorageUnavailable(f"the plan {reference} cannot be read back: {exc!r}") from exc
+            text = zlib.decompressobj(wbits=31).decompress(content, MAX_PLAN_BYTES).decode()
+        except (zlib.error, UnicodeDecodeError) as exc:
+            raise PlanLost(f"the plan cannot be read back: {type(exc).__name__}") from exc
+        return Plan.proven(text, plan_hash)
 
     def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
         """See the port."""
@@ -79,14 +87,12 @@ class S3ReplayPlans:
         return found
 
     def _record(self, key: str) -> list[BatchRecord]:
+        with border("get the record of a batch"):
+            content = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         try:
-            return [BatchRecord(*one) for one in json.loads(self._content(key))]
+            return [BatchRecord(*one) for one in json.loads(content)]
         except (TypeError, ValueError) as exc:
             raise StorageUnavailable(f"the record {key} cannot be read back: {exc!r}") from exc
-
-    def _content(self, key: str) -> bytes:
-        with border(f"get {key.rpartition('/')[2]} of a bulk replay"):
-            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
 
 def _batches(job_id: str) -> str:

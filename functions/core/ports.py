@@ -426,7 +426,9 @@ class ReplayJobs(Protocol):
         ...
 
     def several(self, job_ids: Sequence[str]) -> Mapping[str, Job]:
-        """Those of them that are there, read consistently. Raises like `get`."""
+        """Those of them that are there, read consistently. One that cannot be read back is logged and left out: it
+        keeps nobody from the others. Raises `StorageUnavailable`.
+        """
         ...
 
     def board(self) -> Board:
@@ -456,8 +458,10 @@ class ReplayPlans(Protocol):
         """Store it; gives its reference. The same plan lands at the same place. Raises `StorageUnavailable`."""
         ...
 
-    def get(self, reference: str) -> Plan:
-        """Raises `StorageUnavailable`, also where it is not there or cannot be read back."""
+    def get(self, reference: str, plan_hash: str) -> Plan:
+        """The plan of that hash. Raises `StorageUnavailable`; `PlanLost` where it is not there, cannot be read back, or
+        is another.
+        """
         ...
 
     def put_record(self, job_id: str, batch: Batch, record: Sequence[BatchRecord]) -> None:
@@ -466,7 +470,7 @@ class ReplayPlans(Protocol):
 
     def records(self, job_id: str, start: int, end: int) -> Sequence[BatchRecord]:
         """Of the batches that the rows from `start` up to `end` of the plan lie in; those that are not over are left
-        out. Raises like `get`.
+        out. Raises `StorageUnavailable`, also where one cannot be read back.
         """
         ...
 

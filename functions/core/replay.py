@@ -17,6 +17,7 @@ from typing import Any
 from functions.core.attempt import AskPerson, Effect, History, LookUp, ReadFirst, WaitUntil, next_step, settled_at
 from functions.core.decision import Action, Mode
 from functions.core.event import digest
+from functions.core.failure import HoldfastError
 from functions.core.gate import GateView, Health, IntegrationState, Park, Standing, Suppress, WaitingFor, check
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem, LedgerStatus
@@ -38,6 +39,10 @@ REPLAYABLE = (Status.FAILED, Status.DLQ)
 SHARE = 0.25  # of an integration's rate, for all replays of it together: what is new comes first
 SAMPLES = 5  # of each prediction, for people to look at
 EVENT_CALLS = 3  # what a whole event will call is not known before its flow has read it
+
+
+class PlanLost(HoldfastError):
+    """The stored plan is gone, cannot be read, or is not the one that was looked at: nobody may go by it any more."""
 
 
 class Prediction(StrEnum):
@@ -338,8 +343,13 @@ class Plan:
 
     @property
     def plan_hash(self) -> str:
-        """Stands for the rows that go, in their order and versions."""
-        return digest(*(f"{item.recovery_id} {item.version} {item.prediction}" for item in self.going))
+        """Stands for the rows that go: in which order, in which versions, where to, and at which pace."""
+        return digest(
+            *(
+                f"{item.recovery_id} {item.version} {item.integration} {item.prediction} {item.calls}"
+                for item in self.going
+            )
+        )
 
     def to_json(self) -> str:
         """Compact JSON, read back by `from_json`."""
@@ -357,6 +367,17 @@ class Plan:
         """Raises KeyError, TypeError or ValueError for what was not written here."""
         parts = json.loads(text)
         return Plan(*(tuple(_item(*one) for one in parts[name]) for name in ("going", "others")))
+
+    @staticmethod
+    def proven(text: str, plan_hash: str) -> Plan:
+        """The stored plan, if it is the one of that hash. Raises `PlanLost`."""
+        try:
+            made = Plan.from_json(text)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise PlanLost(f"the plan cannot be read back: {type(exc).__name__}") from exc
+        if made.plan_hash != plan_hash:
+            raise PlanLost("the plan that is stored is another than the one that was looked at")
+        return made
 
 
 def _item(recovery_id: str, version: int, integration: str, prediction: str, calls: int, why: str) -> PlanItem:

@@ -14,7 +14,7 @@ own: a job that is taken over, at whatever moment, replays no row twice, and one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -28,6 +28,9 @@ from functions.core.replay import Ground, Plan
 
 ENTITY = "replay_job"
 MOST_ITEMS = 20_000  # of one job
+MOST_SEEN = 100_000  # rows that one plan tells of, those included that it leaves alone
+MOST_FILTER_LENGTH = 32_768  # characters of its JSON: the job's item and its audit events hold it, of 400 KB each
+PLANNING_MS = 3_600_000  # whoever asked has long given up
 LEASE_MS = 90_000  # renewed by every step
 PLAN_GOOD_FOR_MS = 30 * 60_000
 SIZES = (5, 10, 25, 50, 100)  # the canary, and how batches grow after one without a failure
@@ -117,12 +120,15 @@ class IntegrationTaken(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of the plan, from `start` up to `end`. `is_sent`: each was replayed, or `skipped` for a reason."""
+    """Rows of the plan, from `start` up to `end`; `rows` are their ids, so that what was begun comes to its end without
+    the plan too. `is_sent`: each was replayed, or `skipped` for a reason.
+    """
 
     number: int
     start: int
     end: int
     began_at_ms: int
+    rows: tuple[str, ...]
     is_sent: bool = False
     last_hint_ms: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -190,9 +196,13 @@ class Job:
             "samples": {name: tuple((one[0], one[1]) for one in some) for name, some in said["samples"].items()},
             "integrations": tuple(said["integrations"]),
             "ground": Ground(**said["ground"]),
-            "batch": None if said["batch"] is None else Batch(**said["batch"]),
+            "batch": None if said["batch"] is None else _batch(**said["batch"]),
         }
         return Job(**said)
+
+
+def _batch(rows: Sequence[str], **said: Any) -> Batch:
+    return Batch(rows=tuple(rows), **said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +213,14 @@ class Board:
     working: tuple[str, ...] = ()
     recent: tuple[str, ...] = ()
     version: int = 0
+
+    def without(self, gone: Collection[str]) -> Board:
+        """As it ought to be, seeing that these jobs are no more. It is stored on condition of the same version."""
+        return replace(
+            self,
+            holders={name: job_id for name, job_id in self.holders.items() if job_id not in gone},
+            working=tuple(job_id for job_id in self.working if job_id not in gone),
+        )
 
     def with_job(self, job: Job) -> Board:
         """As it is to be once the job is as it is. Raises `IntegrationTaken`."""
@@ -440,6 +458,7 @@ class Outcome(StrEnum):
     SUPPRESSED = "suppressed"
     ENDED = "ended"
     TAKEN_BACK = "taken_back"
+    NOT_SENT = "not_sent"
     MOVED = "moved"
     LEFT = "left_to_the_machine"
 
@@ -461,9 +480,13 @@ class BatchRecord:
 
 
 def record_of(recovery_id: str, row: Row | None, job: Job, skipped: str = "") -> BatchRecord:
-    """For the record. `skipped` is why the job did not take it, if so."""
+    """For the record. `skipped` is why the job did not take it, if so; of a batch that was not sent to its end, nobody
+    knows more than that a row was not taken.
+    """
     if skipped or row is None or not is_own(row, job):
-        return BatchRecord(recovery_id, skipped.partition(":")[0] or Outcome.MOVED.value, why=skipped)
+        is_sent = job.batch is None or job.batch.is_sent
+        other = Outcome.MOVED.value if is_sent else Outcome.NOT_SENT.value
+        return BatchRecord(recovery_id, skipped.partition(":")[0] or other, why=skipped)
     return BatchRecord(
         recovery_id,
         outcome_of(row, job).value,
@@ -506,9 +529,9 @@ def letters(ended_rows: Iterable[Row], job: Job) -> str:
     return "".join(_LETTERS.get(outcome_of(row, job), "") for row in ordered)
 
 
-def opened(job: Job, end: int, owner: str, now_ms: int) -> JobChange:
-    """The checkpoint before anything of the batch is touched."""
-    batch = Batch(job.batches + 1, job.cursor, end, now_ms)
+def opened(job: Job, rows: Sequence[str], owner: str, now_ms: int) -> JobChange:
+    """The checkpoint before any of the batch's rows is touched."""
+    batch = Batch(job.batches + 1, job.cursor, job.cursor + len(rows), now_ms, tuple(rows))
     after = _next(
         job,
         batch=batch,

@@ -9,7 +9,7 @@ from typing import Final
 from functions.core.failure import StorageUnavailable
 from functions.core.recovery import Row
 from functions.core.replay import Filter, Limits, PlanItem, Prediction, ground_of, matches, plan, takes_ms
-from functions.core.replay_job import LEASE_MS, Job, leased, planned, unplanned
+from functions.core.replay_job import LEASE_MS, MOST_SEEN, PLANNING_MS, Job, leased, planned, unplanned
 from functions.job_board import move
 from functions.replay.judging import Judge, Look, swept
 from functions.replay.pace import limits_of
@@ -17,6 +17,7 @@ from functions.replay.ports import Ports
 
 CHUNK: Final = 100  # rows judged together: as many ledger items as are read in one request
 TOO_WIDE: Final = "there is more than can be looked through in one go: narrow the filter"
+TOO_LONG: Final = "it could not be planned within an hour"
 
 
 class Planner:
@@ -27,11 +28,14 @@ class Planner:
         self._scale = scale
 
     def plan(self, job: Job, until_ms: int) -> Job:
-        """The job, planned; or failed, where there is too much. Nothing of any row is changed.
+        """The job, planned; or failed, where there is too much, or nobody could plan it for an hour. Nothing of any row
+        is changed.
 
         Raises `VersionConflict` if the job has moved on, and `StorageUnavailable`.
         """
         ports, wanted = self._ports, Filter.from_json(job.filter)
+        if ports.clock.now_ms() - job.created_at_ms > PLANNING_MS:
+            return self._give_up(job, TOO_LONG)
         judge = Judge(ports, wanted, self._scale, look_only=job.look_only)
         judged: list[tuple[int, PlanItem]] = []
         seen: set[str] = set()
@@ -39,8 +43,8 @@ class Planner:
         rows = self._rows(wanted)
         while chunk := list(islice(rows, CHUNK)):
             now_ms = ports.clock.now_ms()
-            if now_ms >= until_ms:
-                return self._give_up(job, now_ms)
+            if now_ms >= until_ms or len(judged) > MOST_SEEN:
+                return self._give_up(job, TOO_WIDE)
             if job.lease_until_ms - now_ms < LEASE_MS // 2:
                 change = leased(job, job.lease_owner, now_ms)
                 ports.jobs.store(change)
@@ -66,9 +70,10 @@ class Planner:
             raise StorageUnavailable("the switches cannot be read: nothing is planned")
         return look
 
-    def _give_up(self, job: Job, now_ms: int) -> Job:
-        self._ports.log.warning("a bulk replay could not be planned", extra={"job_id": job.job_id, "reason": TOO_WIDE})
-        return move(self._ports.jobs, job, lambda board: unplanned(job, TOO_WIDE, board, now_ms))
+    def _give_up(self, job: Job, why: str) -> Job:
+        self._ports.log.warning("a bulk replay could not be planned", extra={"job_id": job.job_id, "reason": why})
+        now_ms = self._ports.clock.now_ms()
+        return move(self._ports.jobs, job, lambda board: unplanned(job, why, board, now_ms))
 
     def _store(self, job: Job, judged: list[tuple[int, PlanItem]], look: Look) -> Job:
         ports = self._ports

@@ -21,6 +21,7 @@ from functions.core.replay import (
     Filter,
     Plan,
     PlanItem,
+    PlanLost,
     Predicted,
     Prediction,
     goes,
@@ -107,6 +108,8 @@ class Runner:
             return "busy" if conflict.state in WORKED_ON else conflict.state.value
         if job.state is State.PLANNING:
             return Planner(self._ports, self._scale).plan(job, self._until_ms).state.value
+        if job.state is State.STOPPING and not job.is_cancelled:
+            self._tell_stopped(job)
         # Whoever sends asks about the recipient right before it, so that nobody else has to now.
         wanted, look_only = Filter.from_json(job.filter), job.look_only
         judge = Judge(self._ports, wanted, self._scale, look_only=look_only, asks_about_people=False)
@@ -130,6 +133,10 @@ class Runner:
             job = self._move(job, lambda board: begun(job, board, self._now()))
         if job.state is State.STOPPING:
             return self._give_back(job)
+        try:
+            self._going(job)
+        except PlanLost as gone:  # what is sent must be what was approved
+            return self._stop(job, str(gone))
         look = judge.look()
         if look is None:  # fail closed: what cannot be known may be off
             return self._hold(job, UNREADABLE)
@@ -163,19 +170,25 @@ class Runner:
 
     def _stop(self, job: Job, why: str) -> tuple[Job, int | None]:
         job = self._move(job, lambda board: stopping(job, why, board, self._now()))
+        self._tell_stopped(job)
+        return job, 0
+
+    def _tell_stopped(self, job: Job) -> None:
+        """For the alarm, at once: whoever dies before this is out is succeeded by somebody who says it."""
         self._ports.metrics.count("replay_jobs_stopped")
+        self._ports.metrics.flush()
         self._ports.log.error(
             "a bulk replay stops itself: what was not sent goes back",
-            extra={"job_id": job.job_id, "reason": why, "count": job.cursor, "matched": job.total},
+            extra={"job_id": job.job_id, "reason": job.stop_reason, "count": job.cursor, "matched": job.total},
         )
-        return job, 0
 
     def _open(self, job: Job, look: Look) -> Job:
         ahead = self._going(job)[job.cursor : job.cursor + job.size]
         limits = limits_of(self._ports.integrations, job.integrations, look, self._scale, self._now())
         window_ms = int(WINDOW_MS * self._scale)
         chosen = paced(ahead, limits, window_ms)
-        return self._store(opened(job, job.cursor + len(chosen), self._owner, self._now()))
+        rows = [item.recovery_id for item, _ in chosen]
+        return self._store(opened(job, rows, self._owner, self._now()))
 
     def _leads(self, job: Job, look: Look) -> Mapping[str, int]:
         now_ms = self._now()
@@ -301,9 +314,9 @@ class Runner:
         if self._known.number != batch.number:
             self._known = _Batch(batch.number)
         asked = [
-            item.recovery_id
-            for item in self._going(job)[batch.start : batch.end]
-            if item.recovery_id not in batch.skipped and item.recovery_id not in self._known.ended
+            recovery_id
+            for recovery_id in batch.rows
+            if recovery_id not in batch.skipped and recovery_id not in self._known.ended
         ]
         found = self._ports.recovery.several(asked)
         self._known.ended |= {
@@ -313,16 +326,15 @@ class Runner:
 
     def _close(self, job: Job, batch: Batch, said: str, left: Mapping[str, Row]) -> Job:
         """Keep what became of each row, for good, then the checkpoint. With those in `left` the machine goes on."""
-        items = self._going(job)[batch.start : batch.end]
         known = self._known.ended
         record = [
             record_of(
-                item.recovery_id,
-                known.get(item.recovery_id),
+                recovery_id,
+                known.get(recovery_id),
                 job,
-                Outcome.LEFT.value if item.recovery_id in left else batch.skipped.get(item.recovery_id, ""),
+                Outcome.LEFT.value if recovery_id in left else batch.skipped.get(recovery_id, ""),
             )
-            for item in items
+            for recovery_id in batch.rows
         ]
         self._ports.plans.put_record(job.job_id, batch, record)
         counted: dict[str, int] = {}
@@ -363,7 +375,7 @@ class Runner:
 
     def _going(self, job: Job) -> Sequence[PlanItem]:
         if self._plan[0] != job.plan_reference:
-            self._plan = (job.plan_reference, self._ports.plans.get(job.plan_reference))
+            self._plan = (job.plan_reference, self._ports.plans.get(job.plan_reference, job.plan_hash))
         return self._plan[1].going
 
     def _store(self, change: JobChange) -> Job:

@@ -28,9 +28,13 @@ class JobDuty:
         if not working:
             return 0
         now_ms = self._clock.now_ms()
+        found = self._jobs.several(working)
+        for job_id in sorted(set(working) - found.keys()):
+            self._metrics.count("replay_jobs_not_started")
+            self._log.error("a bulk replay that is to go on is not there, or cannot be read", extra={"job_id": job_id})
         idle = [
             job
-            for job in self._jobs.several(working).values()
+            for job in found.values()
             if job.state in WORKED_ON and job.lease_until_ms <= now_ms and job.due_at_ms <= now_ms
         ]
         for job in idle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from functions.core import ports
 from functions.core import replay_job as rules
 from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
 from functions.core.recovery import Change, Row, Status, replay
-from functions.core.replay import Plan, PlanItem, Prediction
+from functions.core.replay import Plan, PlanItem, PlanLost, Prediction
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, State
 from tests import aws_tables
 from tests.contract.storage import Flaky, Lost, client_error
@@ -39,7 +40,7 @@ JOB = Job(
     created_at_ms=NOON_MS,
     request_id="req-1",
     samples={"would_send": (("a", "why"),)},
-    batch=Batch(1, 0, 5, NOON_MS, skipped={"a": "moved"}),
+    batch=Batch(1, 0, 2, NOON_MS, ("a", "b"), skipped={"a": "moved"}),
 )
 PLAN = Plan(
     tuple(PlanItem(f"{n:024d}", n, "helpdesk", Prediction.WOULD_SEND) for n in range(300)),
@@ -219,9 +220,18 @@ def test_what_cannot_be_read_back_is_trouble_and_not_an_empty_item() -> None:
         jobs = over(client).jobs
         client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "J#odd"}, "job": {"S": "{}"}})
         client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": BOARD_KEY}})
-        for read in (lambda: jobs.get("odd"), lambda: jobs.several(["odd"]), jobs.board):
+        for read in (lambda: jobs.get("odd"), jobs.board):
             with pytest.raises(StorageUnavailable):
                 read()
+
+
+def test_a_job_that_cannot_be_read_back_keeps_nobody_from_the_others() -> None:
+    with aws_tables.moto_tables() as client:
+        stores = over(client)
+        job = asked(stores)
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "J#odd"}, "job": {"S": "{}"}})
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "J#empty"}})
+        assert stores.jobs.several(["odd", JOB.job_id, "empty"]) == {JOB.job_id: job}
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
@@ -288,20 +298,26 @@ def plans(request: pytest.FixtureRequest) -> Iterator[ports.ReplayPlans]:
 def test_a_plan_is_read_back_by_its_reference(plans: ports.ReplayPlans) -> None:
     reference = plans.put("j1", PLAN)
     assert reference.startswith("replays/j1/")
-    assert plans.get(reference) == PLAN
+    assert plans.get(reference, PLAN.plan_hash) == PLAN
     assert plans.put("j1", PLAN) == reference
     other = plans.put("j1", Plan(PLAN.going[:5], ()))
     assert other != reference
-    assert plans.get(reference) == PLAN
+    assert plans.get(reference, PLAN.plan_hash) == PLAN
 
 
-def test_a_plan_that_is_not_there_is_trouble(plans: ports.ReplayPlans) -> None:
-    with pytest.raises(StorageUnavailable):
-        plans.get("replays/j1/plan-nothing.json.gz")
+def test_a_plan_that_is_not_there_or_is_another_is_lost(plans: ports.ReplayPlans) -> None:
+    with pytest.raises(PlanLost):
+        plans.get("replays/j1/plan-nothing.json.gz", PLAN.plan_hash)
+    other = plans.put("j1", Plan(PLAN.going[:5], ()))
+    with pytest.raises(PlanLost):
+        plans.get(other, PLAN.plan_hash)
 
 
 def test_what_became_of_batches_is_found_by_the_rows_that_are_asked_for(plans: ports.ReplayPlans) -> None:
-    batches = [Batch(1, 0, 5, NOON_MS), Batch(2, 5, 15, NOON_MS), Batch(3, 15, 115, NOON_MS), Batch(4, 115, 130, 1)]
+    batches = [
+        Batch(number, start, end, NOON_MS, tuple(item.recovery_id for item in PLAN.going[start:end]))
+        for number, start, end in ((1, 0, 5), (2, 5, 15), (3, 15, 115), (4, 115, 130))
+    ]
     kept = {
         batch.number: [
             BatchRecord(PLAN.going[n].recovery_id, "succeeded", "dlq", "replayed", "HTTP_503", 6, "p", "")
@@ -320,15 +336,17 @@ def test_what_became_of_batches_is_found_by_the_rows_that_are_asked_for(plans: p
     assert plans.records("j1", 0, 5) == kept[1][:1]
 
 
-def test_objects_that_cannot_be_read_back_are_trouble() -> None:
+def test_objects_that_cannot_be_read_back_are_lost_and_a_bucket_that_does_not_answer_is_trouble() -> None:
     with aws_tables.moto_tables():
         s3 = boto3.client("s3", region_name=aws_tables.REGION)
         s3.create_bucket(Bucket="bulk")
         adapter = S3ReplayPlans(s3, "bulk")
-        for content in (b"{}", b"\x1f\x8b not gzip"):
+        for content in (b"{}", b"\x1f\x8b not gzip", gzip.compress(b"\xff"), gzip.compress(b"{}")):
             s3.put_object(Bucket="bulk", Key="replays/j1/plan-x", Body=content)
-            with pytest.raises(StorageUnavailable):
-                adapter.get("replays/j1/plan-x")
+            with pytest.raises(PlanLost):
+                adapter.get("replays/j1/plan-x", PLAN.plan_hash)
+        with pytest.raises(StorageUnavailable):
+            S3ReplayPlans(s3, "nobodys").get("replays/j1/plan-x", PLAN.plan_hash)
         s3.put_object(Bucket="bulk", Key="replays/j1/batch-000000-000005.json", Body=b"[[]]")
         with pytest.raises(StorageUnavailable):
             adapter.records("j1", 0, 5)

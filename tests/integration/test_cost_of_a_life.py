@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.catalog.loader import load
 from functions.core.clock import SystemIds
+from functions.core.integration import Integration, Rate
 from functions.core.recovery import Row, Status
 from functions.core.replay import Filter
 from functions.core.replay_job import Job
@@ -44,9 +46,9 @@ BUCKET = "holdfast-replays"
 class Life:
     """The worker's stack with a sweeper and a replay beside it, two queues between them, and a bill."""
 
-    def __init__(self, dynamodb: Any) -> None:
+    def __init__(self, dynamodb: Any, rate: Rate | None = None) -> None:
         self.clock = FakeClock()
-        self.stack = Stack(dynamodb, self.clock)
+        self.stack = Stack(dynamodb, self.clock, _at(rate))
         self.sqs = boto3.client("sqs", region_name=aws_tables.REGION)
         self.urls = {
             name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "retries", "replays")
@@ -87,7 +89,7 @@ class Life:
             # Without a pace: the emulated queue delays by a clock of its own.
             **{**seen, "integrations": {name: replace(one, rate=None) for name, one in load().integrations.items()}},
         )
-        self.bulk.meanwhile = lambda: self.take("replays")
+        self.bulk.meanwhile = self.take_every_replay
 
     def work(self, *events: Any) -> dict[str, Any]:
         """A batch of the events queue."""
@@ -105,19 +107,29 @@ class Life:
         assert tally["rows_hinted"], tally
         self.take("retries")
 
-    def replay(self) -> Job:
+    def tick(self) -> None:
+        """A tick of the sweeper, whatever it finds."""
+        with self.billing.open():
+            self._sweep({}, None)
+
+    def replay(self, status: Status = Status.DLQ) -> Job:
         """A person replays everything that is dead, and batches of what that sent."""
         with self.billing.open():
-            job = self.bulk.planned(Filter(status=frozenset(["dlq"])))
+            job = self.bulk.planned(Filter(status=frozenset([status.value])))
             self.bulk.approve(job)
             outcome = self.bulk.invoke(job.job_id)
         assert outcome == "finished", self.bulk.now(job.job_id)
         return self.bulk.now(job.job_id)
 
-    def take(self, queue: str) -> None:
+    def take_every_replay(self) -> None:
+        """Workers see to whatever waits."""
+        while self.take("replays"):
+            pass
+
+    def take(self, queue: str) -> int:
         messages = self.sqs.receive_message(QueueUrl=self.urls[queue], MaxNumberOfMessages=10).get("Messages", [])
         if not messages:
-            return
+            return 0
         records = [
             {
                 "messageId": message["MessageId"],
@@ -133,6 +145,7 @@ class Life:
         assert answer == {"batchItemFailures": []}
         for message in messages:
             self.sqs.delete_message(QueueUrl=self.urls[queue], ReceiptHandle=message["ReceiptHandle"])
+        return len(messages)
 
     def settle_everything(self) -> None:
         while any(row.is_open for row in self.rows()):
@@ -143,14 +156,33 @@ class Life:
         return self.stack.event(identity, "I want a refund")
 
 
-@pytest.fixture
-def life(patient: None) -> Iterator[Life]:
+def _at(rate: Rate | None) -> dict[str, Integration] | None:
+    """All integrations at another rate than the catalog's, if one is given."""
+    every = load().integrations
+    return None if rate is None else {name: replace(one, rate=one.rate and rate) for name, one in every.items()}
+
+
+@contextmanager
+def lived(rate: Rate | None = None) -> Iterator[Life]:
     with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
-        life = Life(dynamodb)
+        life = Life(dynamodb, rate)
         life.stack.process(life.event("warm"))  # switches and secrets are read once an environment
         with life.billing.attached():
             yield life
         life.stack.close()
+
+
+@pytest.fixture
+def life(patient: None) -> Iterator[Life]:
+    with lived() as life:
+        yield life
+
+
+@pytest.fixture
+def unhurried(patient: None) -> Iterator[Life]:
+    """Nothing waits for its turn, as a replay does not that keeps to its share of the rate."""
+    with lived(Rate(1000.0, 1000)) as life:
+        yield life
 
 
 def test_the_happy_path_is_a_claim_and_a_settlement_and_its_share_of_the_batch(
@@ -205,6 +237,28 @@ def test_what_died_and_was_replayed_costs_five_attempts_and_a_job(life: Life, pr
     job = life.replay()
     proved(f"cost, a bulk replay of {job.total} dead actions, its plan included: {life.bill.said(job.total)} per item")
     assert {(row.status, row.result) for row in life.rows()} == {(Status.REPLAYED, "succeeded")}
+
+
+def test_a_bulk_replay_of_a_hundred_asks_little_of_aws_beside_what_its_items_do(
+    unhurried: Life, proved: Callable[[str], None]
+) -> None:
+    life = unhurried
+    life.stack.status = 400  # for good: one attempt each
+    for start in range(0, 50, BATCH):
+        life.clock.advance(1_000)
+        life.work(*(life.event(str(start + number)) for number in range(BATCH)))
+    life.stack.status = 200
+    life.bill.clear()
+    job = life.replay(Status.FAILED)
+    said = life.bill.said(job.total)
+    everything = life.bill.requests.total() / job.total
+    assert {(row.status, row.result) for row in life.rows()} == {(Status.REPLAYED, "succeeded")}
+    assert (job.total, dict(job.outcomes)) == (100, {"succeeded": 100})
+    assert life.bill.requests["sqs.SendMessageBatch"] <= 100 / 10 + job.batches
+    proved(
+        f"cost, a bulk replay of {job.total} dead actions in {job.batches} batches, its plan and its items' attempts "
+        f"included: {everything:.2f} AWS requests an item: {said}"
+    )
 
 
 def test_the_bill_counts_as_dynamodb_does(life: Life) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -27,6 +27,7 @@ from functions.adapters.ssm import IntegrationSettings, SsmSwitches
 from functions.catalog.loader import load
 from functions.core.clock import Clock, SystemClock, SystemIds, SystemRandom
 from functions.core.event import Event
+from functions.core.integration import Integration
 from functions.flows.registry import flows_of
 from functions.worker.handler import Handler, build
 from functions.worker.ports import Ports
@@ -48,7 +49,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Stack:
     """The worker over moto, with a helpdesk that says yes, or what it is told."""
 
-    def __init__(self, dynamodb: Any, clock: Clock | None = None) -> None:
+    def __init__(
+        self, dynamodb: Any, clock: Clock | None = None, integrations: Mapping[str, Integration] | None = None
+    ) -> None:
         self.requests: Counter[str] = Counter()
         self.limiter_writes = 0  # of those, to the control table
         self.is_counting = False
@@ -122,7 +125,7 @@ class Stack:
                 io=asyncio.to_thread,
                 log=self.quiet,
                 meter=self.quiet,
-                integrations=catalog.integrations,
+                integrations=catalog.integrations if integrations is None else integrations,
                 flows=flows_of(catalog),
                 automatic_per_hour={"support": 1_000},  # all events here are of one conversation
             ),

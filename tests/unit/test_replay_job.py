@@ -97,7 +97,7 @@ STEPS: dict[tuple[str, str, str], Callable[[], JobChange]] = {
     ("approved", "lease", "approved"): lambda: jobs.leased(in_state(State.APPROVED), "me", NOON_MS),
     ("running", "lease", "running"): lambda: jobs.leased(in_state(State.RUNNING), "me", NOON_MS),
     ("stopping", "lease", "stopping"): lambda: jobs.leased(in_state(State.STOPPING), "me", NOON_MS),
-    ("running", "checkpoint", "running"): lambda: jobs.opened(in_state(State.RUNNING), 5, "me", NOON_MS),
+    ("running", "checkpoint", "running"): lambda: jobs.opened(in_state(State.RUNNING), ["a"], "me", NOON_MS),
 }
 
 
@@ -175,13 +175,20 @@ def test_a_job_that_stops_itself_is_an_error_and_one_that_people_end_is_none() -
 def test_a_job_is_read_back_as_it_was() -> None:
     full = in_state(
         State.RUNNING,
-        batch=Batch(2, 5, 15, NOON_MS, is_sent=True, last_hint_ms=NOON_MS, skipped={"a": "moved"}),
+        batch=Batch(2, 5, 7, NOON_MS, ("a", "b"), is_sent=True, last_hint_ms=NOON_MS, skipped={"a": "moved"}),
         ground=Ground({"helpdesk": "healthy"}, {"mode": "live"}),
         outcomes={"succeeded": 5},
         recent="sssss",
     )
     assert Job.from_json(full.to_json()) == full
     assert Job.from_json(new().to_json()) == new()
+
+
+def test_a_job_whose_batch_does_not_say_which_rows_it_takes_is_not_taken_for_one_without_any() -> None:
+    said = json.loads(in_state(State.RUNNING, batch=Batch(1, 0, 1, NOON_MS, ("a",))).to_json())
+    del said["batch"]["rows"]
+    with pytest.raises(TypeError):
+        Job.from_json(json.dumps(said))
 
 
 # --------------------------------------------------------------------------------------------------------------- board
@@ -264,7 +271,7 @@ def test_batches_grow_after_clean_ones_only_up_to_a_hundred_000_27() -> None:
     job, sizes = in_state(State.RUNNING, total=1_000), []
     for said in ("sssss", "s" * 10, "sf", "s" * 25, "s" * 50, "s" * 100, ""):
         sizes.append(job.size)
-        batch = jobs.opened(job, job.cursor + job.size, "me", NOON_MS).after.batch
+        batch = jobs.opened(job, ["a"] * job.size, "me", NOON_MS).after.batch
         assert batch is not None
         job = jobs.closed(job, batch, {"succeeded": len(said)}, said, "me", NOON_MS).after
     assert sizes == [5, 10, 25, 25, 50, 100, 100]
@@ -273,13 +280,22 @@ def test_batches_grow_after_clean_ones_only_up_to_a_hundred_000_27() -> None:
     assert job.outcomes["succeeded"] == 192
 
 
+def test_a_board_without_a_job_that_is_no_more_is_stored_as_if_that_had_never_been_on_it() -> None:
+    board = Board({"helpdesk": "ghost", "email": "j2"}, ("ghost", "j2"), ("ghost", "j2"), 7)
+    assert board.without([]) == board
+    left = board.without(["ghost"])
+    assert left == Board({"email": "j2"}, ("j2",), ("ghost", "j2"), 7)
+    after = left.with_job(in_state(State.APPROVED, integrations=("helpdesk",)))
+    assert (after.holders, after.version) == ({"email": "j2", "helpdesk": "j1"}, 8)
+
+
 def test_a_batch_is_on_record_before_it_is_touched_and_so_is_what_was_skipped() -> None:
-    job = jobs.opened(in_state(State.RUNNING, held_since_ms=5, held_because="x"), 5, "me", NOON_MS).after
-    assert job.batch == Batch(1, 0, 5, NOON_MS)
+    job = jobs.opened(in_state(State.RUNNING, held_since_ms=5, held_because="x"), ["a", "b"], "me", NOON_MS).after
+    assert job.batch == Batch(1, 0, 2, NOON_MS, ("a", "b"))
     assert (job.held_since_ms, job.held_because) == (0, "")
     assert job.batch is not None
     sent = jobs.sent(job, job.batch, {"a": "moved"}, NOON_MS + 9, "me", NOON_MS).after.batch
-    assert sent == Batch(1, 0, 5, NOON_MS, is_sent=True, last_hint_ms=NOON_MS + 9, skipped={"a": "moved"})
+    assert sent == Batch(1, 0, 2, NOON_MS, ("a", "b"), is_sent=True, last_hint_ms=NOON_MS + 9, skipped={"a": "moved"})
 
 
 OURS = in_state(State.RUNNING, job_id="job")
@@ -326,6 +342,10 @@ def test_the_record_of_an_item_says_where_it_came_from_and_what_it_came_to() -> 
     assert jobs.record_of("x", dead(), OURS, "unknown:nobody can tell") == BatchRecord(
         "x", "unknown", why="unknown:nobody can tell"
     )
+    halfway = replace(OURS, batch=Batch(1, 0, 1, NOON_MS, ("x",)))
+    assert jobs.record_of("x", dead(), halfway) == BatchRecord("x", "not_sent")
+    sent = replace(halfway, batch=Batch(1, 0, 1, NOON_MS, ("x",), is_sent=True))
+    assert jobs.record_of("x", dead(), sent) == BatchRecord("x", "moved")
 
 
 # ------------------------------------------------------------------------------------------------------------ stopping
@@ -371,7 +391,7 @@ def test_live_traffic_that_waits_holds_a_job_back_and_in_the_end_stops_it() -> N
 
 
 def test_a_batch_that_comes_to_no_end_is_told_with_what_its_items_wait_for() -> None:
-    batch = Batch(1, 0, 5, NOON_MS, is_sent=True, last_hint_ms=NOON_MS)
+    batch = Batch(1, 0, 1, NOON_MS, ("a",), is_sent=True, last_hint_ms=NOON_MS)
     assert not jobs.is_stuck(batch, NOON_MS + jobs.PATIENCE_MS, 1.0)
     assert jobs.is_stuck(batch, NOON_MS + jobs.PATIENCE_MS + 1, 1.0)
     assert not jobs.is_stuck(batch, NOON_MS + jobs.SHORTEST_PATIENCE_MS, 0.001)

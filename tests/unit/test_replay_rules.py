@@ -27,7 +27,18 @@ from functions.core.recovery import (
     take_back,
     why_not_replayable,
 )
-from functions.core.replay import Filter, Ground, Plan, PlanItem, Prediction, Seen, ground_lost, ground_of, predict
+from functions.core.replay import (
+    Filter,
+    Ground,
+    Plan,
+    PlanItem,
+    PlanLost,
+    Prediction,
+    Seen,
+    ground_lost,
+    ground_of,
+    predict,
+)
 from functions.core.switches import Snapshot, SwitchView, view
 from tests.fakes import LIVE_SWITCHES, NOON_MS
 from tests.recovery_rows import HOUR_MS, action, dead, event_row, row
@@ -312,15 +323,36 @@ def test_the_hash_stands_for_the_items_their_versions_and_what_was_said_of_them(
             ((item("a"),), (item("b"),)),
             ((item("a", version=2), item("b")), ()),
             ((item("a", Prediction.WOULD_CHECK), item("b")), ()),
+            ((item("a", calls=2), item("b")), ()),
+            ((replace(item("a"), integration="email"), item("b")), ()),
         )
     }
-    assert len(hashes) == 5
+    assert len(hashes) == 7
     assert Plan((item("a"),), (item("b"),)).plan_hash == Plan((item("a"),), ()).plan_hash
 
 
 def test_a_plan_is_read_back_as_it_was() -> None:
     made = Plan((item("a", calls=2),), (item("b", Prediction.NOT_FOUND, why="nowhere", version=0),))
     assert Plan.from_json(made.to_json()) == made
+    assert Plan.proven(made.to_json(), made.plan_hash) == made
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"going":1,"others":[]}',
+        '{"going":[["a",1,"helpdesk","would_fly",1,""]],"others":[]}',
+        Plan((), ()).to_json(),
+        Plan((item("a"), item("b")), ()).to_json(),
+        Plan((replace(item("a"), version=2),), ()).to_json(),
+    ],
+)
+def test_nobody_goes_by_a_plan_that_is_not_the_one_that_was_looked_at(text: str) -> None:
+    with pytest.raises(PlanLost):
+        Plan.proven(text, Plan((item("a"),), ()).plan_hash)
 
 
 def test_an_item_that_is_not_what_it_was_is_told() -> None:

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from functions.core.event import digest
 from functions.core.failure import VersionConflict
-from functions.core.replay import Filter, PlanItem, ground_lost, ground_of, moved
+from functions.core.replay import Filter, PlanItem, PlanLost, ground_lost, ground_of, moved
 from functions.core.replay_job import (
+    MOST_FILTER_LENGTH,
     MOST_ITEMS,
     OVER,
     PLAN_GOOD_FOR_MS,
@@ -108,9 +109,12 @@ class NewReplay(_Model):
     @field_validator("filter")
     @classmethod
     def means_something(cls, value: Criteria) -> Criteria:
-        """An empty filter would mean everything there is."""
-        if value.to_filter().is_empty:
+        """An empty filter would mean everything there is, and one without end could not be kept."""
+        wanted = value.to_filter()
+        if wanted.is_empty:
             raise ValueError("an empty filter would mean every item there is")
+        if len(wanted.to_json()) > MOST_FILTER_LENGTH:
+            raise ValueError("the filter is too long to be kept with the job")
         return value
 
 
@@ -438,6 +442,8 @@ def _approved(ports: Ports, job: Job, plan_hash: str, who: Caller) -> Job:
                 job, board, now_ms, actor=who.name, request_id=who.request_id, traceparent=who.traceparent
             ),
         )
+    except PlanLost as lost:
+        raise Refusal(Code.PLAN_STALE, f"{lost}: plan again", replay_id=job.job_id) from lost
     except PlanStale as stale:
         raise Refusal(Code.PLAN_STALE, str(stale), replay_id=job.job_id) from stale
     except IntegrationTaken as taken:
@@ -450,7 +456,7 @@ def _approved(ports: Ports, job: Job, plan_hash: str, who: Caller) -> Job:
 
 def _check_items(ports: Ports, job: Job) -> None:
     """Raise `PlanStale` if any item is not what the plan was made on."""
-    going = ports.plans.get(job.plan_reference).going
+    going = ports.plans.get(job.plan_reference, job.plan_hash).going
     gone = moved(going, ports.recovery.versions([item.recovery_id for item in going]))
     if gone:
         raise PlanStale(f"{len(gone)} of {job.total} items have changed since ({', '.join(gone[:3])}): plan again")
@@ -573,7 +579,10 @@ def _page(ports: Ports, job: Job, limit: int, cursor: str | None) -> ToldItems:
     start = int(cursor or 0)
     if not job.plan_reference:
         return ToldItems(items=[])
-    made = ports.plans.get(job.plan_reference)
+    try:
+        made = ports.plans.get(job.plan_reference, job.plan_hash)
+    except PlanLost as lost:
+        raise Refusal(Code.NOT_FOUND, f"the items cannot be told: {lost}", replay_id=job.job_id) from lost
     every = (*made.going, *made.others)
     end = min(start + limit, job.cursor)
     record = ports.plans.records(job.job_id, start, end) if start < end else []
