@@ -324,6 +324,7 @@ class _Queue:
         current = self._current(row)
         stopped = self._stopped(row, now_ms)
         refused = operations.why_refused(row, self._rules(row), now_ms, self._ports.time_scale)
+        unknown = self._ports.known.why_not(row)
         return ToldWhole(
             **_told(row, now_ms),
             target="" if current is None else current.target,
@@ -347,7 +348,7 @@ class _Queue:
                 for one in row.history
             ],
             integration=health,
-            replay_refused=refused or (stopped[0] if stopped else ""),
+            replay_refused=refused or _UNKNOWN_SCHEMA * bool(unknown) or (stopped[0] if stopped else ""),
             replayable_until_ms=operations.replayable_until(row),
         )
 
@@ -410,6 +411,9 @@ class _Queue:
             )
         except Refused as refused:
             raise _conflict(row, refused.what, reason=refused.reason) from refused
+        unknown = ports.known.why_not(row)
+        if unknown:
+            raise _conflict(row, f"{unknown}: nothing could be made of it", reason=_UNKNOWN_SCHEMA)
         stopped = self._stopped(row, now_ms)
         if stopped is not None:
             reason, detail = stopped
@@ -538,6 +542,7 @@ class _Queue:
 
 _OF_INTAKE = ToldHealth(integration_id=INTAKE, health="healthy", since_ms=0, reason="")  # it is ours
 _SWITCHES_UNKNOWN = "switches_unknown"
+_UNKNOWN_SCHEMA = "schema_unknown"  # as a plan says it
 
 
 def _conflict(row: Row, detail: str, **more: str) -> Refusal:
