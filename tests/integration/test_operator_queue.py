@@ -488,6 +488,7 @@ def test_004_12_an_item_tells_what_it_waits_for_until_when_and_where_to_look(wor
             history=({"at": 1, "from": "", "to": "retrying", "why": "HTTP_503"},),
             incident_id="inc-1",
             traceparent="00-t",
+            response_snapshot='{"status":503}',
         )
     )
     told = world.ask("GET", item(one), claims=VIEWER)["document"]
@@ -498,6 +499,7 @@ def test_004_12_an_item_tells_what_it_waits_for_until_when_and_where_to_look(wor
         "not_before_ms": NOON_MS + 60_000,
         "target": "T-9",
         "provider_key": reply.action_id,
+        "response_snapshot": '{"status":503}',
         "first_sent_at_ms": NOON_MS - 5,
         "last_possible_send_ms": NOON_MS - 4,
         "lease_until_ms": 0,

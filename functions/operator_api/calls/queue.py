@@ -160,6 +160,13 @@ class ToldWhole(ToldItem):
 
     target: Annotated[str, Field(description="What at the provider it is about.")]
     provider_key: Annotated[str, Field(description="The key or marker that the provider has of it, if it has any.")]
+    response_snapshot: Annotated[
+        str,
+        Field(
+            description="What the provider answered to the last attempt that failed, as JSON: status, its own request "
+            "id, codes. What could be personal or secret is told by its kind and length. Empty: no answer came."
+        ),
+    ]
     first_sent_at_ms: int
     last_possible_send_ms: Annotated[int, Field(description="When it may have been sent the last time.")]
     lease_until_ms: Annotated[int, Field(description="Until when a worker is at it, at the latest.")]
@@ -329,6 +336,7 @@ class _Queue:
             **_told(row, now_ms),
             target="" if current is None else current.target,
             provider_key="" if current is None else current.action_id,
+            response_snapshot=row.response_snapshot,
             first_sent_at_ms=row.first_sent_at_ms,
             last_possible_send_ms=row.last_possible_send_ms,
             lease_until_ms=row.lease_until_ms if row.lease_until_ms > now_ms else 0,
