@@ -157,6 +157,11 @@ def logger(service: str, *, stream: TextIO | None = None) -> Logger:
     )
 
 
+_HOUR_MS = 3_600_000
+_Key = tuple[tuple[tuple[str, str], ...], int]
+"""Dimensions, and the hour that it belongs to in epoch milliseconds; 0 is now."""
+
+
 class Metrics:
     """Counts of one invocation, written by `flush` as embedded metric format: one line per combination of dimensions.
 
@@ -168,11 +173,17 @@ class Metrics:
         self._stage = stage
         self._write = write
         self._lock = Lock()
-        self._points: dict[tuple[tuple[str, str], ...], list[tuple[str, MetricUnit, float]]] = {}
+        self._points: dict[_Key, list[tuple[str, MetricUnit, float]]] = {}
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         """Add to a count. Raises ValueError for a dimension that `DIMENSIONS` does not have."""
         self._add(name, MetricUnit.Count, value, dimensions)
+
+    def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
+        """Add one to the count of the hour of that moment, which may be long over: for what belongs to the time at
+        which something came in, whenever it is done. CloudWatch takes it up to two weeks later. Raises like `count`.
+        """
+        self._add(name, MetricUnit.Count, 1, dimensions, at_ms // _HOUR_MS * _HOUR_MS)
 
     def milliseconds(self, name: str, value: float, **dimensions: str) -> None:
         """Record how long something took. Raises ValueError like `count`."""
@@ -182,14 +193,14 @@ class Metrics:
         """Write what was counted since the last time."""
         with self._lock:
             points, self._points = self._points, {}
-        for dimensions, recorded in points.items():
-            self._write(self._line(dimensions, recorded))
+        for (dimensions, at_ms), recorded in points.items():
+            self._write(self._line(dimensions, at_ms, recorded))
 
-    def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
+    def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str], at_ms: int = 0) -> None:
         strange = dimensions.keys() - DIMENSIONS
         if strange:
             raise ValueError(f"{name} cannot be told apart by {', '.join(sorted(strange))}")
-        key = tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text))
+        key = tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text)), at_ms
         with self._lock:
             recorded = self._points.setdefault(key, [])
             for index, (known, known_unit, so_far) in enumerate(recorded):
@@ -198,14 +209,19 @@ class Metrics:
                     return
             recorded.append((name, unit, value))
 
-    def _line(self, dimensions: tuple[tuple[str, str], ...], recorded: list[tuple[str, MetricUnit, float]]) -> str:
+    def _line(
+        self, dimensions: tuple[tuple[str, str], ...], at_ms: int, recorded: list[tuple[str, MetricUnit, float]]
+    ) -> str:
         emf = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=self._service)
         emf.add_dimension("stage", self._stage)
         for dimension, text in dimensions:
             emf.add_dimension(dimension, text)
         for name, unit, value in recorded:
             emf.add_metric(name, unit, value)
-        return json.dumps(emf.serialize_metric_set(), separators=(",", ":"))
+        line: dict[str, Any] = dict(emf.serialize_metric_set())
+        if at_ms:
+            line["_aws"]["Timestamp"] = at_ms
+        return json.dumps(line, separators=(",", ":"))
 
 
 def metrics(service: str, stage: str, write: Callable[[str], object] | None = None) -> Metrics:

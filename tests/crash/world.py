@@ -402,7 +402,7 @@ class Quiet:
     def _nothing(self, *_: object, **__: object) -> None:
         """Nobody reads it."""
 
-    info = warning = error = exception = count = milliseconds = flush = debug = _nothing
+    info = warning = error = exception = count = count_at = milliseconds = flush = debug = _nothing
 
 
 QUIET: Any = Quiet()
