@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import boto3
@@ -290,7 +291,7 @@ def test_a_replay_that_is_under_way_is_on_the_screen_and_one_that_is_over_is_not
     jobs = {"INC-7-20260101-ab": State.RUNNING, "INC-6-20260101-cd": State.FINISHED}
     for job_id, state in jobs.items():
         job = Job(job_id, State.PLANNING, "ada", "it is back", "{}", 500, NOON_MS, "r-1")
-        move(stage.jobs, None, lambda board, job=job: asked(job, board))
+        move(stage.jobs, None, partial(asked, job))
         was = stage.jobs.get(job_id)
         assert was is not None
         held = replace(was, state=state, approved_by="bob", total=40, cursor=5, outcomes={"succeeded": 5})
