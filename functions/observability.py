@@ -161,12 +161,18 @@ def logger(service: str, *, stream: TextIO | None = None) -> Logger:
     )
 
 
+_HOUR_MS = 3_600_000
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What metrics of one line have in common."""
+    """What metrics of one line have in common. `at_ms` is the hour that they belong to, in epoch milliseconds; 0 is
+    now.
+    """
 
     dimensions: tuple[tuple[str, str], ...]
     is_of_the_stage: bool
+    at_ms: int
 
 
 class Metrics:
@@ -186,6 +192,12 @@ class Metrics:
         """Add to a count. Raises ValueError for a dimension that `DIMENSIONS` does not have."""
         self._add(name, MetricUnit.Count, value, dimensions)
 
+    def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
+        """Add one to the count of the hour of that moment, which may be long over: for what belongs to the time at
+        which something came in, whenever it is done. CloudWatch takes it up to two weeks later. Raises like `count`.
+        """
+        self._add(name, MetricUnit.Count, 1, dimensions, at_ms // _HOUR_MS * _HOUR_MS)
+
     def milliseconds(self, name: str, value: float, **dimensions: str) -> None:
         """Record how long something took. Raises ValueError like `count`."""
         self._add(name, MetricUnit.Milliseconds, value, dimensions)
@@ -197,12 +209,14 @@ class Metrics:
         for key, recorded in points.items():
             self._write(self._line(key, recorded))
 
-    def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str]) -> None:
+    def _add(self, name: str, unit: MetricUnit, value: float, dimensions: dict[str, str], at_ms: int = 0) -> None:
         strange = dimensions.keys() - DIMENSIONS
         if strange:
             raise ValueError(f"{name} cannot be told apart by {', '.join(sorted(strange))}")
         key = _Key(
-            tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text)), name in OF_THE_STAGE
+            tuple(sorted((dimension, text) for dimension, text in dimensions.items() if text)),
+            name in OF_THE_STAGE,
+            at_ms,
         )
         with self._lock:
             recorded = self._points.setdefault(key, [])
@@ -223,6 +237,8 @@ class Metrics:
         if key.is_of_the_stage:  # which function it was stays on the line, and tells no metrics apart
             for said in line["_aws"]["CloudWatchMetrics"]:
                 said["Dimensions"] = [[name for name in names if name != "service"] for names in said["Dimensions"]]
+        if key.at_ms:
+            line["_aws"]["Timestamp"] = key.at_ms
         return json.dumps(line, separators=(",", ":"))
 
 

@@ -16,12 +16,14 @@ from functions.core.integration import Integration
 from functions.core.ports import Recovery, Switches
 from functions.core.replay import Filter
 from functions.core.replay_job import MOST_ITEMS, Job, State, approved, asked
+from functions.core.schema import Known
 from functions.job_board import move
 from functions.replay.handler import Handler, build
 from functions.replay.ports import Ports
 from tests import aws_tables
 from tests.fakes import FakeClock
 from tests.replay_world import REPLAY, Context
+from tests.worker_world import FLOW
 
 INVOCATION_MS = 900_000
 
@@ -68,6 +70,7 @@ class Bulk:
                 replays=SqsHints(sqs, urls["replays"]),
                 backlog=SqsBacklog(sqs, urls["events"]),
                 integrations=integrations,
+                known=Known({"support": (), FLOW: ()}, integrations, {("hello", 1)}),
                 clock=clock,
                 ids=ids,
                 wait=self._wait,

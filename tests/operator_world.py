@@ -21,9 +21,11 @@ from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.replay_jobs import DynamoReplayJobs
 from functions.adapters.replay_plans import S3ReplayPlans
 from functions.catalog.loader import load
+from functions.core.catalog import VersionRule
 from functions.core.decision import Repeat
 from functions.core.integration import Integration, KindRules
 from functions.core.recovery import Change, Row
+from functions.core.schema import Known
 from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
@@ -41,6 +43,9 @@ HELPDESK = Integration(
         "push": KindRules("push", Repeat.BLIND),
     },
 )
+
+RETIRED = VersionRule(frozenset({"2"}), sources=("retired-*",))
+"""Of such sources only version 2 is read any more."""
 
 
 @dataclass
@@ -91,6 +96,7 @@ class OperatorWorld:
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,
             fallbacks=load().fallbacks,
+            known=Known({"support": (RETIRED,)}, {"helpdesk": HELPDESK}, load().messages, load().fallbacks),
             time_scale=1.0,
             jobs=DynamoReplayJobs(
                 client,

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 from functions.core.attempt import Effect
+from functions.core.catalog import VersionRule
 from functions.core.decision import Action, Decision, Mode
 from functions.core.event import Event
 from functions.core.integration import INTAKE, Integration
@@ -18,6 +19,7 @@ from functions.core.ledger import ActionMark, ActionStatus, LedgerItem, LedgerSt
 from functions.core.recovery import Row, Status, Subject, action_recovery_id, event_recovery_id
 from functions.core.replay import Plan
 from functions.core.replay_job import OVER, Job, State
+from functions.core.schema import Known
 from functions.operator_api.calls import replays
 from functions.operator_api.ports import Ports as ApiPorts
 from functions.replay.handler import build as build_replay
@@ -72,7 +74,7 @@ class ReplayWorld(World):
         self.plans = FakeReplayPlans(self.faults)
         self.starter = FakeReplayStarter()
         self.backlog = FakeBacklog(self.faults)
-        self.is_known_version: Callable[[str, str, str], bool] = lambda *_: True
+        self.versions: tuple[VersionRule, ...] = ()
         self.invocation_ms = 900_000
         self.kill: Callable[[str, str], None] | None = None
         self.meanwhile: Callable[[], None] | None = None  # what else happens while λ waits
@@ -129,8 +131,13 @@ class ReplayWorld(World):
             wait=self._pass,
             log=self.quiet,  # type: ignore[arg-type]  # it is asked for some of a logger's methods
             metrics=self.quiet,  # type: ignore[arg-type]  # likewise
-            is_known_version=self.is_known_version,
+            known=self.known(),
         )
+
+    def known(self) -> Known:
+        """What can be carried out today."""
+        messages = {("hello", 1)}
+        return Known({FLOW: self.versions}, self.integrations, messages, self.fallbacks)
 
     def _pass(self, seconds: float) -> None:
         """Time passes, and the others do their work."""

@@ -203,6 +203,7 @@ class Quiet:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.counts: dict[str, float] = {}
+        self.counts_at: dict[tuple[str, int, str], int] = {}  # by name, moment and outcome
 
     def info(self, msg: str, *, extra: Mapping[str, Any] | None = None) -> None:
         self.lines.append(msg)
@@ -213,6 +214,10 @@ class Quiet:
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + value
+
+    def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
+        key = (name, at_ms, dimensions.get("outcome", ""))
+        self.counts_at[key] = self.counts_at.get(key, 0) + 1
 
     def milliseconds(self, name: str, value: float, **dimensions: str) -> None:
         """No test of this world asks for times."""

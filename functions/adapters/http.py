@@ -16,12 +16,13 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
+from functions.adapters.snapshot import snapshot_of
 from functions.adapters.ssm import UnusableSecret
 from functions.core.clock import Clock
 from functions.core.failure import (
@@ -138,14 +139,19 @@ class Answer:
         if self.is_success and not is_rate_limit:
             if self.is_page:
                 detail = f"a web page came with {self.status} in the API's place"
-                return failure_of_network(NetworkCause.PROTOCOL, detail)
+                return self._seen(failure_of_network(NetworkCause.PROTOCOL, detail))
             return None
-        return failure_of_status(
-            self.status,
-            body_code=code,
-            retry_after_ms=self._stated_wait_ms(now_ms, is_rate_limit=is_rate_limit),
-            definite_statuses=definite_statuses,
+        return self._seen(
+            failure_of_status(
+                self.status,
+                body_code=code,
+                retry_after_ms=self._stated_wait_ms(now_ms, is_rate_limit=is_rate_limit),
+                definite_statuses=definite_statuses,
+            )
         )
+
+    def _seen(self, failure: Failure) -> Failure:
+        return replace(failure, answer=snapshot_of(self.status, self.headers, self.body, self.trouble))
 
     def _stated_wait_ms(self, now_ms: int, *, is_rate_limit: bool) -> int | None:
         stated = parse_retry_after(self.headers.get("retry-after", ""), now_ms)

@@ -199,7 +199,8 @@ class SesProvider:
             return failure
         detail = f"the provider answered {answer.status} ({codes[0]})"
         if not _LIMITED.isdisjoint(codes):
-            return failure_of_status(429, detail=detail, retry_after_ms=failure.retry_after_ms)
+            limited = failure_of_status(429, detail=detail, retry_after_ms=failure.retry_after_ms)
+            return replace(limited, answer=failure.answer)
         if "SendingPausedException" in codes:
             return Failure(
                 FailureClass.TRANSIENT,
@@ -208,11 +209,12 @@ class SesProvider:
                 is_retryable=True,
                 may_have_happened=False,
                 status=answer.status,
+                answer=failure.answer,
             )
         if not _NOT_ALLOWED.isdisjoint(codes):
-            return replace(_unsendable("SENDER_NOT_ALLOWED", detail), status=answer.status)
+            return replace(_unsendable("SENDER_NOT_ALLOWED", detail), status=answer.status, answer=failure.answer)
         if "MessageRejected" in codes:
-            return replace(_unsendable("MESSAGE_REJECTED", detail), status=answer.status)
+            return replace(_unsendable("MESSAGE_REJECTED", detail), status=answer.status, answer=failure.answer)
         return replace(failure, detail=detail)
 
 

@@ -267,6 +267,7 @@ class StripeProvider:
                 is_retryable=False,
                 may_have_happened=True,
                 status=answer.status,
+                answer=failure.answer,
             )
         elif error.code == "lock_timeout":  # one object is in use: no limit of ours, and nothing was changed
             failure = replace(failure, failure_class=FailureClass.TRANSIENT, code="LOCK_TIMEOUT", is_retryable=True)

@@ -277,11 +277,12 @@ class TwilioProvider:
             return failure
         detail = f"the provider answered {answer.status} (code {error.code})"
         if error.code in _LIMITED:
-            return failure_of_status(429, detail=detail, retry_after_ms=failure.retry_after_ms)
+            limited = failure_of_status(429, detail=detail, retry_after_ms=failure.retry_after_ms)
+            return replace(limited, answer=failure.answer)
         if error.code in _OPTED_OUT:
-            return replace(_unsendable(OPTED_OUT_THERE, detail), status=answer.status)
+            return replace(_unsendable(OPTED_OUT_THERE, detail), status=answer.status, answer=failure.answer)
         if error.code in _BAD_CONTACT:
-            return replace(_unsendable("CONTACT_INVALID", detail), status=answer.status)
+            return replace(_unsendable("CONTACT_INVALID", detail), status=answer.status, answer=failure.answer)
         return replace(failure, detail=detail)
 
 

@@ -43,6 +43,7 @@ from functions.core.catalog import (
     SkipRule,
     SupportRules,
     Team,
+    VersionRule,
     params_of,
 )
 from functions.core.decision import DEFAULT_EXPIRES_SECONDS, REPLY_EXPIRES_SECONDS
@@ -125,6 +126,9 @@ def load_from(directory: Path) -> Catalog:
         routing=_timing(row.routing, DEFAULT_EXPIRES_SECONDS),
         reply=_timing(row.reply, REPLY_EXPIRES_SECONDS),
         max_automatic_per_hour=row.max_automatic_per_hour,
+        versions=tuple(
+            VersionRule(frozenset(rule.known), tuple(rule.events), tuple(rule.sources)) for rule in row.versions
+        ),
     )
     for message_id in {label.reply for label in labels.values()} | {rule.reply for rule in rules}:
         if message_id:

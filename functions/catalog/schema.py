@@ -282,6 +282,20 @@ class SkipModel(_Model):
         return self
 
 
+class VersionsModel(_Model):
+    """In which versions events are read; an event without a version has the version ""."""
+
+    sources: list[Line] = Field(default_factory=lambda: ["*"], min_length=1)
+    events: list[Line] = Field(default_factory=lambda: ["*"], min_length=1)
+    known: list[Annotated[str, StringConstraints(max_length=128)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if self.events == ["*"] and self.sources == ["*"]:
+            raise ValueError("the rule would mean every event there is: say of which sources or names")
+        return self
+
+
 POINTERS = ("conversation", "text", "subject", "author", "contact", "staff", "metadata")
 
 
@@ -300,6 +314,7 @@ class SupportModel(_Model):
     max_automatic_per_hour: int = Field(default=DEFAULT_PER_HOUR, ge=1, le=100)
     pointers: dict[str, list[str]]
     skip: list[SkipModel] = Field(default_factory=list)
+    versions: list[VersionsModel] = Field(default_factory=list)
 
     @field_validator("pointers")
     @classmethod

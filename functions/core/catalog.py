@@ -97,6 +97,15 @@ class SkipRule:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionRule:
+    """In which versions events are read. `sources` (ids) and `events` (names) are globs."""
+
+    known: frozenset[str]
+    events: tuple[str, ...] = ("*",)
+    sources: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
 class ActionTiming:
     """How long one kind of action is worth doing, and how urgent it is (lower goes first)."""
 
@@ -135,6 +144,7 @@ class SupportRules:
     routing: ActionTiming = ActionTiming()
     reply: ActionTiming = ActionTiming()
     max_automatic_per_hour: int = DEFAULT_PER_HOUR
+    versions: tuple[VersionRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ translated to one of these once, in the adapter that met them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -111,7 +111,8 @@ class Failure:
 
     `may_have_happened` is False only where the provider cannot have acted: nothing was sent, or it answered with a
     status that promises so. `retry_after_ms` is a wait that the provider asked for, already clamped.
-    `detail` is for operators: it names no secret, no body and no address of a person.
+    `detail` is for operators: it names no secret, no body and no address of a person. `answer` is what the provider
+    answered, as JSON for operators' eyes and likewise without any of that; empty where it gave no answer.
     """
 
     failure_class: FailureClass
@@ -121,6 +122,7 @@ class Failure:
     may_have_happened: bool
     retry_after_ms: int | None = None
     status: int | None = None
+    answer: str = field(default="", compare=False)
 
     @property
     def wants_credential(self) -> bool:

@@ -96,7 +96,8 @@ class Row:
     the last of them counted as version `dead_hint_version`.
     `action` is the one that was decided. At `hop` 1 and 2 another goes in its place (`functions.core.fallback`), of
     kind `hop_kind` and to be repeated as `hop_repeat`; `integration_id`, attempts and effect are those of the present
-    way, `hops` says which were left and why.
+    way, `hops` says which were left and why. `response_snapshot` is what the provider answered to the last attempt that
+    failed (`Failure.answer`); empty where no answer came.
     """
 
     recovery_id: str
@@ -987,6 +988,7 @@ def _after_failure(
         failure_class=seen.failure_class.value,
         failure_code=seen.code,
         failure_detail=seen.detail[:DETAIL_LENGTH],
+        response_snapshot=failure.answer,
         first_sent_at_ms=(row.first_sent_at_ms or now_ms) if sent else row.first_sent_at_ms,
         last_possible_send_ms=now_ms if sent else row.last_possible_send_ms,
         stored_errors=_stored_errors(row, seen) if was_sent else row.stored_errors,

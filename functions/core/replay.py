@@ -147,6 +147,7 @@ def matches(wanted: Filter, row: Row, now_ms: int) -> bool:
 class Seen:
     """What is looked at beside the row. `switches` are those for its flow, source and tenant, just read; `known` is its
     integration in the catalog; `item` its event's ledger item; `standing` its recipient's on the integration's channel.
+    `unknown` says why what is deployed could make nothing of the row; empty where it could (core.schema).
     `asked_for` are the failure codes that the filter names. `look_only`: nothing is to be sent, only to be found out.
     """
 
@@ -156,7 +157,7 @@ class Seen:
     known: Integration | None = None
     item: LedgerItem | None = None
     standing: Standing = Standing.ALLOWED
-    is_known_version: bool = True
+    unknown: str = ""
     asked_for: frozenset[str] = frozenset()
     look_only: bool = False
     scale: float = 1.0
@@ -212,8 +213,8 @@ def is_done_by_ledger(row: Row, item: LedgerItem | None) -> bool:
 def _event(row: Row, seen: Seen) -> Predicted:
     if seen.now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
         return Predicted(Prediction.TOO_OLD, "its event is over 30 days old")
-    if not seen.is_known_version:
-        return Predicted(Prediction.SCHEMA_UNKNOWN, f"version {row.event_version!r} of {row.event_name} is not known")
+    if seen.unknown:
+        return Predicted(Prediction.SCHEMA_UNKNOWN, seen.unknown)
     blocked = _replays_blocked(row.integration_id, seen.switches)
     if not blocked and seen.switches.mode in (Mode.HOLD, Mode.SHADOW):
         blocked = f"mode is {seen.switches.mode.value}"
@@ -226,8 +227,10 @@ def _action(row: Row, action: Action, seen: Seen) -> Predicted:
     if seen.now_ms >= replay_expires_at(row):
         return Predicted(Prediction.EXPIRED, "it was to happen earlier or not at all")
     rules = None if seen.known is None else seen.known.kinds.get(row.kind)
-    if rules is None:
-        return Predicted(Prediction.SCHEMA_UNKNOWN, f"the catalog has no {row.kind} on {row.integration_id}")
+    if rules is None or seen.unknown:
+        return Predicted(
+            Prediction.SCHEMA_UNKNOWN, seen.unknown or f"the catalog has no {row.kind} on {row.integration_id}"
+        )
     if row.failure_code == SUPPRESSED and SUPPRESSED not in seen.asked_for:
         return Predicted(Prediction.SUPPRESSED, f"name the code {SUPPRESSED} to mean it")
     is_unclear = row.effect is Effect.UNKNOWN

@@ -11,6 +11,7 @@ from functions.core.integration import INTAKE
 from functions.core.recovery import Row, Status, Subject, action_recovery_id, event_recovery_id
 
 EVENT_EXPIRES_SECONDS = 120 * 86_400  # with its envelope
+UNREAD_FLOW = "unknown"  # of a message that is no envelope: which flow it is for, nobody knows before one can read it
 
 
 def is_claim(envelope_ref: str) -> bool:
@@ -147,7 +148,7 @@ def unreadable_row(name: str, envelope_ref: str, now_ms: int, request_id: str) -
         status=Status.PENDING,
         tenant="unknown",
         source="unknown",
-        flow="unknown",
+        flow=UNREAD_FLOW,
         event_id=f"unknown:{name[:32]}",
         epoch_ms=0,
         event_name="unknown",

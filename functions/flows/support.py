@@ -34,6 +34,7 @@ from functions.core.event import Event
 from functions.core.failure import ClassifierUnavailable, RootCause
 from functions.core.pointer import ABSENT, resolve
 from functions.core.recipient import recipient_of
+from functions.core.schema import knows_version
 from functions.core.text import plain, readable, without_quotes
 from functions.flows.flow import Finding, Prepared, UnreadableEvent, Verdict
 from functions.flows.keywords import first_match
@@ -58,6 +59,8 @@ class Support:
 
     def prepare(self, event: Event) -> Prepared:
         """Read the event and find what can be found without the LLM. Raises `UnreadableEvent`."""
+        if not knows_version(self._rules.versions, event.source, event.event_name, event.event_version):
+            raise UnreadableEvent(RootCause.SCHEMA_MISMATCH, "its event's version is not one that is read")
         reader = Reader.of(event, self._rules.pointers)
         raw = reader.text("text")
         text = without_quotes(readable(raw or "", self._rules.text_limit))

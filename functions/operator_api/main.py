@@ -22,6 +22,7 @@ from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
+from functions.core.schema import Known
 from functions.observability import logger, metrics
 from functions.operator_api.handler import application, build
 from functions.operator_api.ports import Ports
@@ -71,6 +72,7 @@ handler = build(
                 integrations=_catalog.integrations,
                 profiles=_catalog.profiles,
                 fallbacks=_catalog.fallbacks,
+                known=Known.of(_catalog),
                 time_scale=_settings.time_scale,
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),
                 index=DynamoEventIndex(

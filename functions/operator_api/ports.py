@@ -10,11 +10,12 @@ from functions.core.catalog import IntegrationProfile
 from functions.core.clock import Clock, Ids
 from functions.core.fallback import Matrix
 from functions.core.integration import Integration
+from functions.core.schema import Known
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One of each, shared by all calls."""
+    """One of each, shared by all calls. `known` is what can be carried out today."""
 
     clock: Clock
     ids: Ids
@@ -30,6 +31,7 @@ class Ports:
     integrations: Mapping[str, Integration]
     profiles: Mapping[str, IntegrationProfile]
     fallbacks: Matrix
+    known: Known
     time_scale: float
     index: ports.EventIndex
     audit_log: ports.AuditLog

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from functions.core.audit import AuditEvent
+from functions.core.cursor import cursor_of, parts_of
 from functions.core.ledger import Handle, LedgerItem, ticket_key
-from functions.core.ports import DoorLine, Sighting
+from functions.core.ports import DoorLine, Page, Sighting
 from functions.core.recovery import Row
 from functions.core.switches import FRESH_FOR_MS, Snapshot, SwitchView, view
 from functions.core.trace import (
@@ -30,7 +31,10 @@ from functions.core.trace import (
 from functions.operator_api.ports import Ports
 
 DOOR_MS: Final = 24 * 3_600_000  # how far back the door's log is read: longer takes more than a call has
-AUDIT_PER_ROW: Final = 100  # a row's history, of which more than a dozen is rare
+EVENTS_OF_REQUEST: Final = 100
+AUDIT_OF_REQUEST: Final = 400  # read together; the record goes on page by page
+AUDIT_OF_ROW: Final = 500  # its latest; more than a dozen is rare
+CHANGES_OF_SOURCE: Final = 100
 CHANGES_PER_SWITCH: Final = 20
 AT_ONCE: Final = 12
 SOURCE: Final = "source"  # the entity under which changes of sources are recorded
@@ -45,13 +49,22 @@ class Gathered:
 
     `events`: the stories, latest first. `audit`: what a request has done besides. `door`: what the door's log says of
     it, where that was read: it is for requests and events that no table knows. `further`: of a ticket's or recipient's
-    events.
+    events. `is_complete`: false where more is on record of it than was read.
     """
 
     events: tuple[EventTrace, ...] = ()
     audit: tuple[AuditEvent, ...] = ()
     door: Sighting | None = None
     further: str = ""
+    is_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stories:
+    """Of events, the last received first. `is_complete`: false where an item's record is longer than what was read."""
+
+    events: tuple[EventTrace, ...] = ()
+    is_complete: bool = True
 
 
 class Tracing:
@@ -66,7 +79,8 @@ class Tracing:
         """The events of a ticket or a recipient. Raises `BadCursor`, `StorageUnavailable`."""
         key = ticket_key(value) if handle is Handle.TICKET else value
         page = self._ports.index.find(handle, key, limit, after)
-        return Gathered(events=self._stories([whose(key) for key in page.entries]), further=page.further)
+        found = self._stories([whose(key) for key in page.entries])
+        return Gathered(found.events, further=page.further, is_complete=found.is_complete)
 
     def by_event(self, event_id: str, tenant: str) -> Gathered:
         """The event of that id, and its shadow: of this tenant, or of whichever the source has been. Raises
@@ -74,20 +88,21 @@ class Tracing:
         """
         tenants = [tenant] if tenant else self._tenants_of(event_id)
         stories = self._stories(_real_and_shadow((one, event_id) for one in tenants), only_known=True)
-        if stories:
-            return Gathered(events=stories)
+        if stories.events:
+            return Gathered(stories.events, is_complete=stories.is_complete)
         seen = self._seen_at_the_door(event_id=event_id)
         line = seen.line
         if line is None or line.is_refused or (tenant and line.tenant != tenant):
             return Gathered(door=seen)
-        return Gathered(events=self._of_door(line), door=seen)
+        return self._of_door(line, seen)
 
     def by_request(self, request_id: str) -> Gathered:
         """What one request was and did: the event that it brought, or the rows and other things that it changed. Raises
         `StorageUnavailable`.
         """
-        keys = self._ports.index.find(Handle.REQUEST, request_id, AUDIT_PER_ROW).entries
-        audit = self._audit_of_request(request_id)
+        keys = self._ports.index.find(Handle.REQUEST, request_id, EVENTS_OF_REQUEST).entries
+        record = self._ports.audit_log.of_request(request_id, AUDIT_OF_REQUEST)
+        audit = record.entries
         touched = self._ports.index.rows(
             list(dict.fromkeys(event.affected_id for event in audit if event.affected_entity == ITEM))
         )
@@ -101,35 +116,46 @@ class Tracing:
         ]
         others = tuple(event for event in audit if touched.get(event.affected_id) is None)
         stories = self._stories(known, rows)
-        if stories or audit:
-            return Gathered(events=stories, audit=others)
+        if stories.events or audit:
+            return Gathered(stories.events, others, is_complete=stories.is_complete and not record.further)
         seen = self._seen_at_the_door(request_id=request_id)
         if seen.line is None or seen.line.is_refused or not seen.line.event_id:
             return Gathered(door=seen)
-        return Gathered(events=self._of_door(seen.line), door=seen)
+        return self._of_door(seen.line, seen)
 
-    def audit_of(self, request_id: str) -> list[AuditEvent]:
-        """All that is recorded of a request, oldest first: its own events, and what came of the rows that it began. A
-        query finds both, `request_id` and `origin_request_id` (requirements.md). Raises `StorageUnavailable`.
+    def audit_of(self, request_id: str, limit: int, after: str) -> Page[AuditEvent]:
+        """A page of what is recorded of a request, oldest first: its own events, and what came of the rows that it
+        began. A query finds both, `request_id` and `origin_request_id` (requirements.md). Raises `BadCursor`,
+        `StorageUnavailable`.
+
+        A bulk replay's own events are thousands: they are read part by part, and the cursor says in which part and
+        behind which event the page before ended. What a delivery began follows from the first part.
         """
-        own = self._audit_of_request(request_id)
-        rows = list(dict.fromkeys(event.affected_id for event in own if event.affected_entity == ITEM))
-        began = [event for event in self._audit_of_rows(rows) if event.origin_request_id == request_id]
-        unique = {(event.at_ms, event.entity, event.id): event for event in (*own, *began)}
-        return [unique[key] for key in sorted(unique)]
+        seen, part = _place_of(after)
+        head = self._ports.audit_log.of_request(request_id, AUDIT_OF_REQUEST)
+        own = self._ports.audit_log.of_request(request_id, AUDIT_OF_REQUEST, part) if part else head
+        rows = [one.affected_id for one in head.entries if one.affected_entity == ITEM and _is_its_own(one, request_id)]
+        began, _ = self._audit_of_rows(list(dict.fromkeys(rows)))
+        later = [event for event in began if _is_its_own(event, request_id)]
+        merged = {_order(event): event for event in (*own.entries, *later)}
+        last = _order(own.entries[-1]) if own.further and own.entries else None
+        keys = [key for key in sorted(merged) if key > seen and (last is None or key <= last)]
+        shown = tuple(merged[key] for key in keys[:limit])
+        if len(keys) > limit:
+            return Page(shown, cursor_of([*keys[limit - 1], part or START]))
+        further = cursor_of([*(last or seen), own.further]) if own.further else ""
+        return Page(shown, further, own.unreadable)
 
     # ------------------------------------------------------------------------------------------------------ gathering
 
-    def _stories(
-        self, wanted: Sequence[Evidence], rows: Iterable[Row] = (), *, only_known: bool = False
-    ) -> tuple[EventTrace, ...]:
+    def _stories(self, wanted: Sequence[Evidence], rows: Iterable[Row] = (), *, only_known: bool = False) -> Stories:
         """Each one's story, with rows that are known already. `only_known` leaves out what is stored nowhere."""
         if not wanted:
-            return ()
+            return Stories()
         found = self._with_rows(self._with_items(wanted), list(rows))
         if only_known:
             found = [one for one in found if one.item or one.rows or one.unreadable]
-        found = self._with_audit(found)
+        found, is_complete = self._with_audit(found)
         now_ms, snapshot = self._ports.clock.now_ms(), self._ports.switches.snapshot(FRESH_FOR_MS)
         changes = self._switch_changes(found, snapshot)
         stories = [
@@ -141,7 +167,7 @@ class Tracing:
             )
             for one in found
         ]
-        return tuple(sorted(stories, key=order_of))
+        return Stories(tuple(sorted(stories, key=order_of)), is_complete)
 
     def _with_items(self, wanted: Sequence[Evidence]) -> list[Evidence]:
         keys = [_key(one) for one in wanted]
@@ -164,23 +190,22 @@ class Tracing:
             for one, some in zip(wanted, ids, strict=True)
         ]
 
-    def _with_audit(self, wanted: Sequence[Evidence]) -> list[Evidence]:
+    def _with_audit(self, wanted: Sequence[Evidence]) -> tuple[list[Evidence], bool]:
         ids = [[] if one.is_shadow else audited_ids(one.tenant, one.event_id, one.item, one.rows) for one in wanted]
-        events = self._audit_of_rows(list(dict.fromkeys(each for some in ids for each in some)))
+        events, is_complete = self._audit_of_rows(list(dict.fromkeys(each for some in ids for each in some)))
         return [
             replace(one, audit=tuple(event for event in events if event.affected_id in set(some)))
             for one, some in zip(wanted, ids, strict=True)
-        ]
+        ], is_complete
 
-    def _audit_of_rows(self, recovery_ids: Sequence[str]) -> list[AuditEvent]:
-        def read(recovery_id: str) -> tuple[AuditEvent, ...]:
-            return self._ports.audit_log.of_entity(f"{ITEM}#{recovery_id}", AUDIT_PER_ROW).entries
+    def _audit_of_rows(self, recovery_ids: Sequence[str]) -> tuple[list[AuditEvent], bool]:
+        """What is on record of them, and whether that is all of it: of a longer record, the latest."""
 
-        return [event for events in _at_once(read, recovery_ids) for event in events]
+        def read(recovery_id: str) -> Page[AuditEvent]:
+            return self._ports.audit_log.of_entity(f"{ITEM}#{recovery_id}", AUDIT_OF_ROW, latest_first=True)
 
-    def _audit_of_request(self, request_id: str) -> list[AuditEvent]:
-        """A bulk replay's request may have touched thousands: the first hundreds tell what it was."""
-        return list(self._ports.audit_log.of_request(request_id, 4 * AUDIT_PER_ROW).entries)
+        pages = _at_once(read, recovery_ids)
+        return [event for page in pages for event in reversed(page.entries)], not any(page.further for page in pages)
 
     def _switch_changes(
         self, wanted: Sequence[Evidence], snapshot: Snapshot | None
@@ -197,7 +222,7 @@ class Tracing:
     def _tenants_of(self, event_id: str) -> list[str]:
         """Whose the event's source is, and has been: by the record of its changes, else by the door's log."""
         source = event_id.partition(":")[0]
-        changes = self._ports.audit_log.of_entity(f"{SOURCE}#{source}", AUDIT_PER_ROW, latest_first=True).entries
+        changes = self._ports.audit_log.of_entity(f"{SOURCE}#{source}", CHANGES_OF_SOURCE, latest_first=True).entries
         tenants = list(dict.fromkeys(event.tenant for event in changes if event.tenant))
         if tenants:
             return tenants
@@ -208,10 +233,34 @@ class Tracing:
         now_ms = self._ports.clock.now_ms()
         return self._ports.door.sighting(now_ms - DOOR_MS, now_ms, request_id=request_id, event_id=event_id)
 
-    def _of_door(self, line: DoorLine) -> tuple[EventTrace, ...]:
+    def _of_door(self, line: DoorLine, seen: Sighting) -> Gathered:
         """The event that a request brought: it is another delivery of one that is known, or waits in the queue."""
-        known = self._stories(_real_and_shadow([(line.tenant, line.event_id)]), only_known=True)
-        return known or self._stories([Evidence(line.tenant, line.event_id, door=line)])
+        found = self._stories(_real_and_shadow([(line.tenant, line.event_id)]), only_known=True)
+        if not found.events:
+            found = self._stories([Evidence(line.tenant, line.event_id, door=line)])
+        return Gathered(found.events, door=seen, is_complete=found.is_complete)
+
+
+_Order = tuple[int, str, str]
+START: Final = "-"  # the first part of a record: a cursor has no empty texts
+
+
+def _order(event: AuditEvent) -> _Order:
+    """As the index has them."""
+    return event.at_ms, event.id, event.entity
+
+
+def _is_its_own(event: AuditEvent, request_id: str) -> bool:
+    """Whether the request brought what the event is about: of what it only touched, the record names it."""
+    return event.origin_request_id == request_id
+
+
+def _place_of(cursor: str) -> tuple[_Order, str]:
+    """Behind which event, and in which part of the record. Raises `BadCursor`."""
+    if not cursor:
+        return (0, START, START), ""
+    at_ms, event_id, entity, part = parts_of(cursor, int, str, str, str)
+    return (int(at_ms), str(event_id), str(entity)), "" if part == START else str(part)
 
 
 def _at_once(read: Callable[[str], _Told], wanted: Sequence[str]) -> list[_Told]:

@@ -13,7 +13,7 @@ from functions.core.integration import INTAKE
 from functions.core.ledger import LedgerItem
 from functions.core.quarantine import QUARANTINED
 from functions.core.recipient import standing_on
-from functions.core.recovery import HELD, Row, Subject
+from functions.core.recovery import HELD, Row
 from functions.core.replay import Filter, Predicted, Prediction, Seen, goes, predict
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, Snapshot, view
 from functions.replay.ports import Ports
@@ -76,15 +76,13 @@ class Judge:
 
     def _seen(self, row: Row, look: Look, item: LedgerItem | None) -> Seen:
         now_ms = self._ports.clock.now_ms()
-        is_event = row.subject is Subject.EVENT
         return Seen(
             now_ms=now_ms,
             switches=view(look.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms),
             state=look.states.get(row.integration_id) or IntegrationState(row.integration_id),
             known=self._ports.integrations.get(row.integration_id),
             item=item,
-            is_known_version=not is_event
-            or self._ports.is_known_version(row.source, row.event_name, row.event_version),
+            unknown=self._ports.known.why_not(row),
             asked_for=self._asked_for,
             look_only=self._look_only,
             scale=self._scale,

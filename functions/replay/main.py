@@ -13,6 +13,7 @@ from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
+from functions.core.schema import Known
 from functions.observability import logger, metrics
 from functions.replay.handler import build
 from functions.replay.ports import Ports
@@ -22,6 +23,7 @@ _settings = ReplaySettings.from_env()
 _clock, _ids = SystemClock(), SystemIds()
 _dynamodb, _sqs = aws.dynamodb_client(), aws.sqs_client()
 _metrics = metrics("replay", _settings.stage)
+_catalog = load()
 
 handler = build(
     _settings,
@@ -49,7 +51,8 @@ handler = build(
         replays=SqsHints(_sqs, _settings.replays_queue_url),
         backlog=SqsBacklog(_sqs, _settings.events_queue_url),
         # What no action is sent to has no rows.
-        integrations={name: integration for name, integration in load().integrations.items() if integration.kinds},
+        integrations={name: integration for name, integration in _catalog.integrations.items() if integration.kinds},
+        known=Known.of(_catalog),
         clock=_clock,
         ids=_ids,
         wait=aws.pause,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from functions.core import fallback
 from functions.core.attempt import Effect, History
@@ -101,6 +102,14 @@ class Later:
     why: str
 
 
+class Account(StrEnum):
+    """What a delivery is to the balance of its hour. What has a row of the whole event is found by that."""
+
+    DONE = "done"
+    LEFT = "left"  # settled, and rows have what is left of it
+    AGAIN = "again"  # another delivery of the same event has it
+
+
 @dataclass(frozen=True, slots=True)
 class Parked:
     """It waits as a row of its own: acknowledge."""
@@ -117,7 +126,7 @@ class Admitted:
 
     `claim` names the envelope in the bucket that ingress stored because it is large; empty for any other event.
     Without `is_whole` the event has no body yet: most of what can become of it needs none. `may_wait`: its message may
-    wait in its queue for a slot of the limiter; else rows do.
+    wait in its queue for a slot of the limiter; else rows do. `is_released`: its own row sent it, no delivery.
     """
 
     event: Event
@@ -128,6 +137,7 @@ class Admitted:
     claim: str = ""
     is_whole: bool = True
     may_wait: bool = False
+    is_released: bool = False
 
     @property
     def is_shadow(self) -> bool:
@@ -186,12 +196,13 @@ class FirstPass:
         Raises `StorageUnavailable` where nothing could be stored, or a large event's envelope not be read, and
         `MalformedEnvelope` where that is another event's, so that the message comes back.
         """
+        admitted = replace(admitted, is_released=is_released)
         event, now_ms = admitted.event, self._ports.clock.now_ms()
         match admit(admitted.item, event, now_ms):
             case Duplicate(is_overtaken=True):
                 return await self._overtaken(admitted)
             case Duplicate(in_window):
-                return self._duplicate(event, in_window=in_window)
+                return self._duplicate(event, admitted.item, in_window=in_window)
             case Busy(until_ms):
                 return Later(_seconds_until(until_ms, now_ms), "another worker has it")
             case Mismatch():
@@ -366,7 +377,7 @@ class FirstPass:
             case Duplicate(is_overtaken=True):
                 return await self._overtaken(admitted)
             case Duplicate(in_window):
-                return self._duplicate(admitted.event, in_window=in_window)
+                return self._duplicate(admitted.event, item, in_window=in_window)
             case Mismatch():
                 return await self._mismatch(admitted)
             case Busy(until_ms):
@@ -438,6 +449,7 @@ class FirstPass:
         for change in changes:
             self._log_row(event, change)
             self._count_ended(change)
+        self.account(event, Account.LEFT if changes else Account.DONE)
         return Settled("settled_with_rows" if changes else "settled")
 
     def _count_ended(self, change: Change) -> None:
@@ -474,11 +486,23 @@ class FirstPass:
             await self._ports.io(self._ports.ledger.settle, settlement)
         except Fenced:
             return Later(1, "the lease was lost")
+        self.account(admitted.event, Account.DONE)
         return Settled("shadow")
 
     # ---------------------------------------------------------------------------------------------------- whole events
 
-    def _duplicate(self, event: Event, *, in_window: bool) -> EventResult:
+    def account(self, event: Event, account: Account) -> None:
+        """Say what became of a delivery, for the balance of the hour in which it came in."""
+        self._ports.meter.count_at("events_accounted", event.received_at_ms, outcome=account.value)
+
+    def _again(self, admitted: Admitted) -> None:
+        """Its row was there before: another delivery brought it, and has it to its account."""
+        if not admitted.is_released:
+            self.account(admitted.event, Account.AGAIN)
+
+    def _duplicate(self, event: Event, item: LedgerItem | None, *, in_window: bool) -> EventResult:
+        if item is None or item.request_id != event.request_id:  # else a queue brought the same delivery once more
+            self.account(event, Account.AGAIN)
         reason = "repeat_window" if in_window else "redelivery"
         self._ports.meter.count("idempotency_duplicates_detected", reason=reason)
         self._ports.log.info("the event was settled before: acknowledged", extra=_about(event) | {"reason": reason})
@@ -498,7 +522,8 @@ class FirstPass:
         """What a person held, only a person releases: by a replay."""
         row = event_row(admitted.event, await self._envelope(admitted), self._ports.clock.now_ms())
         change = held_first(row, "the source is held: replay the event when it may go on")
-        await self._ports.io(self._ports.recovery.put_if_absent, change)
+        if not await self._ports.io(self._ports.recovery.put_if_absent, change):
+            self._again(admitted)
         return Parked("the source is held")
 
     def _rule_for(self, event: Event) -> Rule | None:
@@ -515,12 +540,15 @@ class FirstPass:
                 "a rule of quarantine keeps the event aside: it is a recovery item, and goes on when it is replayed",
                 extra=_about(event) | {"recovery_id": row.recovery_id, "reason": rule.rule_id, "actor": rule.author},
             )
+        else:
+            self._again(admitted)
         return Parked(QUARANTINED)
 
     async def _hold(self, admitted: Admitted, waiting_for: WaitingFor, reason: str) -> EventResult:
         now_ms = self._ports.clock.now_ms()
         row = event_row(admitted.event, await self._envelope(admitted), now_ms)
-        await self._ports.io(self._ports.recovery.put_if_absent, parked_first(row, waiting_for, reason, now_ms))
+        if not await self._ports.io(self._ports.recovery.put_if_absent, parked_first(row, waiting_for, reason, now_ms)):
+            self._again(admitted)
         return Parked(reason)
 
     async def _mismatch(self, admitted: Admitted) -> EventResult:
@@ -560,6 +588,8 @@ class FirstPass:
                     "root_cause": root_cause.value,
                 },
             )
+        else:
+            self._again(admitted)
         return Parked(code)
 
     async def _envelope(self, admitted: Admitted) -> str:

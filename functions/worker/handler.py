@@ -18,7 +18,7 @@ from functions.core.ledger import LedgerItem
 from functions.core.limiter import PATIENT_RECEIVES
 from functions.core.ports import BatchView, Hint
 from functions.worker.attempts import SWITCHES_MAX_AGE_MS, Attempts
-from functions.worker.first_pass import Admitted, EventResult, FirstPass, Later, lease_until
+from functions.worker.first_pass import Account, Admitted, EventResult, FirstPass, Later, lease_until
 from functions.worker.leases import Leases
 from functions.worker.ports import Budget, Ports
 from functions.worker.recovery_pass import HintResult, RecoveryPass
@@ -201,6 +201,8 @@ class _Batch:
             if _is_copy(copy.event, admitted.event):
                 if result is not None and not isinstance(result, Later):
                     self._ports.meter.count("idempotency_duplicates_detected", reason="same_batch")
+                    if copy.event.request_id != admitted.event.request_id:
+                        first_pass.account(copy.event, Account.AGAIN)
                 await self._answer(record, result)
             else:
                 await self._answer(record, Later(1, "another event under the same id was processed first"))

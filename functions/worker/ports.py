@@ -59,6 +59,10 @@ class Meter(Protocol):
         """Add to a count."""
         ...
 
+    def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
+        """Add one to the count of the hour of that moment."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

@@ -221,6 +221,11 @@ def what_next(item: Mapping[str, Any]) -> str:
                 "it may have happened, and nothing can tell: look at the provider. Nothing is there: "
                 f'{replay} --checked "what you looked at". It is there: {by_hand}'
             )
+        case "schema_unknown":
+            return (
+                "what is deployed can make nothing of it any more: put back what it needs (its version, kind, text or "
+                f"flow), and then: {replay}. If it is still wanted sooner, do it by hand, and then: {by_hand}"
+            )
         case "replay_off" | "replay_blocked" | "switches_unknown":
             return f"{_SWITCHES[refused]}; when it is right again: {replay}"
         case _:

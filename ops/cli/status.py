@@ -16,11 +16,12 @@ from functions.core.failure import StorageUnavailable
 from functions.core.fallback import health_of, in_force
 from functions.core.features import status_of
 from functions.core.gate import Health
-from ops import standing
+from ops import balance, standing
 from ops.cli import quarantine
 from ops.cli.console import AsJson, clean, emit, say, show_table, stack_of, time_of
 from ops.cli.integrations import health_records
 from ops.operator_api import ApiRefused, OperatorApi, connect
+from ops.replays import Replays
 from ops.stack import Stack, StackNotFound, StackUnreachable
 from ops.tokens import LoginFailed
 
@@ -38,7 +39,8 @@ _TROUBLE = (
 
 
 def show(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """How the stage stands: what users are told, queues, rows, health, fallbacks, switches, quarantine, the balance.
+    """How the stage stands: what users are told, health, fallbacks, replays, queues, rows, switches, quarantine rules,
+    and the balance of the last hours.
 
     Exit code 0 whatever it is: look at the states. A part that cannot be read says so, and the others are shown.
     Without the health of the integrations nothing is: exit code 3.
@@ -51,8 +53,9 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
     health = {name: health_of(states.get(name), now_ms) for name in wanted}
     fallbacks = in_force(catalog.fallbacks, health)
     api = _Once(stack)
-    overrides, queues, rows, switches, rules, balance = (
+    overrides, jobs, queues, rows, switches, rules, balanced = (
         _told(lambda: _overrides(stack, wanted, now_ms)),
+        _told(lambda: list(Replays(api()).every(active=True)["replays"])),
         _told(lambda: _queues(stack, now_ms)),
         _told(lambda: [asdict(one) for one in standing.rows(stack)]),
         _told(lambda: _unusual(api().call("GET", "/platform/switches")["switches"])),
@@ -69,11 +72,12 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
                     for name, row in fallbacks
                 ],
                 "overrides": overrides,
+                "replays": jobs,
                 "queues": queues,
                 "rows": rows,
                 "switches": switches,
                 "quarantine": rules,
-                "balance": balance,
+                "balance": balanced,
             }
         )
         return
@@ -111,6 +115,12 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
             one["by"],
             one["reason"],
         ),
+    )
+    _show(
+        "bulk replays that are not over",
+        jobs,
+        ("job", "state", "done", "of", "what became of them", "by", "held by"),
+        _job_line,
     )
     _show(
         "queues",
@@ -154,7 +164,7 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
             one["reason"],
         ),
     )
-    _show_balance(balance)
+    _show_balance(balanced)
 
 
 class _Once:
@@ -207,9 +217,30 @@ def _unusual(switches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one for one in switches if {"1.0": "1"}.get(one["value"], one["value"]) != one.get("everyday")]
 
 
+def _job_line(job: dict[str, Any]) -> tuple[Any, ...]:
+    progress = job.get("progress") or {}
+    outcomes = ", ".join(f"{number} {name}" for name, number in (progress.get("outcomes") or {}).items())
+    return (
+        job["replay_id"],
+        job["state"],
+        progress.get("done", 0),
+        progress.get("items", 0),
+        outcomes,
+        job.get("approved_by") or job["created_by"],
+        job.get("stop_reason") or progress.get("held_because") or "",
+    )
+
+
 def _balance(stack: Stack, now_ms: int) -> dict[str, Any]:
-    found = standing.balance(stack, now_ms)
-    return {**asdict(found), "unexplained": found.unexplained}
+    hours = balance.balance(stack, now_ms)
+    left = [one.unaccounted for one in hours]
+    waiting = standing.in_queues(stack, standing.queues(stack, {}))
+    known = [one for one in left if one is not None]
+    return {
+        "hours": [{**asdict(one), "unaccounted": one.unaccounted} for one in hours],
+        "in_queues": waiting,
+        "missing": max(0, sum(max(0, one) for one in known) - waiting) if len(known) == len(left) else None,
+    }
 
 
 def _show(title: str, found: Any, columns: tuple[str, ...], line: Callable[[dict[str, Any]], tuple[Any, ...]]) -> None:
@@ -225,14 +256,24 @@ def _show_balance(found: dict[str, Any]) -> None:
     if "not_known" in found:
         say(f"the balance: {NOT_KNOWN}: {found['not_known']}")
         return
-    said = {name: NOT_KNOWN if value is None else value for name, value in found.items()}
-    between = f"{time_of(found['from_ms'])} to {time_of(found['until_ms'])}"
     show_table(
-        f"\nthe balance of the events queue, {between}",
-        ("accepted", "passed", "triaged", "waiting more", "unexplained", "of these spilled"),
-        [[said[name] for name in ("accepted", "passed", "triaged", "waiting_more", "unexplained", "spilled")]],
+        "\nthe balance by hour: accepted = again + done + waiting + ended + unaccounted",
+        ("received since", *_FIGURES),
+        [
+            (time_of(hour["from_ms"]), *(NOT_KNOWN if hour[name] is None else hour[name] for name in _FIGURES))
+            for hour in found["hours"]
+        ],
     )
-    if found["accepted"] is None:
+    missing, queued = found["missing"], found["in_queues"]
+    if missing is None:
+        say("the balance does not add up where a figure is not known")
+    elif missing:
         say(
-            "the balance comes from CloudWatch, which the local stack has not: `make demo` balances every event instead"
+            f"{missing} deliveries are unaccounted for and not among the {queued} that wait for a worker: counts come "
+            "minutes late, so look again before you believe it"
         )
+    else:
+        say(f"nothing is missing: {queued} deliveries wait for a worker")
+
+
+_FIGURES = ("accepted", "again", "done", "waiting", "ended", "unaccounted", "spilled")

@@ -151,6 +151,8 @@ def _show(kind: str, found: Answer) -> None:
         _door(door["request"], is_known=bool(events))
     if found.get("cursor"):
         say(f"there are more: --limit, up to 200; these are the latest {len(events)}")
+    if not found.get("is_complete", True):
+        say("more is on record of it than is told here: holdfast audit --request ID --all")
     if kind == "request" and door and not door["is_complete"]:
         say(f"the log of ingress is long: it was read back to {time_of(door['since_ms'])} only")
 
@@ -272,13 +274,19 @@ def audit(
     ] = "",
     request: Annotated[str, typer.Option(help="A request id, instead: all that came of it.")] = "",
     limit: Limit = 50,
+    is_whole: Annotated[bool, typer.Option("--all", help="Every page, to the end of the record.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What is on record of one thing or of one request: when, what, by whom, why. Oldest first."""
     if bool(entity) is bool(request):
         raise Refused("say one of them: an entity such as switch#mode, or --request ID")
     query = {"entity": entity} if entity else {"request_id": request}
-    found = operator_api.connect(stack_of(ctx)).call("GET", "/platform/audit", query={**query, "limit": str(limit)})
+    api = operator_api.connect(stack_of(ctx))
+    found = api.call("GET", "/platform/audit", query={**query, "limit": "200" if is_whole else str(limit)})
+    while is_whole and found["cursor"]:
+        more = api.call("GET", "/platform/audit", query={**query, "limit": "200", "cursor": found["cursor"]})
+        events, unreadable = [*found["events"], *more["events"]], found["unreadable"] + more["unreadable"]
+        found = {**more, "events": events, "unreadable": unreadable}
     if as_json:
         emit(found)
         return
@@ -287,7 +295,7 @@ def audit(
         return
     _audit("", found["events"])
     if found["cursor"]:
-        say(f"{len(found['events'])} are shown, and there are more: --limit, up to 200")
+        say(f"{len(found['events'])} are shown, and there are more: --all")
     if found["unreadable"]:
         say(f"{found['unreadable']} more could not be read back: were they written by a newer version?")
 

@@ -219,6 +219,7 @@ async def test_what_ses_itself_refuses_was_not_sent(
     assert failure.may_have_happened is False
     assert error in failure.detail
     assert ADDRESS not in repr(failure)
+    assert json.loads(failure.answer)["status"] == status
     blind = KindRules(SEND, Repeat.BLIND)
     assert interpret(blind, failure) == failure  # definite: no person has to find out
 

@@ -302,6 +302,7 @@ async def test_a_key_that_was_first_used_with_other_parameters_leaves_the_outcom
     other = replace(BACK, params={"amount": 1})  # the same id: as if a release had changed what is sent
     failure = failed(await payments.send(other, about()))
     assert (failure.code, failure.failure_class) == ("KEY_REUSED", FailureClass.DATA_ERROR)
+    assert json.loads(failure.answer)["body"]["error"]["type"] == "idempotency_error"
     assert (failure.is_retryable, failure.may_have_happened) == (False, True)
     assert len(world.effects()) == 1
 

@@ -178,6 +178,7 @@ async def test_what_the_provider_says_of_a_number_is_definite_and_quotes_it_nowh
     assert (failure.may_have_happened, failure.status) == (False, 400)
     assert number not in repr(failure)
     assert number.removeprefix("+") not in repr(failure)
+    assert json.loads(failure.answer)["status"] == 400
     assert world.texts(number) == []
 
 
@@ -188,6 +189,7 @@ async def test_a_full_queue_of_the_sender_is_a_rate_limit(
     failure = failed(await sms.send(INVITE, to()))
     assert (failure.failure_class, failure.code) == (FailureClass.RATE_LIMITED, "HTTP_429")
     assert (failure.is_retryable, failure.may_have_happened) == (True, False)
+    assert json.loads(failure.answer)["status"] in (400, 429)
 
 
 @pytest.mark.parametrize(

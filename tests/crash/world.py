@@ -27,6 +27,7 @@ from functions.core.recipient import Person
 from functions.core.recovery import Row, Status, Subject, end
 from functions.core.replay import Filter
 from functions.core.replay_job import IntegrationTaken, Job, State, approved, asked
+from functions.core.schema import Known
 from functions.evaluator.health import HealthDuty
 from functions.flows.flow import Finding, Prepared, Verdict
 from functions.job_board import move
@@ -401,7 +402,7 @@ class Quiet:
     def _nothing(self, *_: object, **__: object) -> None:
         """Nobody reads it."""
 
-    info = warning = error = exception = count = milliseconds = flush = debug = _nothing
+    info = warning = error = exception = count = count_at = milliseconds = flush = debug = _nothing
 
 
 QUIET: Any = Quiet()
@@ -976,6 +977,7 @@ class World:
                 replays=self.replays,
                 backlog=_NO_BACKLOG,
                 integrations=self.integrations,
+                known=Known({FLOW: ()}, self.integrations, {("hello", 1), ("news", 1)}, self.fallbacks),
                 clock=self.clock,
                 ids=self.ids,
                 wait=_no_waiting,

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from functions.core.attempt import Effect
-from functions.core.decision import Repeat
+from functions.core.decision import Action, MessageRef, Repeat
 from functions.core.gate import Health, WaitingFor
 from functions.core.recovery import Change, Row, Status, claim
 from functions.operator_api.caller import Permission
@@ -488,6 +488,7 @@ def test_004_12_an_item_tells_what_it_waits_for_until_when_and_where_to_look(wor
             history=({"at": 1, "from": "", "to": "retrying", "why": "HTTP_503"},),
             incident_id="inc-1",
             traceparent="00-t",
+            response_snapshot='{"status":503}',
         )
     )
     told = world.ask("GET", item(one), claims=VIEWER)["document"]
@@ -498,6 +499,7 @@ def test_004_12_an_item_tells_what_it_waits_for_until_when_and_where_to_look(wor
         "not_before_ms": NOON_MS + 60_000,
         "target": "T-9",
         "provider_key": reply.action_id,
+        "response_snapshot": '{"status":503}',
         "first_sent_at_ms": NOON_MS - 5,
         "last_possible_send_ms": NOON_MS - 4,
         "lease_until_ms": 0,
@@ -536,6 +538,34 @@ def test_004_15_what_an_attempt_finds_out_by_itself_needs_nobodys_word(
     one = world.put(dead(status=Status.FAILED, action=its, effect=Effect.UNKNOWN, failure_code="OUTCOME_UNKNOWN"))
     assert world.ask("GET", item(one))["document"]["replay_refused"] == refused
     assert replay(world, one)["statusCode"] == (409 if refused else 202)
+
+
+def test_an_event_of_a_version_that_is_not_known_any_more_is_refused_with_the_reason(world: OperatorWorld) -> None:
+    old = world.put(event_row(received_at_ms=NOON_MS, source="retired-shop"))
+    path = f"/platform/integrations/intake/recovery/queue/{old.recovery_id}"
+    answer = world.ask("POST", f"{path}/replay", {"reason": "it is back"}, key=KEY)
+    told = answer["document"]
+    assert (answer["statusCode"], told["code"]) == (409, "INT-409-RECOVERY-REPLAY-CONFLICT")
+    assert (told["current_status"], told["reason"]) == ("dlq", "schema_unknown")
+    assert told["detail"] == "version '1' of ticket.created is not known: nothing could be made of it"
+    assert (world.stored(old), world.hints.sent) == (old, [])
+    assert world.ask("GET", path)["document"]["replay_refused"] == "schema_unknown"
+
+
+@pytest.mark.parametrize(
+    ("gone", "detail"),
+    [
+        (action(kind="gone"), "the catalog has no gone on helpdesk"),
+        (action(message=MessageRef("gone", 7)), "the catalog has no message gone of version 7"),
+    ],
+)
+def test_an_action_that_the_catalog_has_no_more_is_refused_with_the_reason(
+    world: OperatorWorld, gone: Action, detail: str
+) -> None:
+    one = world.put(dead(action=gone))
+    told = replay(world, one)["document"]
+    assert (told["reason"], told["detail"]) == ("schema_unknown", f"{detail}: nothing could be made of it")
+    assert world.stored(one) == one
 
 
 def test_an_item_of_a_whole_event_is_seen_and_replayed_under_intake(world: OperatorWorld) -> None:

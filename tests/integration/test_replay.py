@@ -12,6 +12,8 @@ from dataclasses import replace
 import pytest
 
 from functions.core.audit import AuditType
+from functions.core.catalog import VersionRule
+from functions.core.decision import MessageRef
 from functions.core.failure import Failure, MalformedDecision, StorageUnavailable, failure_of_status
 from functions.core.gate import Health
 from functions.core.integration import INTAKE, Integration, Rate
@@ -654,12 +656,23 @@ def test_a_recipient_who_opted_out_is_seen_in_the_plan() -> None:
 
 def test_an_event_of_a_version_that_is_not_known_any_more_is_left_alone_with_the_reason() -> None:
     world = ReplayWorld()
-    world.is_known_version = lambda _source, _name, version: version != "1"
+    world.versions = (VersionRule(frozenset({"2"}), events=("message.*",)),)
     row = world.dead_event("1")
     planned = world.plan(ALL)
     assert planned["plan"]["counts"] == {"schema_unknown": 1}
     (sample,) = planned["plan"]["samples"]["schema_unknown"]
     assert sample == {"recovery_id": row.recovery_id, "why": "version '1' of message.created is not known"}
+
+
+def test_an_action_whose_text_is_not_in_the_catalog_any_more_is_left_alone_with_the_reason() -> None:
+    world = ReplayWorld()
+    old = replace(ACTIONS["reply"], message=MessageRef("hello", 0))
+    row = world.dead_action("reply", "1")
+    world.tables.rows[row.recovery_id] = replace(row, action=old.bound(row.tenant, row.event_id, row.epoch_ms))
+    planned = world.plan(ALL)
+    assert planned["plan"]["counts"] == {"schema_unknown": 1}
+    (sample,) = planned["plan"]["samples"]["schema_unknown"]
+    assert sample["why"] == "the catalog has no message hello of version 0"
 
 
 def test_a_ledger_item_that_cannot_be_read_back_is_one_items_trouble() -> None:

@@ -157,6 +157,27 @@ def test_an_outage_that_outlasts_five_calls_ends_in_the_dlq_and_a_replay_does_it
     assert set(world.provider.effects.values()) == {1}
 
 
+def test_what_the_provider_answered_is_kept_with_the_failure_that_it_was_004_10() -> None:
+    """Of the last attempt that failed: one that came without an answer leaves none of an earlier one."""
+    world = World(("tag",))
+    said = '{"status":503,"body":{"error":"maintenance"}}'
+    answers: list[Failure] = [
+        replace(failure_of_status(503), answer=said),
+        failure_of_network(NetworkCause.CONNECT_REFUSED),
+        replace(failure_of_status(422), answer='{"status":422}'),
+    ]
+    world.provider.answers.append(lambda _: answers.pop(0))
+    world.accept(world.event())
+    world.deliver()
+    assert (only_row(world).failure_code, only_row(world).response_snapshot) == ("HTTP_503", said)
+    world.clock.now = only_row(world).due_at_ms
+    world.sweep()
+    world.deliver()
+    assert (only_row(world).failure_code, only_row(world).response_snapshot) == ("CONNECTION_REFUSED", "")
+    world.run_until_quiet()
+    assert (only_row(world).failure_code, only_row(world).response_snapshot) == ("HTTP_422", '{"status":422}')
+
+
 def test_a_child_waits_for_its_parent_and_is_sent_after_it() -> None:
     world = World(("tag", "reply"))
     left = [2]

@@ -7,6 +7,7 @@ import pytest
 from functions.core.audit import AuditType
 from functions.core.failure import Failure, FailureClass, NetworkCause, failure_of_network, failure_of_status
 from functions.core.ledger import ActionStatus
+from functions.core.quarantine import Quarantine, Rule
 from functions.flows.flow import Finding, Prepared
 from tests import worker_world
 from tests.worker_world import TENANT, World
@@ -104,3 +105,85 @@ def test_an_event_that_was_carried_out_in_part_shows_which_part_and_the_audit_wh
         (row.recovery_id, AuditType.REPROCESS_FAILED),
     }
     assert all("HTTP_422" in one.error and one.recovery_status == "failed" for one in world.tables.events)
+
+
+# -------------------------------------------------------------------------------------- the balance of an hour's events
+
+
+def accounted(world: World) -> dict[tuple[int, str], int]:
+    """What was counted, by the moment of receipt and by outcome."""
+    return {(at_ms, outcome): count for (name, at_ms, outcome), count in world.quiet.counts_at.items() if name == _BOOK}
+
+
+_BOOK = "events_accounted"
+
+
+def test_each_delivery_is_accounted_for_once_under_the_moment_at_which_it_came() -> None:
+    world = World(("tag",))
+    first = world.event("m-1")
+    world.accept(first, copies=2)  # the queue brings it twice
+    world.run_until_quiet()
+    came_ms = world.clock.now
+    again = world.event("m-1", request_id="f" * 32)  # the sender brings it twice
+    world.accept(again)
+    world.clock.advance(3_600_000)
+    world.run_until_quiet()
+    assert accounted(world) == {(first.received_at_ms, "done"): 1, (came_ms, "again"): 1}
+
+
+def test_two_deliveries_in_one_batch_are_one_event_and_one_that_came_again() -> None:
+    world = World(("tag",))
+    for request_id in ("e" * 32, "f" * 32):
+        world.accept(world.event("m-1", request_id=request_id))
+    world.deliver()
+    assert {outcome: count for (_, outcome), count in accounted(world).items()} == {"done": 1, "again": 1}
+
+
+def test_what_is_left_of_an_event_is_counted_once_however_often_its_rows_are_tried() -> None:
+    world = World(("tag", "push"))
+    world.provider.answers.append(lambda _: failure_of_network(NetworkCause.CONNECT_REFUSED))
+    world.accept(world.event())
+    world.deliver()
+    world.provider.answers.clear()
+    world.run_until_quiet()
+    assert {outcome: count for (_, outcome), count in accounted(world).items()} == {"left": 1}
+
+
+def test_an_event_that_is_an_item_itself_is_counted_when_it_is_settled_under_the_moment_it_came() -> None:
+    """While it is an item its row tells; the same event delivered again has that row already."""
+    world = World(("tag",), {**World().switches.values, "mode": "hold"})
+    came_ms = world.clock.now
+    world.accept(world.event("m-1"))
+    world.deliver()
+    assert accounted(world) == {}
+    world.accept(world.event("m-1", request_id="f" * 32))
+    world.deliver()
+    assert accounted(world) == {(came_ms, "again"): 1}
+    world.clock.advance(60_000)
+    world.sweep()
+    world.deliver()  # it is held still: its own row brought it, and no delivery
+    assert accounted(world) == {(came_ms, "again"): 1}
+    world.switches.values["mode"] = "live"
+    world.run_until_quiet()
+    assert accounted(world) == {(came_ms, "again"): 1, (came_ms, "done"): 1}
+
+
+def test_an_event_that_died_counts_as_its_row_and_one_that_came_again_as_that() -> None:
+    world = World(("tag",))
+    for request_id in ("e" * 32, "f" * 32):
+        world.accept(world.event("m-1", flow="gone", request_id=request_id))
+        world.deliver()
+    assert {outcome: count for (_, outcome), count in accounted(world).items()} == {"again": 1}
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_people_keep_aside_counts_as_its_row(is_held: bool) -> None:
+    world = World(("tag",))
+    if not is_held:
+        world.tables.quarantine = Quarantine(
+            (Rule("q" * 32, "ada", "why", 0, world.clock.now + 60_000, source="desk"),)
+        )
+    for request_id in ("e" * 32, "f" * 32):
+        world.accept(world.event("m-1", held=is_held, request_id=request_id))
+        world.deliver()
+    assert {outcome: count for (_, outcome), count in accounted(world).items()} == {"again": 1}

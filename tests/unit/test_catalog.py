@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from functions.catalog.loader import HERE, MalformedCatalog, load, load_from, load_released
 from functions.catalog.released import broken_releases, release_digest, release_key
-from functions.core.catalog import Message, params_of
+from functions.core.catalog import Message, VersionRule, params_of
 from functions.core.decision import MessageRef, Repeat
 from functions.core.integration import INTAKE
+from functions.core.schema import knows_version
 
 Edit = Callable[[str, str, str], None]
 
@@ -316,6 +317,20 @@ BROKEN = [
     ("features.toml", 'integrations = ["llm"]', 'integrations = ["ai"]', "classification", "the integration 'llm'"),
     ("integrations.toml", 'feature = "support"', 'feature = "help"', "features.help", "the integration 'helpdesk'"),
     ("features.toml", '"degraded"', '"operational"', "features.support.degraded", "unavailable to users"),
+    (
+        "flows.toml",
+        "[support.reply]",
+        '[[support.versions]]\nknown = ["1"]\n[support.reply]',
+        "versions.0",
+        "every event",
+    ),
+    (
+        "flows.toml",
+        "[support.reply]",
+        '[[support.versions]]\nsources = ["a"]\nknown = []\n[support.reply]',
+        "known",
+        "at least",
+    ),
     ("features.toml", "{ auto_parse = false }", "{ parse = false }", "document_reading", "'parse' is no capability"),
     ("features.toml", "window_minutes = 60", "window_minutes = -1", "window_minutes", "greater than or equal to 0"),
 ]
@@ -332,6 +347,14 @@ def test_what_is_wrong_is_refused_by_file_and_key(
     assert key in text
     assert problem in text
     assert any(part in text for part in (name, name.partition("/")[0], "labels.toml", "features.toml"))
+
+
+def test_a_flow_may_list_the_versions_that_it_reads(copy: Path, edit: Edit) -> None:
+    listed = '[[support.versions]]\nsources = ["orders-*"]\nevents = ["ticket.*"]\nknown = ["2", "3"]\n'
+    edit("flows.toml", "[support.reply]", listed + "[support.reply]")
+    (rule,) = load_from(copy).flows["support"].versions
+    assert rule == VersionRule(frozenset({"2", "3"}), ("ticket.*",), ("orders-*",))
+    assert not knows_version([rule], "orders-eu", "ticket.created", "1")
 
 
 CHANNEL_TEXT = '[[messages]]\nmessage = "{}"\nchannel = "sms"\nis = "{}"\n\n'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import boto3
@@ -13,31 +15,37 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from functions.adapters.health import DynamoHealthRecords
-from functions.adapters.recovery import row_item
+from functions.adapters.recovery import row_item, shard_of
 from functions.catalog.loader import load
 from functions.core.gate import Health
 from functions.core.health import Record, force
-from functions.core.recovery import Status
+from functions.core.recovery import Row, Status
+from functions.core.replay_job import Job, State, asked
+from functions.job_board import move
 from functions.operator_api.calls import quarantine as calls
+from functions.operator_api.calls import replays as replay_calls
 from functions.operator_api.calls import switches as switch_calls
 from functions.operator_api.ports import Ports
+from ops import balance, standing
 from ops import stack as stacks
-from ops import standing
 from ops.cli import run, status
 from ops.cli.console import ExitCode
 from ops.stack import Stack
 from ops.standing import Queue
-from tests.aws_tables import AUDIT, CONTROL, RECOVERY, REGION, create_tables
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns
+from tests.aws_tables import AUDIT, CONTROL, LEDGER, RECOVERY, REGION, create_tables
+from tests.control_fakes import FakeReplayJobs, FakeSwitchHistory, FakeSwitchReturns
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds, FakeQuarantines, FakeTables
 from tests.operator_calls import OPERATOR, Answering, call, client_of
-from tests.recovery_rows import row
+from tests.recovery_rows import event_row, row
 
 QUEUES = ("events", "retries", "replays")
 OUTPUTS = {
     "ControlTable": CONTROL,
     "RecoveryTable": RECOVERY,
     "AuditTable": AUDIT,
+    "LedgerTable": LEDGER,
+    "Bucket": "bucket",
+    "IngressFunction": "ingress",
     "OpsDlqUrl": "https://sqs/ops-dlq",
     **{f"{name.title()}QueueUrl": f"https://sqs/{name}" for name in QUEUES},
     **{f"{name.title()}DlqUrl": f"https://sqs/{name}-dlq" for name in QUEUES},
@@ -58,22 +66,67 @@ class Sqs:
 
 
 class CloudWatch:
-    """Metrics by their name, and of queues by the queue's too. `until` picks those that were true at that moment."""
+    """Metrics by their name and the values of their dimensions: the newest value first, with its moment."""
 
     def __init__(self) -> None:
-        self.values: dict[tuple[str, ...], list[float]] = {}
+        self.values: dict[tuple[str, ...], list[tuple[int, float]]] = {}
         self.is_refused = False
 
-    def get_metric_data(self, **request: Any) -> dict[str, Any]:
+    def get_paginator(self, operation: str) -> CloudWatch:
+        assert operation == "get_metric_data"
+        return self
+
+    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
+        """A page for each query."""
         if self.is_refused:
             raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetMetricData")
-        until = str(int(request["EndTime"].timestamp() * 1000))
-        results = []
         for query in request["MetricDataQueries"]:
             metric = query["MetricStat"]["Metric"]
             key = (metric["MetricName"], *(one["Value"] for one in metric["Dimensions"]))
-            results.append({"Id": query["Id"], "Values": self.values.get((*key, until), self.values.get(key, []))})
-        return {"MetricDataResults": results}
+            told = [(datetime.fromtimestamp(at_ms / 1000, UTC), value) for at_ms, value in self.values.get(key, [])]
+            told = [one for one in told if request["StartTime"] <= one[0] < request["EndTime"]]
+            yield {
+                "MetricDataResults": [
+                    {
+                        "Id": query["Id"],
+                        "Timestamps": [one[0] for one in told],
+                        "Values": [one[1] for one in told],
+                    }
+                ]
+            }
+
+
+class Bucket:
+    """A bucket of which only the spill is asked for."""
+
+    def __init__(self) -> None:
+        self.spilled = 0
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str) -> dict[str, Any]:  # noqa: N803  # S3's
+        assert (Bucket, Prefix) == ("bucket", "spill/")
+        return {"KeyCount": self.spilled}
+
+
+class Log:
+    """The log of ingress, and the function that names it."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.is_endless = False
+
+    def get_function_configuration(self, *, FunctionName: str) -> dict[str, Any]:  # noqa: N803  # Lambda's
+        assert FunctionName == "ingress"
+        return {"LoggingConfig": {"LogGroup": "/door"}}
+
+    def filter_log_events(self, **request: Any) -> dict[str, Any]:
+        if self.is_endless:
+            return {"events": [], "nextToken": "more"}
+        wanted = [
+            {"timestamp": line["timestamp"], "message": json.dumps(line), "eventId": str(number)}
+            for number, line in enumerate(self.lines)
+            if request["startTime"] <= line["timestamp"] <= request["endTime"]
+        ]
+        return {"events": wanted}
 
 
 class Stage:
@@ -81,7 +134,7 @@ class Stage:
 
     def __init__(self, dynamodb: Any) -> None:
         self.dynamodb = dynamodb
-        self.sqs, self.cloudwatch = Sqs(), CloudWatch()
+        self.sqs, self.cloudwatch, self.bucket, self.log = Sqs(), CloudWatch(), Bucket(), Log()
         self.clock = FakeClock()
         self.tables = FakeTables()
         self.history = FakeSwitchHistory(self.clock, self.tables.faults)
@@ -95,11 +148,15 @@ class Stage:
             quarantines=FakeQuarantines(self.tables),
             switch_history=self.history,
             switch_returns=FakeSwitchReturns(self.tables),
+            jobs=FakeReplayJobs(self.tables),
         )
-        self.answering = Answering([calls.routes(ports), switch_calls.routes(ports)], clock=self.clock)
+        self.jobs = ports.jobs
+        subjects = [calls.routes(ports), switch_calls.routes(ports), replay_calls.routes(ports)]
+        self.answering = Answering(subjects, clock=self.clock)
 
     def client(self, service: str, *_: str) -> Any:
-        return {"dynamodb": self.dynamodb, "sqs": self.sqs, "cloudwatch": self.cloudwatch}[service]
+        known = {"dynamodb": self.dynamodb, "sqs": self.sqs, "cloudwatch": self.cloudwatch, "s3": self.bucket}
+        return {**known, "logs": self.log, "lambda": self.log}[service]
 
 
 @pytest.fixture
@@ -167,7 +224,8 @@ def test_a_stage_that_does_not_answer_is_said_so(dynamodb: Any, capsys: pytest.C
 
 def test_queues_tell_their_depth_their_age_and_their_dead_letters(stage: Stage) -> None:
     stage.sqs.depths = {"events": 40, "retries": 2, "retries-dlq": 3, "ops-dlq": 1}
-    stage.cloudwatch.values = {("ApproximateAgeOfOldestMessage", "events"): [95.0, 30.0]}
+    oldest = [(NOON_MS - 60_000, 95.0), (NOON_MS - 360_000, 30.0), (NOON_MS - HOUR_MS, 9_000.0)]
+    stage.cloudwatch.values = {("ApproximateAgeOfOldestMessage", "events"): oldest}
     found = {one.name: one for one in standing.queues(STACK, standing.ages(STACK, NOON_MS))}
     assert found == {
         "events": Queue("events", 40, 0, 95),
@@ -227,46 +285,179 @@ def test_what_operators_have_set_is_told_with_who_and_why_and_until_when(
     assert told(capsys)["overrides"] == []
 
 
-def put_balance(stage: Stage, until_ms: int) -> None:
-    stage.cloudwatch.values = {
-        ("webhooks_accepted", "dev"): [100.0, 50.0, 10.0],
-        ("webhooks_spilled", "dev"): [4.0],
-        ("NumberOfMessagesDeleted", "events"): [90.0, 40.0],
-        ("NumberOfMessagesDeleted", "events-dlq"): [2.0],
-        ("ApproximateNumberOfMessagesVisible", "events", str(until_ms)): [20.0],
-        ("ApproximateNumberOfMessagesNotVisible", "events", str(until_ms)): [5.0],
-        ("ApproximateNumberOfMessagesVisible", "events", str(until_ms - 3 * HOUR_MS)): [1.0],
-    }
-
-
-def test_what_came_in_is_accounted_for_and_what_is_not_is_said(
+def test_a_replay_that_is_under_way_is_on_the_screen_and_one_that_is_over_is_not(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Accepted = passed + triaged + what waits more than before + unexplained."""
-    until_ms = NOON_MS // HOUR_MS * HOUR_MS
-    put_balance(stage, until_ms)
-    assert told(capsys)["balance"] == {
-        "from_ms": until_ms - 3 * HOUR_MS,
-        "until_ms": until_ms,
-        "accepted": 160,
-        "spilled": 4,
-        "passed": 130,
-        "triaged": 2,
-        "waiting_more": 24,
-        "unexplained": 4,
-    }
+    jobs = {"INC-7-20260101-ab": State.RUNNING, "INC-6-20260101-cd": State.FINISHED}
+    for job_id, state in jobs.items():
+        job = Job(job_id, State.PLANNING, "ada", "it is back", "{}", 500, NOON_MS, "r-1")
+        move(stage.jobs, None, partial(asked, job))
+        was = stage.jobs.get(job_id)
+        assert was is not None
+        held = replace(was, state=state, approved_by="bob", total=40, cursor=5, outcomes={"succeeded": 5})
+        stage.jobs.jobs[job_id] = replace(held, held_because="live traffic waits")  # type: ignore[attr-defined]  # the fake's
+    (found,) = told(capsys)["replays"]
+    assert (found["replay_id"], found["progress"]["done"], found["progress"]["items"]) == ("INC-7-20260101-ab", 5, 40)
     assert run(["status"]) == ExitCode.OK
-    assert "unexplained" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert all(words in text for words in ("INC-7-20260101-ab", "5 succeeded", "bob", "live traffic waits"))
+    assert "INC-6" not in text
 
 
-def test_a_figure_that_nobody_has_is_not_known_and_never_0(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    put_balance(stage, NOON_MS // HOUR_MS * HOUR_MS)
-    stage.cloudwatch.values = {key: values for key, values in stage.cloudwatch.values.items() if len(key) == 2}
+# ---------------------------------------------------------------------------------------------------------- the balance
+
+FIRST_MS = NOON_MS // HOUR_MS * HOUR_MS - 3 * HOUR_MS
+NOT_COUNTED = {"again": 0, "done": 0, "waiting": 0, "ended": 0, "spilled": 0}
+
+
+def put_counts(stage: Stage, hour_ms: int = FIRST_MS, **counts: float) -> None:
+    """What functions have counted under that hour."""
+    names = {
+        "accepted": ("webhooks_accepted", "dev"),
+        "spilled": ("webhooks_spilled", "dev"),
+        **{outcome: ("events_accounted", "worker", "dev", outcome) for outcome in ("done", "left", "again")},
+    }
+    for name, value in counts.items():
+        stage.cloudwatch.values.setdefault(names[name], []).append((hour_ms, value))
+
+
+def put_row(stage: Stage, made: Row) -> None:
+    stage.dynamodb.put_item(TableName=RECOVERY, Item=row_item(made))
+
+
+def of_event(name: str, number: int, **fields: Any) -> Row:
+    """The row of the action `number` of an event."""
+    made = row(f"{name}-{number}", event_id=f"shop:{name}", received_at_ms=FIRST_MS + 5, updated_at_ms=FIRST_MS + 9)
+    return replace(made, **fields)
+
+
+def hours(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = told(capsys)["balance"]["hours"]
+    return found
+
+
+def test_each_hour_is_split_into_done_waiting_and_ended_by_counts_and_by_rows(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two rows of an event are one event; one that is open makes it wait, whatever else of it is dead."""
+    put_counts(stage, accepted=103, spilled=4, again=2, done=90, left=6)
+    put_counts(stage, FIRST_MS + HOUR_MS, accepted=7, done=7)
+    put_row(stage, of_event("waits", 1))
+    put_row(stage, of_event("waits", 2, status=Status.DLQ))
+    put_row(stage, of_event("parent", 1, status=Status.PENDING, due_at_ms=0, waits_for=("x",)))
+    put_row(stage, of_event("again", 1, status=Status.REPLAYED))
+    put_row(stage, of_event("died", 1, status=Status.DLQ))
+    put_row(stage, of_event("died", 2, status=Status.FAILED, failure_code="HTTP_422"))
+    put_row(stage, of_event("stopped", 1, status=Status.FAILED, failure_code="SUPPRESSED"))
+    put_row(stage, of_event("replayed", 1, status=Status.REPLAYED, result="succeeded"))
+    whole: dict[str, Any] = {"received_at_ms": FIRST_MS + 5, "updated_at_ms": FIRST_MS + 9, "status": Status.FAILED}
+    put_row(stage, replace(event_row("held"), failure_code="HELD", **whole))
+    put_row(stage, replace(event_row("poison"), failure_code="UNREADABLE_EVENT", **whole))
+    long_ago = {"received_at_ms": FIRST_MS - 5, "updated_at_ms": FIRST_MS + 9}
+    put_row(stage, of_event("earlier", 1, status=Status.DLQ, **long_ago))
+    put_row(stage, of_event("earlier", 2, **long_ago))
+    first, second, *rest = hours(capsys)
+    assert first == {
+        "from_ms": FIRST_MS,
+        "until_ms": FIRST_MS + HOUR_MS,
+        "accepted": 103,
+        "spilled": 4,
+        "again": 2,
+        "done": 90 + 2,  # of the six that were settled with rows, three wait and one has ended
+        "waiting": 3 + 1,
+        "ended": 1 + 1,
+        "unaccounted": 3,
+    }
+    assert second | {"from_ms": 0, "until_ms": 0} == {
+        **NOT_COUNTED,
+        "from_ms": 0,
+        "until_ms": 0,
+        "accepted": 7,
+        "done": 7,
+        "unaccounted": 0,
+    }
+    assert [(hour["from_ms"], hour["accepted"]) for hour in rest] == [
+        (FIRST_MS + 2 * HOUR_MS, 0),
+        (FIRST_MS + 3 * HOUR_MS, 0),
+    ]
+
+
+def test_what_is_missing_is_what_no_queue_and_no_spill_holds(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    put_counts(stage, accepted=10, done=1)
+    put_counts(stage, FIRST_MS + HOUR_MS, accepted=1, done=3)  # counted twice: that hides nothing of another hour
+    stage.sqs.depths = {"events": 4, "events-dlq": 1, "retries": 7}
+    stage.bucket.spilled = 2
     found = told(capsys)["balance"]
-    assert (found["accepted"], found["waiting_more"], found["unexplained"]) == (160, None, None)
-    local = standing.balance(replace(STACK, endpoint="http://127.0.0.1:9"), NOON_MS)
-    assert (local.accepted, local.passed, local.unexplained) == (None, None, None)
-    assert standing.ages(replace(STACK, endpoint="http://127.0.0.1:9"), NOON_MS) == {}
+    assert (found["in_queues"], found["missing"]) == (7, 2)
+    assert [hour["unaccounted"] for hour in found["hours"]] == [9, -2, 0, 0]
+    assert run(["status"]) == ExitCode.OK
+    assert "2 deliveries are unaccounted for" in capsys.readouterr().err
+    stage.bucket.spilled = 4
+    assert run(["status"]) == ExitCode.OK
+    assert "nothing is missing" in capsys.readouterr().err
+
+
+def test_a_split_that_nobody_has_is_not_known_and_never_0(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows are open than are read."""
+    monkeypatch.setattr(balance, "MOST_ROWS", 2)
+    put_counts(stage, accepted=10, done=1)
+    same_shard = (
+        made for made in (of_event("waits", number) for number in range(10_000)) if shard_of(made.recovery_id) == 0
+    )
+    for _ in range(2):
+        put_row(stage, next(same_shard))
+    assert hours(capsys)[0]["waiting"] == 1
+    put_row(stage, next(same_shard))
+    found = told(capsys)["balance"]
+    first = found["hours"][0]
+    assert (first["accepted"], first["waiting"], first["done"], first["unaccounted"]) == (10, None, None, None)
+    assert found["missing"] is None
+    assert run(["status"]) == ExitCode.OK
+    told_people = capsys.readouterr()
+    assert "not known" in told_people.out
+    assert "does not add up" in told_people.err
+
+
+LOCAL = replace(STACK, endpoint="http://127.0.0.1:9")
+
+
+def put_line(stage: Stage, event_id: str, at_ms: int = FIRST_MS + 5, **fields: Any) -> None:
+    line = {"service": "ingress", "message": "webhook accepted", "timestamp": at_ms, "tenant": "acme"}
+    stage.log.lines.append({**line, "event_id": event_id, "stored_in": "queue", **fields})
+
+
+def put_event(stage: Stage, event_id: str, status: str = "settled") -> None:
+    item = {"pk": {"S": f"E#acme#{event_id}"}, "status": {"S": status}, "received_at": {"N": str(FIRST_MS)}}
+    stage.dynamodb.put_item(TableName=LEDGER, Item=item)
+
+
+def test_on_the_local_stack_each_delivery_is_looked_up(stage: Stage) -> None:
+    for name in ("done", "stopped", "waits", "died", "held", "nowhere", "in_hand"):
+        put_line(stage, f"shop:{name}")
+    put_line(stage, "shop:done", FIRST_MS + HOUR_MS + 1, stored_in="spill")
+    put_line(stage, "shop:before", FIRST_MS - 1)
+    for name in ("done", "stopped", "waits", "died"):
+        put_event(stage, f"shop:{name}")
+    put_event(stage, "shop:in_hand", "processing")
+    put_row(stage, of_event("stopped", 1, status=Status.FAILED, failure_code="SUPPRESSED"))
+    put_row(stage, of_event("waits", 1))
+    put_row(stage, of_event("died", 1, status=Status.DLQ))
+    put_row(stage, replace(event_row("held"), event_id="shop:held", status=Status.FAILED, failure_code="HELD"))
+    first, second, *_ = balance.balance(LOCAL, NOON_MS)
+    assert (first.accepted, first.again, first.done, first.waiting, first.ended, first.unaccounted) == (
+        7,
+        0,
+        2,
+        2,
+        1,
+        2,
+    )
+    assert (second.accepted, second.again, second.spilled, second.unaccounted) == (1, 1, 1, 0)
+    stage.log.is_endless = True
+    assert {one.accepted for one in balance.balance(LOCAL, NOON_MS)} == {None}
+    assert standing.ages(LOCAL, NOON_MS) == {}
 
 
 def test_one_part_that_cannot_be_read_says_so_and_the_others_are_shown(

@@ -31,10 +31,12 @@ class Api:
 
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
 
     def call(self, method: str, path: str, *, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         assert method == "GET"
         named = {name: value for name, value in (query or {}).items() if name != "limit"}
+        self.limits.append((query or {}).get("limit", ""))
         question = path + "".join(f" {name}={value}" for name, value in named.items())
         self.asked.append(question)
         answer = self.answers.get(question, NOTHING)
@@ -213,6 +215,27 @@ def test_a_record_is_shown_and_where_it_goes_on(api: Api, capsys: pytest.Capture
     api.answers["/platform/audit request_id=r"] = {"events": [], "unreadable": 0, "cursor": None}
     assert run(["audit", "--request", "r"]) == ExitCode.OK
     assert "nothing is on record" in capsys.readouterr().err
+
+
+def test_a_whole_record_is_asked_for_page_by_page(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    row = row_of(TAG)
+    events = [asdict(recorded(kind, row, reason="it is back")) for kind in _TYPES]
+    question = "/platform/audit request_id=r"
+    api.answers[question] = {"events": events, "unreadable": 1, "cursor": "c1"}
+    api.answers[f"{question} cursor=c1"] = {"events": events, "unreadable": 0, "cursor": "c2"}
+    api.answers[f"{question} cursor=c2"] = {"events": events, "unreadable": 2, "cursor": None}
+    assert run(["audit", "--request", "r", "--all", "--json"]) == ExitCode.OK
+    document = json.loads(capsys.readouterr().out)
+    assert (len(document["events"]), document["unreadable"], document["cursor"]) == (3 * len(events), 3, None)
+    assert api.limits == ["200"] * 3
+    assert run(["audit", "--request", "r"]) == ExitCode.OK
+    assert "--all" in capsys.readouterr().err
+
+
+def test_a_trace_that_is_not_all_that_is_on_record_says_so(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answers["/platform/trace request_id=r"] = found(event(), is_complete=False)
+    assert run(["trace", "--request", "r"]) == ExitCode.OK
+    assert "more is on record" in capsys.readouterr().err
 
 
 def test_what_is_not_as_every_day_stands_out() -> None:

@@ -49,7 +49,7 @@ def named_ids(test: str) -> set[str]:
 def counted_metrics() -> Iterator[tuple[str, str]]:
     """Every metric that a function counts by its literal name, with the file."""
     for path in sorted((ROOT / "functions").rglob("*.py")):
-        for name in re.findall(r"\b_?count\(\s*\"([a-z_]+)\"", path.read_text()):
+        for name in re.findall(r"\b_?count(?:_at)?\(\s*\"([a-z_]+)\"", path.read_text()):
             yield name, str(path.relative_to(ROOT))
 
 

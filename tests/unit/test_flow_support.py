@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from functions.adapters.richpanel import marker_of
 from functions.catalog.loader import load
+from functions.core.catalog import VersionRule
 from functions.core.decision import (
     REPLY_EXPIRES_SECONDS,
     Action,
@@ -24,8 +25,8 @@ from functions.core.decision import (
     names,
 )
 from functions.core.event import Event, digest
-from functions.core.failure import ClassifierUnavailable
-from functions.flows.flow import Prepared, Verdict
+from functions.core.failure import ClassifierUnavailable, RootCause
+from functions.flows.flow import Prepared, UnreadableEvent, Verdict
 from functions.flows.registry import FLOWS, flows_of
 from functions.flows.support import Support
 from ops.senders import ticket_event
@@ -89,6 +90,20 @@ def test_the_flow_is_found_by_the_name_that_sources_use() -> None:
     assert set(FLOWS) == {"support"}
     assert FLOW.name == "support"
     assert isinstance(FLOW, Support)
+
+
+# ------------------------------------------------------------------------------------------------- what is read
+
+
+def test_a_version_that_is_not_listed_is_not_read_and_nobody_guesses_what_it_says() -> None:
+    rule = VersionRule(frozenset({"", "2"}), events=("ticket.*",))
+    flow = Support(replace(RULES, versions=(rule,)))
+    event = a_message()
+    assert flow.prepare(event) == flow.prepare(replace(event, event_version="2")) == FLOW.prepare(event)
+    with pytest.raises(UnreadableEvent, match="version") as refused:
+        flow.prepare(replace(event, event_version="3"))
+    assert refused.value.root_cause is RootCause.SCHEMA_MISMATCH
+    assert FLOW.prepare(replace(event, event_version="3")) == FLOW.prepare(event)
 
 
 # ------------------------------------------------------------------------------------------------- who decides

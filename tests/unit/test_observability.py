@@ -124,6 +124,24 @@ def test_a_flush_writes_each_count_once_and_nothing_when_there_is_nothing() -> N
     assert len(written) == 1
 
 
+def test_what_belongs_to_the_hour_in_which_something_came_in_is_counted_there() -> None:
+    written: list[str] = []
+    counts = observability.metrics("worker", "test", written.append)
+    hour_ms = 3_600_000
+    counts.count_at("events_accounted", 5 * hour_ms, outcome="done")
+    counts.count_at("events_accounted", 6 * hour_ms - 1, outcome="done")
+    counts.count_at("events_accounted", 6 * hour_ms, outcome="done")
+    counts.count("items_received")
+    counts.flush()
+    told = [json.loads(line) for line in written]
+    assert [(line["_aws"]["Timestamp"], line["events_accounted"]) for line in told[:2]] == [
+        (5 * hour_ms, [2.0]),
+        (6 * hour_ms, [1.0]),
+    ]
+    assert told[0]["outcome"] == "done"
+    assert told[2]["_aws"]["Timestamp"] > 6 * hour_ms  # now
+
+
 def test_a_tenant_is_no_dimension() -> None:
     with pytest.raises(ValueError, match="tenant"):
         observability.metrics("sweeper", "test", print).count("rows_hinted", tenant="t1")

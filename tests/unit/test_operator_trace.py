@@ -10,8 +10,10 @@ import pytest
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.cursor import cursor_of
 from functions.core.ports import DoorLine
+from functions.core.recovery import event_recovery_id
 from functions.operator_api.calls import audit, events, rejections, trace
 from functions.operator_api.ports import Ports
+from functions.operator_api.tracing import AUDIT_OF_REQUEST, AUDIT_OF_ROW
 from tests.contract.storage import claim
 from tests.fakes import (
     LIVE_SWITCHES,
@@ -27,6 +29,7 @@ from tests.fakes import (
     FakeTables,
 )
 from tests.operator_calls import VIEWER, Answering, call, claims_of
+from tests.recovery_rows import event_row
 
 PATHS = ("/platform/trace", "/platform/audit", "/platform/rejections", "/platform/events/desk%3A1")
 
@@ -143,6 +146,7 @@ def test_nothing_known_is_an_empty_answer_and_an_event_that_is_none_is_not_found
             "audit": [],
             "door": None,
             "cursor": None,
+            "is_complete": True,
         }
     room.door.reaches_to_ms = NOON_MS - 60_000
     nothing = room.get("/platform/trace", request_id="req-1")["document"]
@@ -214,6 +218,67 @@ def test_the_record_of_one_thing_comes_page_by_page(room: Room) -> None:
     rest = room.get("/platform/audit", entity="switch#mode", limit="3", cursor=first["cursor"])["document"]
     assert [one["id"] for one in (*first["events"], *rest["events"])] == [f"a{number}" for number in range(5)]
     assert rest["cursor"] is None
+
+
+def pages(room: Room, limit: int = 200, **query: str) -> list[list[str]]:
+    """The ids of each page of a record, to its end."""
+    found: list[list[str]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        document = room.get("/platform/audit", **query, **cursor, limit=str(limit))["document"]
+        found.append([one["id"] for one in document["events"]])
+        if document["cursor"] is None:
+            return found
+        cursor = {"cursor": document["cursor"]}
+
+
+@pytest.mark.parametrize("limit", [7, 200])
+def test_a_record_longer_than_is_read_together_goes_on_to_its_end(room: Room, limit: int) -> None:
+    """A bulk replay's request has touched thousands of items: each event once, in the order of time."""
+    for number in range(2 * AUDIT_OF_REQUEST + 5):
+        room.recorded(number, entity=f"thing{number % 2}")
+    found = [event_id for page in pages(room, limit, request_id="req-12345") for event_id in page]
+    assert found == [f"a{number}" for number in range(2 * AUDIT_OF_REQUEST + 5)]
+
+
+def test_events_of_one_moment_are_neither_lost_nor_repeated_where_a_part_of_the_record_ends(room: Room) -> None:
+    for number in range(AUDIT_OF_REQUEST + 3):
+        event = room.recorded(0, entity=f"thing{number:04d}")
+        moved = replace(event, id=f"i{AUDIT_OF_REQUEST + 3 - number:04d}")
+        FakeAudit(room.tables).append([moved])
+    stored = sorted(event.id for event in room.tables.audit.values())
+    assert sorted(event_id for page in pages(room, 50, request_id="req-12345") for event_id in page) == stored
+
+
+def test_what_a_delivery_began_is_among_its_own_wherever_it_belongs_in_time(room: Room) -> None:
+    item = {"entity": "recovery_item", "origin_request_id": "req-12345"}
+    for number in (1, 3):
+        room.recorded(number, **item)
+    later = room.recorded(2, **item)
+    FakeAudit(room.tables).append([replace(later, id="later", request_id="req-2", at_ms=NOON_MS + 2)])
+    FakeAudit(room.tables).append([replace(later, id="others", request_id="req-3", origin_request_id="req-9")])
+    assert pages(room, 2, request_id="req-12345") == [["a1", "a2"], ["later", "a3"]]
+
+
+def test_a_trace_says_that_more_is_on_record_than_it_tells(room: Room) -> None:
+    for number in range(AUDIT_OF_REQUEST):
+        room.recorded(number)
+    assert room.get("/platform/trace", request_id="req-12345")["document"]["is_complete"] is True
+    room.recorded(AUDIT_OF_REQUEST)
+    document = room.get("/platform/trace", request_id="req-12345")["document"]
+    assert (len(document["audit"]), document["is_complete"]) == (AUDIT_OF_REQUEST, False)
+
+
+def test_of_an_item_with_a_long_record_the_latest_is_told(room: Room) -> None:
+    one = replace(event_row(), recovery_id=event_recovery_id("acme", "desk:1", 0), event_id="desk:1")
+    room.tables.rows[one.recovery_id] = one
+    event = replace(room.recorded(0), affected_entity="recovery_item", affected_id=one.recovery_id, request_id="req-1")
+    for number in range(AUDIT_OF_ROW + 1):
+        FakeAudit(room.tables).append([replace(event, id=f"b{number}", at_ms=NOON_MS + number)])
+    document = room.get("/platform/trace", request_id="req-1")["document"]
+    assert document["is_complete"] is False
+    (told,) = document["events"]
+    assert max(step["at_ms"] for step in told["steps"]) == NOON_MS + AUDIT_OF_ROW
 
 
 def test_shadow_is_told_beside_the_real_event_and_without_its_rows(room: Room) -> None:

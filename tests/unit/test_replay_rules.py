@@ -179,7 +179,7 @@ def test_a_filter_says_in_the_record_what_was_asked_for_and_is_read_back() -> No
         (dead(failure_code="QUARANTINED"), {}, Prediction.KEPT_ASIDE),
         (dead(failure_code="QUARANTINED"), {"asked_for": frozenset(["QUARANTINED"])}, Prediction.WOULD_SEND),
         (event_row(received_at_ms=NOON_MS - 31 * DAY_MS), {}, Prediction.TOO_OLD),
-        (event_row(), {"is_known_version": False}, Prediction.SCHEMA_UNKNOWN),
+        (event_row(), {"unknown": "gone"}, Prediction.SCHEMA_UNKNOWN),
         (event_row(), {"replay": "off"}, Prediction.SWITCH_BLOCKS),
         (event_row(), {"replay_blocked_integrations": INTAKE}, Prediction.SWITCH_BLOCKS),
         (event_row(), {"mode": "hold"}, Prediction.SWITCH_BLOCKS),
@@ -188,7 +188,7 @@ def test_a_filter_says_in_the_record_what_was_asked_for_and_is_read_back() -> No
         (dead(expires_at_ms=NOON_MS), {}, Prediction.EXPIRED),
         (dead(), {"known": None}, Prediction.SCHEMA_UNKNOWN),
         (dead(action=action(kind="gone")), {}, Prediction.SCHEMA_UNKNOWN),
-        (dead(), {"is_known_version": False}, Prediction.WOULD_SEND),  # it was decided; its event is not read again
+        (dead(), {"unknown": "gone"}, Prediction.SCHEMA_UNKNOWN),
         (dead(status=Status.FAILED, failure_code="SUPPRESSED"), {}, Prediction.SUPPRESSED),
         (
             dead(status=Status.FAILED, failure_code="SUPPRESSED"),

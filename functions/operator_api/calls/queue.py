@@ -160,6 +160,13 @@ class ToldWhole(ToldItem):
 
     target: Annotated[str, Field(description="What at the provider it is about.")]
     provider_key: Annotated[str, Field(description="The key or marker that the provider has of it, if it has any.")]
+    response_snapshot: Annotated[
+        str,
+        Field(
+            description="What the provider answered to the last attempt that failed, as JSON: status, its own request "
+            "id, codes. What could be personal or secret is told by its kind and length. Empty: no answer came."
+        ),
+    ]
     first_sent_at_ms: int
     last_possible_send_ms: Annotated[int, Field(description="When it may have been sent the last time.")]
     lease_until_ms: Annotated[int, Field(description="Until when a worker is at it, at the latest.")]
@@ -324,10 +331,12 @@ class _Queue:
         current = self._current(row)
         stopped = self._stopped(row, now_ms)
         refused = operations.why_refused(row, self._rules(row), now_ms, self._ports.time_scale)
+        unknown = self._ports.known.why_not(row)
         return ToldWhole(
             **_told(row, now_ms),
             target="" if current is None else current.target,
             provider_key="" if current is None else current.action_id,
+            response_snapshot=row.response_snapshot,
             first_sent_at_ms=row.first_sent_at_ms,
             last_possible_send_ms=row.last_possible_send_ms,
             lease_until_ms=row.lease_until_ms if row.lease_until_ms > now_ms else 0,
@@ -347,7 +356,7 @@ class _Queue:
                 for one in row.history
             ],
             integration=health,
-            replay_refused=refused or (stopped[0] if stopped else ""),
+            replay_refused=refused or _UNKNOWN_SCHEMA * bool(unknown) or (stopped[0] if stopped else ""),
             replayable_until_ms=operations.replayable_until(row),
         )
 
@@ -410,6 +419,9 @@ class _Queue:
             )
         except Refused as refused:
             raise _conflict(row, refused.what, reason=refused.reason) from refused
+        unknown = ports.known.why_not(row)
+        if unknown:
+            raise _conflict(row, f"{unknown}: nothing could be made of it", reason=_UNKNOWN_SCHEMA)
         stopped = self._stopped(row, now_ms)
         if stopped is not None:
             reason, detail = stopped
@@ -538,6 +550,7 @@ class _Queue:
 
 _OF_INTAKE = ToldHealth(integration_id=INTAKE, health="healthy", since_ms=0, reason="")  # it is ours
 _SWITCHES_UNKNOWN = "switches_unknown"
+_UNKNOWN_SCHEMA = "schema_unknown"  # as a plan says it
 
 
 def _conflict(row: Row, detail: str, **more: str) -> Refusal:

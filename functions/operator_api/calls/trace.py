@@ -161,6 +161,13 @@ class ToldTrace(_Model):
     audit: Annotated[list[ToldAudit], Field(description="What a request has done besides.")]
     door: Annotated[ToldDoor | None, Field(description="Where no table knew of it.")]
     cursor: str | None
+    is_complete: Annotated[
+        bool,
+        Field(
+            description="False: more is on record of it than was read for this answer. `GET /platform/audit` pages "
+            "through all of it, and `GET /platform/replays/{replay_id}` through the items of a bulk replay."
+        ),
+    ]
 
 
 def routes(ports: Ports) -> APIGatewayHttpRouter:
@@ -222,6 +229,7 @@ def told_trace(gathered: Gathered) -> ToldTrace:
             is_complete=seen.is_complete,
         ),
         cursor=gathered.further or None,
+        is_complete=gathered.is_complete,
     )
 
 
