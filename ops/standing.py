@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from functions.adapters.health import DynamoHealthRecords
 from functions.adapters.recovery import OPEN
 from functions.catalog.loader import load
+from functions.core.clock import SystemIds
 from functions.core.integration import INTAKE
 from functions.observability import NAMESPACE
 from ops import records
@@ -86,6 +88,16 @@ def queues(stack: Stack, oldest: Mapping[str, int]) -> list[Queue]:
         for name in WORKED
     ]
     return [*worked, Queue("ops", 0, depths["OpsDlq"], None)]
+
+
+def health_records(stack: Stack) -> DynamoHealthRecords:
+    """What the stage's tables say of its integrations' health."""
+    return DynamoHealthRecords(
+        stack.client("dynamodb"),
+        SystemIds(),
+        control_table=stack.output("ControlTable"),
+        audit_table=stack.output("AuditTable"),
+    )
 
 
 def rows(stack: Stack) -> list[Rows]:
