@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from functions.adapters.health import DynamoHealthRecords
 from functions.adapters.recovery import OPEN
 from functions.catalog.loader import load
+from functions.core.clock import SystemIds
 from functions.core.event import SPILL
 from functions.core.integration import INTAKE
 from ops import records
@@ -57,6 +59,16 @@ def queues(stack: Stack, oldest: Mapping[str, int]) -> list[Queue]:
         for name in WORKED
     ]
     return [*worked, Queue("ops", 0, depths["OpsDlq"], None)]
+
+
+def health_records(stack: Stack) -> DynamoHealthRecords:
+    """What the stage's tables say of its integrations' health."""
+    return DynamoHealthRecords(
+        stack.client("dynamodb"),
+        SystemIds(),
+        control_table=stack.output("ControlTable"),
+        audit_table=stack.output("AuditTable"),
+    )
 
 
 def rows(stack: Stack) -> list[Rows]:

@@ -9,6 +9,9 @@ from functions.core.gate import Health, IntegrationState
 from functions.core.health import release_share
 from functions.core.switches import scope_of
 
+MOST_COUNTED = 1_000
+"""Items of an integration in one status that are counted; more are told as that many."""
+
 _LISTS = ("disabled_integrations", "replay_blocked_integrations")
 
 

@@ -284,7 +284,7 @@ class _Duty:
             troubles = self.at_once(self._tried, changes)
             hints: dict[bool, list[Hint]] = {True: [], False: []}
             for change, trouble in zip(changes, troubles, strict=True):
-                if self._is_written(change.after, trouble, "rows_committed"):
+                if self._is_written(change, trouble, "rows_committed"):
                     after = change.after
                     hints[after.status is Status.REPLAYED].append(
                         Hint(after.recovery_id, after.version, times[after.recovery_id], after.tenant)
@@ -306,7 +306,7 @@ class _Duty:
 
     def _commit(self, change: Change, outcome: str) -> None:
         """Write it, and count what became of that. Written or not, the row is due again."""
-        self._is_written(change.after, self._tried(change), outcome)
+        self._is_written(change, self._tried(change), outcome)
         self._require_table()
 
     def _tried(self, change: Change) -> VersionConflict | StorageUnavailable | None:
@@ -317,7 +317,7 @@ class _Duty:
             return trouble
         return None
 
-    def _is_written(self, after: Row, trouble: Exception | None, outcome: str) -> bool:
+    def _is_written(self, change: Change, trouble: Exception | None, outcome: str) -> bool:
         if isinstance(trouble, VersionConflict):
             self._count("rows_moved")
             return False
@@ -328,7 +328,7 @@ class _Duty:
                 "a row could not be written, and is due again",
                 extra={
                     "integration": self.state.integration,
-                    "recovery_id": after.recovery_id,
+                    "recovery_id": change.after.recovery_id,
                     "reason": str(trouble),
                 },
             )

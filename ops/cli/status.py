@@ -19,7 +19,6 @@ from functions.core.gate import Health
 from ops import balance, standing
 from ops.cli import quarantine
 from ops.cli.console import AsJson, clean, emit, say, show_table, stack_of, time_of
-from ops.cli.integrations import health_records
 from ops.operator_api import ApiRefused, OperatorApi, connect
 from ops.replays import Replays
 from ops.stack import Stack, StackNotFound, StackUnreachable
@@ -197,7 +196,7 @@ def _queues(stack: Stack, now_ms: int) -> list[dict[str, Any]]:
 
 
 def _overrides(stack: Stack, integrations: list[str], now_ms: int) -> list[dict[str, Any]]:
-    held = health_records(stack).read(integrations)
+    held = standing.health_records(stack).read(integrations)
     return [
         {
             "integration": name,

@@ -11,10 +11,7 @@ from typing import Any
 from functions.core.gate import Health
 from functions.core.recovery import SUPPRESSED, Status
 from functions.operator_api.problems import Code
-from ops import records
-from ops.cli.health import take_back
-from ops.cli.health import write as write_health
-from ops.cli.integrations import health_records
+from ops import integrations, records, standing
 from ops.cli.replaying import of_stage
 from ops.cli.switches import write
 from ops.demo.stage import SOURCES, Stage, is_open, repeated, what_of
@@ -187,7 +184,7 @@ def helpdesk_down(stage: Stage) -> None:
         "and one bulk replay, planned first and beginning with five, brings them all to their end.",
     )
     healed = _left_to_the_machine(stage, scene)
-    write_health(stage.stack, "helpdesk", Health.HEALTHY, 15 * 60_000, reason="let them die", actor="demo")
+    integrations.of_stage(stage.stack).force("helpdesk", Health.HEALTHY, "15m", "let them die")
     _break_helpdesk(stage)
     letters = stage.letters("d", (WHERE, CRASH, TWICE, REFUND), 12)
     stage.post([delivery for delivery, _ in letters])
@@ -235,7 +232,7 @@ def helpdesk_down(stage: Stage) -> None:
     )
     settled = story.wait("everything is brought to its end", stage.unsettled(conversations), seconds=PATIENCE)
     story.check(scene, "nothing is left open", holds=settled)
-    take_back(stage.stack, "helpdesk", reason="it is back", actor="demo")
+    integrations.of_stage(stage.stack).lift("helpdesk", "it is back")
     _effects(stage, scene_letter="d", conversations=[*healed, *conversations])
     story.close(scene)
 
@@ -270,7 +267,7 @@ def _left_to_the_machine(stage: Stage, scene: Scene) -> list[str]:
     letters = stage.letters("d-outage", (WHERE, CRASH, TWICE, REFUND), 12)
     stage.post([delivery for delivery, _ in letters])
     conversations = stage.expect(letters)
-    records_of_health = health_records(stage.stack)
+    records_of_health = standing.health_records(stage.stack)
 
     def not_closed() -> str:
         now = records_of_health.read(["helpdesk"])["helpdesk"].health

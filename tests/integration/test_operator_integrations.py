@@ -137,8 +137,34 @@ def test_a_persons_word_holds_for_its_time_and_can_be_taken_back(world: Operator
     assert event["request_id"] == told["headers"]["x-request-id"]
     lifted = world.ask("PUT", f"{ONE}/health", {"state": None, "reason": "done early"})
     assert lifted["document"]["health"] == "healthy"
-    again = world.ask("PUT", f"{ONE}/health", {"state": None, "reason": "done early"})
-    assert again["statusCode"] == 409
+    assert (lifted["document"]["before"], lifted["document"]["is_changed"]) == ("hard_down", True)
+    assert len(world.audit()) == 2
+
+
+def test_to_take_back_what_nobody_has_said_is_done_already_and_leaves_no_trace(world: OperatorWorld) -> None:
+    """A PUT that asks for what is so: no conflict, and nothing to audit."""
+    for _ in range(2):
+        answer = world.ask("PUT", f"{ONE}/health", {"state": None, "reason": "done early"})
+        told = answer["document"]
+        assert (answer["statusCode"], told["is_changed"], told["before"], told["health"]) == (
+            200,
+            False,
+            "healthy",
+            "healthy",
+        )
+    assert not world.audit()
+    assert world.ports.health.read(["helpdesk"])["helpdesk"].version == 0
+
+
+def test_what_another_takes_back_at_the_same_moment_is_taken_back_once(world: OperatorWorld) -> None:
+    force(world)
+    lift = {"state": None, "reason": "done early"}
+    first: list[Any] = []
+    world.flaky.after["batch_get_item"] = lambda: first.append(world.ask("PUT", f"{ONE}/health", lift))
+    second = world.ask("PUT", f"{ONE}/health", lift)
+    assert [first[0]["document"]["is_changed"], second["document"]["is_changed"]] == [True, False]
+    assert (first[0]["statusCode"], second["statusCode"]) == (200, 200)
+    assert len(world.audit()) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from functions.core.duration import PATTERN, duration_ms
-from functions.core.failure import IllegalTransition, StorageUnavailable, VersionConflict
+from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.fallback import in_force
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import PROBES_NEEDED, REASON_LENGTH, HealthChange, Record, force, lift
 from functions.core.limiter import resumes_at_ms
-from functions.core.outlook import held_by, outlook
+from functions.core.outlook import MOST_COUNTED, held_by, outlook
 from functions.core.recovery import Status
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, SwitchView, view
 from functions.operator_api.caller import Caller
@@ -27,7 +27,6 @@ from functions.operator_api.problems import Code, Refusal
 
 TAG = "integrations"
 TRIES = 8  # of a change that another came between: the machine writes the same item each minute, and with each probe
-COUNTED = 1_000  # items of a status; more are told as that many
 _ABSENT: OpenAPIResponse = {"description": "There is no such integration."}
 
 IntegrationId = Annotated[str, Path(max_length=64)]
@@ -83,6 +82,16 @@ class ToldIntegration(_Model):
     switches: ToldSwitches
     status_page: str
     support_contact: str
+    version: Annotated[int, Field(description="Counts what was written of its health, by people and by the machine.")]
+
+
+class ToldOverridden(ToldIntegration):
+    """The integration as it is now, and what an operator's word has changed."""
+
+    before: Annotated[str, Field(description="The health that held until now.")]
+    is_changed: Annotated[
+        bool, Field(description="False: nothing was said that could be taken back, so nothing was written.")
+    ]
 
 
 class ToldIntegrations(_Model):
@@ -138,10 +147,10 @@ def routes(ports: Ports) -> APIGatewayHttpRouter:
         responses={
             200: {"description": "The integration as it is now."},
             404: _ABSENT,
-            409: {"description": "Nothing was said that could be taken back, or others changed it at the same time."},
+            409: {"description": "Others changed it at the same time: call again."},
         },
     )
-    def override(integration_id: IntegrationId, wanted: Override) -> ToldIntegration:
+    def override(integration_id: IntegrationId, wanted: Override) -> ToldOverridden:
         subject.check(integration_id)
         return subject.override(caller(router), integration_id, wanted)
 
@@ -188,7 +197,9 @@ class _Integrations:
         ports = self._ports
         records = ports.health.read(names)
         states = ports.ledger.read([], names).integrations
-        return {name: _Seen(records[name], states[name], ports.operator_changes.count(name, COUNTED)) for name in names}
+        return {
+            name: _Seen(records[name], states[name], ports.operator_changes.count(name, MOST_COUNTED)) for name in names
+        }
 
     def _told(self, name: str, seen: _Seen) -> ToldIntegration:
         """Reads nothing that could fail: it is told after changes, too."""
@@ -218,14 +229,17 @@ class _Integrations:
             switches=_switches(switches, name, {} if snapshot is None else snapshot.values),
             status_page=profile.status_url,
             support_contact=profile.support_contact,
+            version=seen.record.version,
         )
 
-    def override(self, who: Caller, name: str, wanted: Override) -> ToldIntegration:
+    def override(self, who: Caller, name: str, wanted: Override) -> ToldOverridden:
         """Store it with its audit event; gives the integration as it is then. All that is told is read before: a change
-        that is made is answered. Raises `Refusal`.
+        that is made is answered. To take back what nobody has said is done already. Raises `Refusal`.
         """
         seen = self._seen([name])[name]
         for _ in range(TRIES):
+            if wanted.state is None and seen.record.override is None:
+                return self._told_overridden(name, seen, seen)
             change = _traced(_change(who, name, seen.record, wanted, self._ports.clock.now_ms()), who)
             try:
                 self._ports.health.store(name, change)
@@ -237,8 +251,13 @@ class _Integrations:
                     Code.UNAVAILABLE,
                     "storage or audit did not confirm the change: look at the integration before you call again",
                 ) from unavailable
-            return self._told(name, seen.changed(change.after))
+            return self._told_overridden(name, seen, seen.changed(change.after))
         raise Refusal(Code.IN_PROGRESS, "others are changing it at this moment: nothing was changed; call again")
+
+    def _told_overridden(self, name: str, before: _Seen, after: _Seen) -> ToldOverridden:
+        told = self._told(name, after)
+        was = before.record.state(name).health_at(self._ports.clock.now_ms())
+        return ToldOverridden(**told.model_dump(), before=was.value, is_changed=after is not before)
 
 
 def _change(who: Caller, name: str, record: Record, wanted: Override, now_ms: int) -> HealthChange:
@@ -249,8 +268,6 @@ def _change(who: Caller, name: str, record: Record, wanted: Override, now_ms: in
             raise Refusal(Code.INVALID_PAYLOAD, "say for how long: nobody remembers to take it back")
         until_ms = now_ms + duration_ms(wanted.lasts)
         return force(name, record, wanted.state, until_ms, actor=who.name, reason=wanted.reason, now_ms=now_ms)
-    except IllegalTransition as illegal:
-        raise Refusal(Code.REPLAY_CONFLICT, str(illegal)) from illegal
     except ValueError as invalid:
         raise Refusal(Code.INVALID_PAYLOAD, str(invalid)) from invalid
 
