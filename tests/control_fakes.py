@@ -164,13 +164,7 @@ class FakeReplayJobs:
             found = self.jobs.get(job.job_id)
             if found is None or found.version != job.version:
                 raise Fenced(f"the job {job.job_id} is not at version {job.version} any more")
-            for change in changes:
-                row = rows.get(change.after.recovery_id)
-                if row is None or change.before is None or row.version != change.before.version:
-                    raise VersionConflict(f"{change.after.recovery_id} has moved on")
-            for change in changes:
-                rows[change.after.recovery_id] = change.after
-                self.tables.put_audit(change.audit)
+            self.tables.put_rows(changes)
 
 
 def _version(job: Job | None) -> int:

@@ -195,7 +195,24 @@ class FakeTables:
     def put_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write each under its entity, time and id; the same one again changes nothing."""
         for event in events:
-            self.audit[event.entity, f"{event.at_ms:013d}#{event.id}"] = event
+            self.audit[_place(event)] = event
+
+    def put_rows(self, changes: Sequence[Change]) -> None:
+        """All of them with their audit events, or none: raises `VersionConflict`. Without a row before, it is a put."""
+        for change in changes:
+            found = self.rows.get(change.after.recovery_id)
+            version = None if found is None else found.version
+            seen = None if change.before is None else change.before.version
+            if version != seen:
+                raise VersionConflict(f"{change.after.recovery_id} is at version {version}, not {seen}")
+        for change in changes:
+            self.rows[change.after.recovery_id] = change.after
+            self.put_audit(change.audit)
+
+
+def _place(event: AuditEvent) -> tuple[str, str]:
+    """The keys of the audit table."""
+    return event.entity, f"{event.at_ms:013d}#{event.id}"
 
 
 class FakeLedger:
@@ -369,22 +386,11 @@ class FakeRecovery:
             check_transaction(changes)
             if changes and all(self._is_there(change) for change in changes):
                 return
-            for change in changes:
-                self._check(change)
-            for change in changes:
-                self.tables.rows[change.after.recovery_id] = change.after
-                self.tables.put_audit(change.audit)
+            self.tables.put_rows(changes)
 
     def _is_there(self, change: Change) -> bool:
         """Whether an earlier call of the same caller did it. A lease is never given twice, not even to an equal one."""
         return change.after.lease_until_ms == 0 and self.tables.rows.get(change.after.recovery_id) == change.after
-
-    def _check(self, change: Change) -> None:
-        found = self.tables.rows.get(change.after.recovery_id)
-        version = None if found is None else found.version
-        seen = None if change.before is None else change.before.version
-        if version != seen:
-            raise VersionConflict(f"{change.after.recovery_id} is at version {version}, not {seen}")
 
     def put_if_absent(self, change: Change) -> bool:
         """See the port."""
@@ -448,7 +454,7 @@ class FakeAudit:
         """See the port."""
         with self.faults.around("audit.append"), self.tables.lock:
             for event in events:
-                self.tables.audit.setdefault((event.entity, f"{event.at_ms:013d}#{event.id}"), event)
+                self.tables.audit.setdefault(_place(event), event)
 
 
 class FakeHealthCounts:
@@ -605,13 +611,7 @@ class FakeOperatorChanges:
                 known = self.tables.answered.get((answered.principal, answered.key))
                 if known is not None and known.is_kept(answered.at_ms):
                     return known
-            for one in changes:
-                found = self.tables.rows.get(one.after.recovery_id)
-                if one.before is None or found is None or found.version != one.before.version:
-                    raise VersionConflict(f"{one.after.recovery_id} has moved on since it was read")
-            for one in changes:
-                self.tables.rows[one.after.recovery_id] = one.after
-                self.tables.put_audit(one.audit)
+            self.tables.put_rows(changes)
             if answered is not None:
                 self.tables.answered[answered.principal, answered.key] = answered
         return None
@@ -659,7 +659,8 @@ class FakeQuarantines:
     def store(self, change: QuarantineChange) -> None:
         """See the port."""
         with self.faults.around("quarantine.store"), self.tables.lock:
-            if self.tables.quarantine == change.after:
+            is_written = self.tables.audit.get(_place(change.audit)) == change.audit
+            if self.tables.quarantine == change.after and is_written:
                 return
             if self.tables.quarantine.version != change.before.version:
                 raise VersionConflict("the rules of quarantine have changed since they were read")

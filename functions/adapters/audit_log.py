@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from functions.adapters import aws, items
+from functions.adapters.pages import read_page
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.cursor import cursor_of, parts_of
 from functions.core.failure import HoldfastError
@@ -38,16 +39,19 @@ class DynamoAuditLog:
         """One consistent Query. Raises `BadCursor`, `StorageUnavailable`."""
         pk = items.value(entity)
         condition, given = "pk = :pk", {":pk": pk}
-        if until_ms is not None:
-            # A moment's own events have `#` and an id behind it, and come before this.
-            condition, given[":until"] = f"{condition} AND sk <= :until", items.value(f"{until_ms:013d}~")
+        # A moment's own events have `#` and an id behind it, and come before this.
+        until = None if until_ms is None else f"{until_ms:013d}~"
+        if until is not None:
+            condition, given[":until"] = f"{condition} AND sk <= :until", items.value(until)
         request: dict[str, Any] = {"ConsistentRead": True, "ScanIndexForward": not latest_first}
         if after:
-            (sk,) = parts_of(after, str)
-            request["ExclusiveStartKey"] = {"pk": pk, "sk": items.value(sk)}
-        answer = self._query(condition, given, limit, request)
-        last = answer.get("LastEvaluatedKey")
-        return _page(answer, cursor_of([last["sk"]["S"]]) if last else "")
+            sk = str(parts_of(after, str)[0])
+            if until is None or sk <= until:
+                request["ExclusiveStartKey"] = {"pk": pk, "sk": items.value(sk)}
+            elif not latest_first:
+                return Page()  # DynamoDB refuses a start beyond the range
+        stored, is_more = self._query(condition, given, limit, request)
+        return _page(stored, cursor_of([stored[-1]["sk"]["S"]]) if is_more else "")
 
     def of_request(self, request_id: str, limit: int, after: str = "") -> Page[AuditEvent]:
         """One Query of the index. Raises `BadCursor`, `StorageUnavailable`."""
@@ -56,25 +60,26 @@ class DynamoAuditLog:
         if after:
             sk, pk = parts_of(after, str, str)
             request["ExclusiveStartKey"] = {"request_id": sound, "sk": items.value(sk), "pk": items.value(pk)}
-        answer = self._query("request_id = :request", {":request": sound}, limit, request)
-        last = answer.get("LastEvaluatedKey")
-        return _page(answer, cursor_of([last["sk"]["S"], last["pk"]["S"]]) if last else "")
+        stored, is_more = self._query("request_id = :request", {":request": sound}, limit, request)
+        return _page(stored, cursor_of([stored[-1]["sk"]["S"], stored[-1]["pk"]["S"]]) if is_more else "")
 
-    def _query(self, condition: str, given: Mapping[str, Any], limit: int, request: Mapping[str, Any]) -> Any:
+    def _query(
+        self, condition: str, given: Mapping[str, Any], limit: int, request: Mapping[str, Any]
+    ) -> tuple[list[Mapping[str, Any]], bool]:
+        asked = {
+            "TableName": self._table,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": given,
+            **request,
+        }
         with aws.border("read the audit table"):
-            return self._client.query(
-                TableName=self._table,
-                KeyConditionExpression=condition,
-                ExpressionAttributeValues=given,
-                Limit=limit,
-                **request,
-            )
+            return read_page(self._client, asked, limit)
 
 
-def _page(answer: Mapping[str, Any], further: str) -> Page[AuditEvent]:
+def _page(events: Sequence[Mapping[str, Any]], further: str) -> Page[AuditEvent]:
     found: list[AuditEvent] = []
     unreadable = 0
-    for stored in answer["Items"]:
+    for stored in events:
         try:
             found.append(audit_event(stored))
         except MalformedAudit as exc:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from functions.adapters import aws, items
 from functions.adapters.ledger import BATCH_SIZE, HANDLES, PAUSES_SECONDS, ledger_item
+from functions.adapters.pages import read_page
 from functions.adapters.recovery import row_of
 from functions.core.cursor import cursor_of, parts_of
 from functions.core.failure import MalformedDecision, StorageUnavailable
@@ -42,25 +43,22 @@ class DynamoEventIndex:
     def find(self, handle: Handle, key: str, limit: int, after: str = "") -> Page[str]:
         """One Query of an index, which holds keys only. Raises `BadCursor`, `StorageUnavailable`."""
         attribute, sound = HANDLES[handle], items.value(key)
-        request: dict[str, Any] = {}
+        request: dict[str, Any] = {
+            "TableName": self._ledger_table,
+            "IndexName": INDEXES[handle],
+            "KeyConditionExpression": "#key = :key",
+            "ExpressionAttributeNames": {"#key": attribute},
+            "ExpressionAttributeValues": {":key": sound},
+            "ScanIndexForward": False,
+        }
         if after:
             at_ms, pk = parts_of(after, int, str)
             start = {attribute: sound, "received_at": items.value(at_ms), "pk": items.value(pk)}
             request["ExclusiveStartKey"] = start
         with aws.border("look up events"):
-            answer = self._client.query(
-                TableName=self._ledger_table,
-                IndexName=INDEXES[handle],
-                KeyConditionExpression="#key = :key",
-                ExpressionAttributeNames={"#key": attribute},
-                ExpressionAttributeValues={":key": sound},
-                ScanIndexForward=False,
-                Limit=limit,
-                **request,
-            )
-        last = answer.get("LastEvaluatedKey")
-        further = cursor_of([int(last["received_at"]["N"]), last["pk"]["S"]]) if last else ""
-        return Page(tuple(item["pk"]["S"] for item in answer["Items"]), further)
+            found, is_more = read_page(self._client, request, limit)
+        last = cursor_of([int(found[-1]["received_at"]["N"]), found[-1]["pk"]["S"]]) if is_more else ""
+        return Page(tuple(item["pk"]["S"] for item in found), last)
 
     def items(self, keys: Sequence[str]) -> Mapping[str, LedgerItem | None]:
         """BatchGetItem, consistent, 100 at a time. Raises `StorageUnavailable`."""

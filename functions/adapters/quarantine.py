@@ -1,5 +1,5 @@
-"""The rules of quarantine: the control table's item `Q`, with `rules` (compact JSON), `version`, and `write_id` (the
-audit event of the last change).
+"""The rules of quarantine: the control table's item `Q`, with `rules` (compact JSON), `version`, and `write_id` (of the
+audit event of the last change, and the request that made it).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functions.adapters import items
 from functions.adapters.audit import audit_puts
 from functions.adapters.aws import Pause, border, pause
 from functions.adapters.transactions import Transactions
+from functions.core.event import digest
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.quarantine import Quarantine, QuarantineChange
 
@@ -47,7 +48,9 @@ class DynamoQuarantines:
 
     def store(self, change: QuarantineChange) -> None:
         """See the port."""
-        before, after, write_id = change.before, change.after, change.audit.id
+        before, after = change.before, change.after
+        # Two people who remove the same rule have the same audit id: the second has changed nothing, and is told so.
+        write_id = digest(change.audit.id, change.audit.request_id, str(change.audit.at_ms))[:32]
         put = {
             "TableName": self._table,
             "Item": items.item(

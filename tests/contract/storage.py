@@ -17,9 +17,12 @@ from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
+from functions.adapters.operator_changes import DynamoOperatorChanges
+from functions.adapters.quarantine import DynamoQuarantines
 from functions.adapters.recipients import DynamoRecipients
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.replay_jobs import DynamoReplayJobs
+from functions.adapters.switch_returns import DynamoSwitchReturns
 from functions.core import ports
 from functions.core.attempt import Effect
 from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
@@ -27,7 +30,7 @@ from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.ledger import ActionMark, ActionStatus, Claim, LedgerItem
 from functions.core.recovery import Change, Row, Status, Subject, action_recovery_id, parked_first
 from tests import aws_tables
-from tests.control_fakes import FakeReplayJobs, FakeSwitchMarks
+from tests.control_fakes import FakeReplayJobs, FakeSwitchMarks, FakeSwitchReturns
 from tests.fakes import (
     NOON_MS,
     FakeAudit,
@@ -38,6 +41,8 @@ from tests.fakes import (
     FakeHealthRecords,
     FakeIds,
     FakeLedger,
+    FakeOperatorChanges,
+    FakeQuarantines,
     FakeRecipients,
     FakeRecovery,
     FakeTables,
@@ -68,6 +73,9 @@ class World:
     marks: ports.SwitchMarks
     jobs: ports.ReplayJobs
     audit_items: Callable[[], list[Any]]
+    operators: ports.OperatorChanges
+    quarantines: ports.Quarantines
+    returns: ports.SwitchReturns
 
     def item(self, key: str = KEY) -> LedgerItem | None:
         """The ledger item now."""
@@ -104,6 +112,9 @@ def in_memory() -> Iterator[World]:
         marks=FakeSwitchMarks(),
         jobs=FakeReplayJobs(tables),
         audit_items=lambda: _in_order(audit_item(event) for event in tables.events),
+        operators=FakeOperatorChanges(tables),
+        quarantines=FakeQuarantines(tables),
+        returns=FakeSwitchReturns(tables),
     )
 
 
@@ -162,6 +173,16 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
             pause=waited.append,
         ),
         audit_items,
+        DynamoOperatorChanges(
+            client,
+            ids,
+            recovery_table=aws_tables.RECOVERY,
+            audit_table=aws_tables.AUDIT,
+            control_table=aws_tables.CONTROL,
+            pause=waited.append,
+        ),
+        DynamoQuarantines(client, aws_tables.CONTROL, aws_tables.AUDIT, pause=waited.append),
+        DynamoSwitchReturns(client, aws_tables.CONTROL, aws_tables.AUDIT, pause=waited.append),
     )
 
 
@@ -211,6 +232,31 @@ class Flaky:
     def requests(self, name: str) -> list[dict[str, Any]]:
         """What an operation was called with."""
         return [request for called, request in self.calls if called == name]
+
+
+class Stopping:
+    """A client whose queries say where they stopped whenever they gave `Limit` items, as DynamoDB's do, even where that
+    was the end, and refuse to start outside of what they were asked for. Moto does neither.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def query(self, **request: Any) -> Any:
+        """See above."""
+        start = request.get("ExclusiveStartKey", {}).get("sk", {}).get("S", "")
+        if start > request["ExpressionAttributeValues"].get(":until", {}).get("S", start):
+            raise client_error("ValidationException")
+        answer = self._client.query(**request)
+        found = answer["Items"]
+        if found and len(found) == request.get("Limit"):
+            table = request["TableName"]
+            index = aws_tables.INDEXES.get(table, {}).get(request.get("IndexName", ""), ())
+            answer["LastEvaluatedKey"] = {name: found[-1][name] for name in (*aws_tables.KEYS[table], *index)}
+        return answer
 
 
 @dataclass

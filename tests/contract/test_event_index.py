@@ -12,7 +12,7 @@ from functions.core.failure import StorageUnavailable
 from functions.core.ledger import RETENTION_SECONDS, ActionMark, ActionStatus, Claim, Claimed, Handle, ticket_key
 from functions.core.ports import Settlement
 from tests import aws_tables
-from tests.contract.storage import KEY, LEASE_MS, Flaky, World, claim, dynamo_world, parked, settlement
+from tests.contract.storage import KEY, LEASE_MS, Flaky, Stopping, World, claim, dynamo_world, parked, settlement
 from tests.fakes import NOON_MS
 
 PERSON = "f" * 32
@@ -99,6 +99,19 @@ def test_a_tickets_events_come_latest_first_page_by_page(world: World) -> None:
         if not after:
             break
     assert found == [f"E#acme#desk:{number}" for number in reversed(range(7))]
+
+
+def test_a_page_that_is_full_at_the_end_of_the_list_is_the_last() -> None:
+    """DynamoDB names the last item as the place to go on from, whether anything follows or not."""
+    with aws_tables.moto_tables() as client:
+        world = dynamo_world(Stopping(client))  # type: ignore[arg-type]  # it answers like a client
+        for number in range(4):
+            world.ledger.claim(told(number))
+        first = world.index.find(Handle.TICKET, ticket_key("c-1"), 2)
+        second = world.index.find(Handle.TICKET, ticket_key("c-1"), 2, first.further)
+        assert first.entries + second.entries == tuple(f"E#acme#desk:{number}" for number in (3, 2, 1, 0))
+        assert (bool(first.further), second.further) == (True, "")
+        assert world.index.find(Handle.TICKET, ticket_key("c-1"), 4).further == ""
 
 
 @pytest.mark.parametrize("after", ["x", "!!", cursor_of(["a", "b"]), cursor_of([1]), cursor_of([1, ""]), "ab" * 3000])

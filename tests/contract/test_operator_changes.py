@@ -115,6 +115,15 @@ def test_a_row_that_has_moved_on_is_left_alone_and_so_is_the_key(room: Room) -> 
     assert room.audit_size() == 1
 
 
+def test_a_row_that_nobody_had_is_put_and_none_is_written_over(room: Room) -> None:
+    new = Change(row(), None)
+    assert room.changes.commit(new) is None
+    with pytest.raises(VersionConflict):
+        room.changes.commit(Change(replace(row(), version=2), None), ANSWER)
+    assert room.recovery.get(new.after.recovery_id) == new.after
+    assert room.changes.answered("ada", ANSWER.key, NOON_MS) is None
+
+
 def test_of_many_clicks_at_once_one_is_carried_out_and_the_others_hear_its_answer(room: Room) -> None:
     one = row()
     room.put(one)

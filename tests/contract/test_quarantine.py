@@ -87,6 +87,22 @@ def test_the_same_change_again_is_the_same_change(room: Room) -> None:
     assert room.quarantines.read() == change.after
 
 
+def test_of_two_who_remove_the_same_rule_the_second_is_told(room: Room) -> None:
+    """Who is told that it is done stands in the audit: the rule was gone already, and not by them."""
+    room.quarantines.store(room.add())
+    seen = room.quarantines.read()
+    rule_id = seen.rules[0].rule_id
+    first, second = (
+        seen.without(rule_id, actor=name, reason="mended", now_ms=NOON_MS, request_id=f"of-{name}")
+        for name in ("ada", "bob")
+    )
+    room.quarantines.store(first)
+    with pytest.raises(VersionConflict):
+        room.quarantines.store(second)
+    room.quarantines.store(first)
+    assert room.quarantines.read() == first.after
+
+
 def test_of_many_at_once_one_changes_the_rules(room: Room) -> None:
     changes = [room.add(number) for number in range(8)]
     results = at_once([lambda one=one: room.quarantines.store(one) for one in changes])  # type: ignore[misc]  # bound now

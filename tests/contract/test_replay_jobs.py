@@ -183,6 +183,14 @@ def test_a_row_that_has_moved_on_keeps_its_neighbours_from_being_written(stores:
     assert len(stores.audited()) == 1
 
 
+def test_a_row_that_nobody_had_is_put_and_none_is_written_over(stores: Stores) -> None:
+    job = asked(stores)
+    stores.jobs.apply(job, [Change(dead("a"), None)])
+    with pytest.raises(VersionConflict):
+        stores.jobs.apply(job, [Change(replace(dead("a"), version=2), None), Change(dead("b"), None)])
+    assert stores.recovery.several([dead(name).recovery_id for name in "ab"]) == {dead("a").recovery_id: dead("a")}
+
+
 def test_a_write_whose_answer_was_lost_was_made() -> None:
     with aws_tables.moto_tables() as client:
         flaky = Flaky(client)
