@@ -463,7 +463,7 @@ class BulkReplays(Lossy):
             lambda: jobs.let_go(job, now_ms + 5),
             lambda: jobs.approved(job, board, now_ms, **said),
             lambda: jobs.begun(job, board, now_ms),
-            lambda: jobs.opened(job, 5, "one", now_ms),
+            lambda: jobs.opened(job, ["r1", "r2"], "one", now_ms),
             lambda: jobs.paused(job, board, now_ms, **why),
             lambda: jobs.resumed(job, board, now_ms, **why),
             lambda: jobs.cancelled(job, board, now_ms, **why),

@@ -11,7 +11,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pytest
@@ -26,9 +26,9 @@ from functions.core import sweep
 from functions.core.audit import AuditType
 from functions.core.event import ClaimCheck, Event, read_message
 from functions.core.failure import StorageUnavailable
-from functions.core.ports import Hint, Spilled
+from functions.core.ports import Hint
 from functions.core.recovery import Row, Status, Subject
-from functions.sweeper.drain import AtOnce, Drained, Work, in_threads
+from functions.sweeper.drain import AtOnce, in_threads
 from functions.sweeper.handler import Handler, build
 from tests import aws_tables
 from tests.contract.storage import Flaky, client_error
@@ -540,12 +540,16 @@ def test_a_death_in_one_thread_leaves_what_was_not_removed_for_the_next_tick() -
 # ------------------------------------------------------------------------------------------------------------- on AWS
 
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
 def _counting(seen: list[int]) -> AtOnce:
     """Threads, and how many objects each chunk had."""
 
-    def at_once(work: Work, spilled: Sequence[Spilled]) -> list[Drained]:
-        seen.append(len(spilled))
-        return in_threads(work, spilled)
+    def at_once(work: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]:
+        seen.append(len(items))
+        return in_threads(work, items)
 
     return at_once
 
