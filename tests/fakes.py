@@ -24,7 +24,7 @@ from functions.core.failure import Fenced, MalformedEnvelope, StorageRefused, St
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import Counts, HealthChange, Record, has_taken
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, LedgerStatus, Refused
-from functions.core.limiter import Full, Taken, take
+from functions.core.limiter import ASTRAY_FOR_MS, Full, Taken, take
 from functions.core.operations import Answered
 from functions.core.person import PersonChange
 from functions.core.ports import BatchView, DoorLine, Hint, Page, Rejections, RowPage, Settlement, Sighting, Spilled
@@ -172,6 +172,7 @@ class FakeTables:
     rows: dict[str, Row] = field(default_factory=dict)
     audit: dict[tuple[str, str], AuditEvent] = field(default_factory=dict)
     integrations: dict[str, IntegrationState] = field(default_factory=dict)
+    astray: dict[str, tuple[int, int]] = field(default_factory=dict)  # a `tat` that nothing explains, and since when
     health: dict[str, Record] = field(default_factory=dict)
     counts: dict[tuple[str, int], Counts] = field(default_factory=dict)
     people: dict[tuple[str, str], Person] = field(default_factory=dict)
@@ -317,6 +318,21 @@ class FakeLedger:
                 busy_from_ms = now_ms if seen.tat_ms <= now_ms else seen.busy_from_ms
                 self.tables.integrations[integration] = replace(seen, tat_ms=tat_ms, busy_from_ms=busy_from_ms)
         return answer
+
+    def put_right(self, integration: str, seen_tat_ms: int, to_ms: int, now_ms: int, seen_paused_until_ms: int) -> int:
+        """See the port."""
+        with self.faults.around("ledger.put_right"), self.tables.lock:
+            seen = self.tables.integrations.get(integration, IntegrationState(integration))
+            if not seen.tat_ms or seen.tat_ms != seen_tat_ms or seen.paused_until_ms > seen_paused_until_ms:
+                return seen.tat_ms
+            noted_ms, from_ms = self.tables.astray.get(integration, (0, 0))
+            if noted_ms != seen_tat_ms or from_ms > now_ms:
+                self.tables.astray[integration] = seen_tat_ms, now_ms
+            elif from_ms <= now_ms - ASTRAY_FOR_MS:
+                del self.tables.astray[integration]
+                self.tables.integrations[integration] = replace(seen, tat_ms=to_ms, busy_from_ms=now_ms)
+                return to_ms
+            return seen_tat_ms
 
     def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
         """See the port."""

@@ -6,7 +6,8 @@ A ledger item: `pk`, `status`, `owner`, `generation`, `lease_until`, `received_a
 (recipient) and, where there is room within one write unit, `ev` (event's name). Three indexes hold the first three of
 these, with the item's key and `received_at`, and only of items that have them. Times are epoch milliseconds. A control
 item: `pk` =
-`I#{integration}`, `paused_until`, `tat` and `busy_from` (milliseconds), and what `functions.adapters.health` keeps
+`I#{integration}`, `paused_until`, `tat` and `busy_from` (milliseconds; `astray_tat` and `astray_from`: a `tat` that
+nothing explains, and since when it was seen to stand still), and what `functions.adapters.health` keeps
 there.
 """
 
@@ -39,7 +40,7 @@ from functions.core.ledger import (
     LedgerStatus,
     Refused,
 )
-from functions.core.limiter import Full, Taken
+from functions.core.limiter import ASTRAY_FOR_MS, Full, Taken
 from functions.core.ports import BatchView, Settlement
 from functions.core.quarantine import Quarantine
 from functions.core.recovery import Change
@@ -332,6 +333,26 @@ class DynamoLedger:
                 return Full(stored_ms)
             is_busy = stored_ms > now_ms
         raise StorageUnavailable("take calls of an integration's limit: its item moved back and forth")
+
+    def put_right(self, integration: str, seen_tat_ms: int, to_ms: int, now_ms: int, seen_paused_until_ms: int) -> int:
+        """See the port. One UpdateItem, two where it was not noted yet; of several callers one moves it."""
+        given = {"to": to_ms, "now": now_ms, "seen": seen_tat_ms, "paused": seen_paused_until_ms}
+        still = "tat = :seen AND (attribute_not_exists(paused_until) OR paused_until <= :paused)"
+        tat_ms, is_refused = self._moved(
+            integration,
+            "SET tat = :to, busy_from = :now REMOVE astray_tat, astray_from",
+            f"{still} AND astray_tat = :seen AND astray_from <= :since",
+            given | {"since": now_ms - ASTRAY_FOR_MS},
+        )
+        if is_refused and tat_ms == seen_tat_ms:
+            del given["to"]
+            self._moved(
+                integration,
+                "SET astray_tat = :seen, astray_from = :now",
+                f"{still} AND (attribute_not_exists(astray_tat) OR astray_tat <> :seen OR astray_from > :now)",
+                given,
+            )
+        return tat_ms
 
     def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
         """Hold the whole fleet's calls until then; an earlier, longer pause stays. Raises `StorageUnavailable`.

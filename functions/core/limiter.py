@@ -12,6 +12,11 @@ at a factor for that part of an hour: what was reserved at a factor near 0 does 
 
 Calls made at their slots are never above `burst + rate x window` in any window of time. A slot that is used late adds
 at most its lateness to the window, which is why lateness is bounded (`holds`).
+
+`tat` is as right as the clock of whoever moved it. One that is hours ahead would keep everybody waiting for as long:
+what nothing that was reserved can explain is not believed (`is_astray`), and is put right once it has stood still for
+a minute. To a clock that is hours behind, the others' number looks the same, but it moves; or nobody has anything to
+do, and then it does not matter where it is.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from functions.core.gate import IntegrationState
 
 HORIZON_MS = 3600 * 1000  # how far ahead slots are given
+FURTHEST_MS = 2 * HORIZON_MS  # where `tat` can be: an hour that is taken, and an hour's calls of one asking behind it
+ASTRAY_FOR_MS = 60 * 1000  # how long a `tat` that nothing explains has to stand still before it is put right
 LONGEST_COST_MS = 24 * 3600 * 1000  # a factor that asks for less is almost 0, which parks; no number stands for it
 GRACE_MS = 60 * 1000  # how late a slot may be used; less than a lease, so that none is used by two owners
 PACED_GRACE_MS = 180 * 1000  # likewise of a row, which the sweeper wakes: it comes once a minute
@@ -47,7 +54,8 @@ class Load(StrEnum):
 LIMITER = Machine(
     "limiter",
     "How much of an integration's rate is taken: by `tat` on its control item (0: nobody ever asked), as seen at one "
-    "moment. One write asks for the calls of a batch, and moves `tat` on or is refused. `tat` never moves back.",
+    "moment. One write asks for the calls of a batch, and moves `tat` on or is refused. `tat` moves back only "
+    "from where nothing but a wrong clock can have put it.",
     steps(
         ("idle", "taken", "busy", "`tat` = now + n x cost; those within the credit go now, the others own slots"),
         ("idle", "taken", "full", "Likewise; n x cost is over an hour, which only a factor near 0 can bring"),
@@ -66,6 +74,9 @@ LIMITER = Machine(
         ("busy", "paused", "=", "`tat` = end of the pause + credit, unless it is later; slots before the end are void"),
         ("busy", "paused", "full", "Likewise; it is about an hour long, or longer"),
         ("full", "paused", "=", "`tat` = end of the pause + credit, unless it is later; slots before the end are void"),
+        ("full", "put right", "=", "It is hours beyond a pause that is longer than an hour: as after that pause"),
+        ("full", "put right", "busy", "It is hours beyond all that was reserved: `tat` = now + credit, with no burst"),
+        ("full", "put right", "idle", "Likewise, at a rate that has no burst"),
         ("busy", "time passes", "idle", "`tat` is over: the whole credit is there again"),
         ("full", "time passes", "busy", "Less than an hour is taken: slots are given again"),
         ("full", "time passes", "idle", "Likewise, and nobody looked in between"),
@@ -164,6 +175,23 @@ def tat_after(answer: Taken | Full, cost_ms: int, now_ms: int) -> int:
     return after_ms
 
 
+def is_astray(state: IntegrationState, limit: Limit, now_ms: int) -> bool:
+    """Whether `tat` is further ahead than whatever was reserved, or a pause, can have brought it: then a clock that was
+    hours ahead did.
+    """
+    after_pause_ms = state.paused_until_ms + limit.credit_ms
+    return state.tat_ms > max(now_ms + FURTHEST_MS, after_pause_ms) + limit.cost_ms
+
+
+def put_right(state: IntegrationState, limit: Limit, now_ms: int) -> int:
+    """Where a `tat` that is astray belongs: as after a pause that ends now, so that a burst which that clock has made
+    is not made again.
+    """
+    after_ms = max(now_ms, state.paused_until_ms) + limit.credit_ms
+    LIMITER.require_line(load_of(state.tat_ms, now_ms), "put right", load_of(after_ms, now_ms), "a number astray")
+    return after_ms
+
+
 def after_pause(rate: Rate | None, until_ms: int, scale: float = 1.0) -> int:
     """Where a provider's pause puts `tat`, unless it is later: it has just said that it was too much, so that what
     waits follows the pause's end at the rate, without a burst.
@@ -201,7 +229,9 @@ def resumes_at_ms(state: IntegrationState, rate: Rate | None, now_ms: int, scale
     held_ms = max(now_ms, state.paused_until_ms)
     if rate is None:
         return held_ms
-    return max(held_ms, Limit.of(rate, scale=scale).slots(max(state.tat_ms, now_ms), 1)[0])
+    limit = Limit.of(rate, scale=scale)
+    tat_ms = put_right(state, limit, now_ms) if is_astray(state, limit, now_ms) else state.tat_ms
+    return max(held_ms, limit.slots(max(tat_ms, now_ms), 1)[0])
 
 
 def paced(times: list[int], limit: Limit) -> list[int]:

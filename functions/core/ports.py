@@ -109,6 +109,15 @@ class Ledger(Protocol):
         """
         ...
 
+    def put_right(self, integration: str, seen_tat_ms: int, to_ms: int, now_ms: int, seen_paused_until_ms: int) -> int:
+        """Move a `tat` back that only a clock which was wrong can have set; where `tat` is then.
+
+        Only if it is where it was seen, has stood still there for `ASTRAY_FOR_MS` since it was first asked for, and no
+        pause is later than the one that was seen; else it is noted since when it stands still. Raises
+        `StorageUnavailable`.
+        """
+        ...
+
     def pause(self, integration: str, until_ms: int, tat_ms: int = 0) -> None:
         """Hold the whole fleet's calls to an integration until then, and move the limiter's `tat` to `tat_ms`, or to
         the pause's end; an earlier pause or `tat` that is later stays.

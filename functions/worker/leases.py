@@ -21,6 +21,7 @@ from functions.core.failure import StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.integration import Integration, Rate
 from functions.core.limiter import (
+    ASTRAY_FOR_MS,
     AT_ONCE,
     HORIZON_MS,
     Full,
@@ -28,6 +29,8 @@ from functions.core.limiter import (
     Slot,
     Taken,
     holds,
+    is_astray,
+    put_right,
     resumes_at_ms,
     take,
     tat_after,
@@ -291,7 +294,7 @@ class Leases:
         horizon_ms = HORIZON_MS * full.cost_ms // limit.cost_ms
         taken = min(calls, max(1, horizon_ms // limit.cost_ms))
         try:
-            answer = await self._take(integration, taken * limit.cost_ms, now_ms, now_ms + horizon_ms)
+            answer = await self._take(integration, limit, taken, now_ms, now_ms + horizon_ms)
         except StorageUnavailable:
             granted = self._share(integration, limit, calls, now_ms)
             return [AT_ONCE] * granted + [Slot(now_ms + ASK_AGAIN_MS, is_owned=False)] * (calls - granted)
@@ -303,10 +306,13 @@ class Leases:
                 own = []
         # All who are refused see the same number: drawn apart, they do not come back as one.
         again_ms = max(tat_ms - horizon_ms, now_ms) + int(self._ports.rng.uniform(0, HORIZON_MS / 10))
+        if is_astray(self._state(integration), limit, now_ms):  # nothing is known by it but that it will be put right
+            again_ms = now_ms + int(self._ports.rng.uniform(ASTRAY_FOR_MS, 2 * ASTRAY_FOR_MS))
         return own + [Slot(again_ms, is_owned=False)] * (calls - len(own))
 
     async def _taken_now(self, integration: str, limit: Limit, calls: int) -> int:
         """How many of so many calls may be made right now. `tat` only grows: what was read bounds it from below."""
+        await self._put_right(integration, limit)
         state = self._state(integration)
         tat_ms = state.tat_ms
         for _ in range(2):
@@ -315,7 +321,7 @@ class Leases:
             if not calls:
                 return 0
             try:
-                answer = await self._take(integration, calls * limit.cost_ms, now_ms, limit.latest_for(calls, now_ms))
+                answer = await self._take(integration, limit, calls, now_ms, limit.latest_for(calls, now_ms))
             except StorageUnavailable:
                 return self._share(integration, limit, calls, now_ms)
             if isinstance(answer, Taken):
@@ -323,7 +329,42 @@ class Leases:
             tat_ms = answer.tat_ms
         return 0
 
-    async def _take(self, integration: str, cost_ms: int, now_ms: int, until_ms: int) -> Taken | Full:
+    async def _take(self, integration: str, limit: Limit, calls: int, now_ms: int, until_ms: int) -> Taken | Full:
+        """So many calls at that limit. Raises `StorageUnavailable`, which was logged and counted."""
+        cost_ms = calls * limit.cost_ms
+        answer = await self._asked(integration, cost_ms, now_ms, until_ms)
+        if isinstance(answer, Full) and await self._put_right(integration, limit):
+            answer = await self._asked(integration, cost_ms, now_ms, until_ms)
+        return answer
+
+    async def _put_right(self, integration: str, limit: Limit) -> bool:
+        """Whether `tat` was hours beyond all that could be reserved, and is not any more: who waits for it asks again.
+
+        Never raises: where the control table does not do its part, asking it says so.
+        """
+        state, now_ms = self._state(integration), self._ports.clock.now_ms()
+        if not is_astray(state, limit, now_ms):
+            return False
+        self._ports.meter.count("limits_astray", integration=integration)
+        to_ms, ledger = put_right(state, limit, now_ms), self._ports.ledger
+        try:
+            tat_ms = await self._ports.io(
+                ledger.put_right, integration, state.tat_ms, to_ms, now_ms, state.paused_until_ms
+            )
+        except StorageUnavailable:
+            self._ports.log.exception("the limiter's number could not be put right", extra={"integration": integration})
+            return False
+        self._states[integration] = replace(self._state(integration), tat_ms=tat_ms, busy_from_ms=now_ms)
+        if tat_ms == to_ms:
+            self._ports.meter.count("limits_put_right", integration=integration)
+            self._ports.log.warning(
+                "the limiter's number was hours beyond all that could be reserved, and was put right: the clock of a "
+                "worker was wrong",
+                extra={"integration": integration, "duration_ms": state.tat_ms - now_ms},
+            )
+        return tat_ms < state.tat_ms
+
+    async def _asked(self, integration: str, cost_ms: int, now_ms: int, until_ms: int) -> Taken | Full:
         state = self._state(integration)
         ledger = self._ports.ledger
         try:
@@ -344,7 +385,9 @@ class Leases:
     def _share(self, integration: str, limit: Limit, calls: int, now_ms: int) -> int:
         """How many of the calls this environment makes by itself, of its part of the rate."""
         own = Limit(limit.cost_ms * ENVIRONMENTS, limit.credit_ms)
-        tat_ms = self._shares.get(integration, 0)
+        # No further ahead than what was granted can have brought it, whatever the clock was then.
+        tat_ms = min(self._shares.get(integration, 0), now_ms + own.credit_ms + own.cost_ms)
+        self._shares[integration] = tat_ms
         granted = min(calls, own.fitting(tat_ms, now_ms))
         if granted:
             self._shares[integration], _ = take(tat_ms, granted * own.cost_ms, now_ms, own.latest_for(granted, now_ms))

@@ -38,6 +38,7 @@ from functions.core.health import (
     probed,
 )
 from functions.core.ledger import ActionMark, ActionStatus, Claim
+from functions.core.limiter import ASTRAY_FOR_MS
 from functions.core.person import Known, Note, PersonChange
 from functions.core.ports import AuditedSwitch
 from functions.core.recipient import Person
@@ -338,6 +339,22 @@ class Limits(Agreement):
         """By whatever was read of the number, and with a bound that may be over already."""
         self.both(lambda world: world.ledger.take(integration, cost, self.now_ms, self.now_ms + ahead, seen))
 
+    @rule(
+        integration=integrations,
+        seen=st.sampled_from([None, 0, NOON_MS + 5_000]),
+        to=around_now,
+        paused=st.one_of(st.none(), around_now),
+        later=st.sampled_from([0, ASTRAY_FOR_MS - 1, ASTRAY_FOR_MS, -ASTRAY_FOR_MS]),
+    )
+    def put_right(self, integration: str, seen: int | None, to: int, paused: int | None, later: int) -> None:
+        """By what is so now (None), or by what was read some time ago."""
+        state = self.memory.ledger.read([], [integration]).integrations[integration]
+        seen_tat_ms = state.tat_ms if seen is None else seen
+        seen_pause_ms = state.paused_until_ms if paused is None else paused
+        self.both(
+            lambda world: world.ledger.put_right(integration, seen_tat_ms, to, self.now_ms + later, seen_pause_ms)
+        )
+
     @rule()
     def integrations_are_read(self) -> None:
         self.both(lambda world: world.ledger.read([], [*INTEGRATIONS, *INTEGRATIONS]))
@@ -598,6 +615,7 @@ ANSWERS = {
     "ledger.release": {"NoneType", "Fenced"},
     "ledger.settle": {"NoneType", "Fenced"},
     "ledger.take": {"Taken", "Full"},
+    "ledger.put_right": {"int"},
     "ledger.pause": {"NoneType"},
     "recovery.get": {"Row"},
     "recovery.commit": {"NoneType", "VersionConflict"},
@@ -680,7 +698,7 @@ def play_whole_story(machine: Agreement) -> None:
         machine.teardown()
 
 
-OF_LIMITS = ("ledger.take", "ledger.pause")
+OF_LIMITS = ("ledger.take", "ledger.put_right", "ledger.pause")
 OPERATIONS: dict[type[Agreement], set[str]] = {
     EventsAndRows: operations_of("ledger", "recovery", "audit") - set(OF_LIMITS),
     Limits: operations_of("counts", "records") | {"ledger.read", *OF_LIMITS},

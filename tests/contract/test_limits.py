@@ -14,7 +14,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from functions.core.failure import StorageUnavailable
 from functions.core.integration import Rate
-from functions.core.limiter import HORIZON_MS, Full, Limit, Taken
+from functions.core.limiter import ASTRAY_FOR_MS, HORIZON_MS, Full, Limit, Taken
 from tests import aws_tables
 from tests.contract.storage import Flaky, Lost, World, at_once, client_error, dynamo_world
 from tests.fakes import NOON_MS
@@ -29,6 +29,10 @@ def tat(world: World, integration: str = "helpdesk") -> int:
 
 def take(world: World, cost_ms: int = COST, now_ms: int = NOON_MS, seen_tat_ms: int = 0) -> Taken | Full:
     return world.ledger.take("helpdesk", cost_ms, now_ms, now_ms + HORIZON_MS, seen_tat_ms)
+
+
+def put_right(world: World, seen_tat_ms: int, to_ms: int, now_ms: int, seen_paused_until_ms: int = 0) -> int:
+    return world.ledger.put_right("helpdesk", seen_tat_ms, to_ms, now_ms, seen_paused_until_ms)
 
 
 def test_what_nobody_asked_for_begins_now(world: World) -> None:
@@ -94,6 +98,51 @@ def test_a_shorter_pause_still_moves_a_number_that_is_behind_it(world: World) ->
     world.ledger.pause("helpdesk", NOON_MS + 5_000, NOON_MS + 9_500)
     state = world.ledger.read([], ["helpdesk"]).integrations["helpdesk"]
     assert (state.paused_until_ms, state.tat_ms) == (NOON_MS + 9_000, NOON_MS + 9_500)
+
+
+def test_a_number_astray_is_moved_back_once_and_only_from_where_it_was_seen(world: World) -> None:
+    """002.25: of all that see it one moves it; who has taken calls since is not gone over."""
+    astray_ms, right_ms = NOON_MS + 5 * HORIZON_MS, NOON_MS + 400
+    take(world, COST, now_ms=astray_ms - COST)
+    assert put_right(world, astray_ms - 1, right_ms, NOON_MS) == astray_ms  # somebody who saw another one
+    assert put_right(world, astray_ms, right_ms, NOON_MS) == astray_ms  # noted
+    assert put_right(world, astray_ms, right_ms, NOON_MS + ASTRAY_FOR_MS - 1) == astray_ms
+    later_ms = NOON_MS + ASTRAY_FOR_MS
+    answers = at_once([partial(put_right, world, astray_ms, right_ms, later_ms) for _ in range(8)])
+    assert set(answers) == {right_ms}
+    assert world.ledger.read([], ["helpdesk"]).integrations["helpdesk"].busy_from_ms == later_ms
+    assert take(world) == Taken(right_ms)
+    assert put_right(world, astray_ms, right_ms, later_ms) == right_ms + COST
+    assert world.ledger.put_right("sms", astray_ms, right_ms, NOON_MS, 0) == tat(world, "sms") == 0
+
+
+def test_a_number_that_moves_is_nobodys_to_put_right(world: World) -> None:
+    """002.25: whoever thinks so has a clock that is hours behind, and the minute begins anew with each call."""
+    seen_ms = NOON_MS
+    for at_ms in range(NOON_MS, NOON_MS + 10 * ASTRAY_FOR_MS, ASTRAY_FOR_MS // 2):
+        answer = take(world, now_ms=at_ms)
+        assert isinstance(answer, Taken)
+        seen_ms = tat(world)
+        assert put_right(world, seen_ms, 400, at_ms - 5 * HORIZON_MS) == seen_ms == at_ms + COST
+
+
+def test_since_when_it_stands_still_is_not_taken_from_a_clock_that_is_ahead(world: World) -> None:
+    astray_ms = NOON_MS + 5 * HORIZON_MS
+    take(world, COST, now_ms=astray_ms - COST)
+    put_right(world, astray_ms, NOON_MS, NOON_MS + HORIZON_MS)
+    assert put_right(world, astray_ms, NOON_MS, NOON_MS) == astray_ms
+    assert put_right(world, astray_ms, NOON_MS, NOON_MS + ASTRAY_FOR_MS) == NOON_MS
+
+
+@pytest.mark.parametrize(("seen_pause_ms", "is_moved"), [(0, False), (NOON_MS + 7_999, False), (NOON_MS + 8_000, True)])
+def test_a_pause_that_was_not_seen_leaves_a_number_where_the_pause_has_put_it(
+    world: World, seen_pause_ms: int, is_moved: bool
+) -> None:
+    """003.17: it is hours ahead because the provider said so."""
+    world.ledger.pause("helpdesk", NOON_MS + 8_000, NOON_MS + 9_000)
+    put_right(world, NOON_MS + 9_000, NOON_MS + 400, NOON_MS - ASTRAY_FOR_MS, NOON_MS + 8_000)
+    found_ms = put_right(world, NOON_MS + 9_000, NOON_MS + 400, NOON_MS, seen_pause_ms)
+    assert found_ms == tat(world) == (NOON_MS + 400 if is_moved else NOON_MS + 9_000)
 
 
 def test_forty_callers_at_once_are_granted_what_one_could_have_had(world: World, proved: Callable[[str], None]) -> None:

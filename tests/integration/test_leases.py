@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ import pytest
 from functions.core.failure import StorageUnavailable
 from functions.core.gate import IntegrationState
 from functions.core.integration import Integration, Rate
-from functions.core.limiter import HORIZON_MS
+from functions.core.limiter import HORIZON_MS, Slot
 from functions.worker import leases as module
 from functions.worker.leases import ENVIRONMENTS, Demand, Lease, Leases
 from functions.worker.ports import Ports
 from tests.fakes import FakeClock, FakeLedger, FakeRandom, FakeTables
+from tests.rates import most_over
 from tests.worker_world import Died, Quiet, directly, run
 
 RATE = Rate(10, 20)
@@ -275,3 +277,124 @@ def test_what_a_row_keeps_is_whole_and_still_to_come_or_nothing() -> None:
     assert lease.set_aside("desk", 2, now_ms) == now_ms + 2_000
     assert lease.set_aside("desk", 2, now_ms) == 0  # one is no two
     assert lease.set_aside("sms", 1, now_ms) == 0
+
+
+# -------------------------------------------------------------------------------------------------------- wrong clocks
+
+
+class Environment:
+    """One of several over the same tables, with a clock of its own, `ahead_ms` of the right one."""
+
+    def __init__(self, stage: Stage, ahead_ms: int = 0) -> None:
+        self.stage = stage
+        self.ahead_ms = ahead_ms
+        self.shares: dict[str, int] = {}
+        self.made: list[int] = []  # when its calls are made, by the right clock
+
+    def batch(self, calls: int = 1) -> list[Slot]:
+        """One invocation: it reads the control items, and asks."""
+        clock = FakeClock(self.stage.clock.now + self.ahead_ms)
+        states = dict(self.stage.tables.integrations)
+        leases = Leases(Ports(**self.stage.given | {"clock": clock}), 1.0, states, self.shares)
+        slots = run(leases.take("a", [Demand("desk", calls)])).slots["desk"]
+        self.made += [max(slot.at_ms, clock.now) - self.ahead_ms for slot in slots if slot.is_owned]
+        return list(slots)
+
+    def now_or_not(self, calls: int = 1) -> int:
+        """One invocation whose calls are made at once or not at all."""
+        clock = FakeClock(self.stage.clock.now + self.ahead_ms)
+        states = dict(self.stage.tables.integrations)
+        leases = Leases(Ports(**self.stage.given | {"clock": clock}), 1.0, states, self.shares)
+        return sum([run(leases.may_call("desk", 1.0)) for _ in range(calls)])
+
+
+HOURS_MS = 5 * HORIZON_MS
+
+
+def test_one_workers_clock_that_was_hours_ahead_keeps_nobody_waiting_for_hours() -> None:
+    """002.25: its number is seen to stand still for a minute, and then everybody goes on at the rate, with no burst."""
+    stage = Stage()
+    Environment(stage, HOURS_MS).batch(4)
+    assert stage.tat() == HOURS_MS + 4 * 100
+    others = [Environment(stage), Environment(stage)]
+    for each in others:
+        (slot,) = each.batch()
+        waits_ms = slot.at_ms - stage.clock.now
+        assert (slot.is_owned, 60_000 <= waits_ms <= 120_000) == (False, True)
+    stage.clock.advance(59_999)
+    assert not others[0].batch()[0].is_owned
+    assert "limits_put_right" not in stage.quiet.counts
+    stage.clock.advance(1)
+    slots = [slot for each in others for slot in each.batch(3)]
+    assert [slot.at_ms - stage.clock.now for slot in slots] == [0, 100, 200, 300, 400, 500]
+    assert stage.quiet.counts["limits_put_right"] == 1
+    assert stage.tables.integrations["desk"].busy_from_ms == stage.clock.now
+
+
+def test_what_is_made_now_or_not_at_all_goes_on_too() -> None:
+    """002.25: the LLM is not left unasked for hours."""
+    stage = Stage()
+    Environment(stage, HOURS_MS).batch()
+    other = Environment(stage)
+    assert other.now_or_not() == 0
+    stage.clock.advance(60_000)
+    assert other.now_or_not() == 1
+    assert other.now_or_not() == 0  # no burst
+    stage.clock.advance(100)
+    assert other.now_or_not() == 1
+
+
+def test_a_clock_that_is_hours_behind_puts_nothing_right_while_the_others_are_at_work() -> None:
+    """002.25: to it the others' number is hours ahead, but it moves. The rate holds, and only its own calls wait."""
+    stage = Stage(Rate(10, 5))
+    late, right = Environment(stage, -HOURS_MS), Environment(stage)
+    for _ in range(600):
+        right.batch(9)
+        late.batch(3)
+        stage.clock.advance(1_000)
+    assert "limits_put_right" not in stage.quiet.counts
+    assert late.made == []
+    assert most_over(right.made, Rate(10, 5)) <= 0
+
+
+def test_a_number_that_cannot_be_put_right_is_asked_about_again() -> None:
+    stage = Stage()
+    Environment(stage, HOURS_MS).batch()
+    other = Environment(stage)
+    other.batch()
+    stage.clock.advance(60_000)
+    stage.tables.faults.fail("ledger.put_right", StorageUnavailable("throttled"))
+    assert not other.batch()[0].is_owned
+    assert other.batch()[0].at_ms == stage.clock.now
+
+
+def test_a_pause_that_came_meanwhile_is_not_gone_over() -> None:
+    """003.17: the provider has said when to come back, and that is hours from now."""
+    stage = Stage()
+    Environment(stage, HOURS_MS).batch()
+    other = Environment(stage)
+    other.batch()
+    stage.clock.advance(60_000)
+    before, faults = stage.tables.integrations["desk"], stage.tables.faults
+
+    def pauses(op: str) -> None:
+        if op == "ledger.put_right":
+            stage.tables.integrations["desk"] = replace(before, paused_until_ms=stage.clock.now + HOURS_MS)
+
+    faults.on_before = pauses
+    assert not other.batch()[0].is_owned
+    assert stage.tables.integrations["desk"].tat_ms == before.tat_ms
+    assert "limits_put_right" not in stage.quiet.counts
+
+
+def test_an_environments_own_share_is_never_further_ahead_than_what_it_has_granted() -> None:
+    """002.25: a clock that was ahead while the control table was away leaves the share usable once it is right."""
+    stage = Stage(Rate(10, 20))
+    environment = Environment(stage, HOURS_MS)
+    stage.tables.faults.fail("ledger.take", StorageUnavailable("throttled"), times=2)
+    environment.batch()
+    environment.ahead_ms = 0
+    assert environment.batch()[0].at_ms > stage.clock.now  # its burst counts as made
+    stage.clock.advance(2 * 16 * 100)
+    stage.tables.faults.fail("ledger.take", StorageUnavailable("throttled"))
+    assert environment.batch()[0].at_ms == 0

@@ -23,7 +23,7 @@ from functions.core.failure import (
 )
 from functions.core.gate import WaitingFor
 from functions.core.integration import Integration, Rate
-from functions.core.limiter import GRACE_MS, PATIENT_RECEIVES, VISIBLE_WAIT_MS
+from functions.core.limiter import GRACE_MS, HORIZON_MS, PATIENT_RECEIVES, VISIBLE_WAIT_MS
 from functions.core.recovery import Row, Status
 from tests.fakes import LIVE_SWITCHES
 from tests.rates import most_over
@@ -470,6 +470,22 @@ def test_an_hour_ahead_is_the_end_and_those_beyond_it_ask_again_without_a_slot()
     run(world, 3 * 3_600)
     assert len(world.provider.effects) == 6
     assert stays_within_the_rate(world)
+
+
+def test_a_worker_whose_clock_was_hours_ahead_delays_what_comes_after_it_by_minutes() -> None:
+    """002.25: five hours ahead, and everybody else would wait for four of them."""
+    world = limited(2, 4)
+    world.clock.advance(5 * HORIZON_MS)
+    world.accept(world.event("early"))
+    world.deliver()
+    world.clock.advance(-5 * HORIZON_MS)
+    for number in range(60):
+        world.accept(world.event(str(number)))
+    run(world, 5 * 60)
+    assert len(world.provider.effects) == 61
+    assert world.quiet.counts["limits_put_right"] == 1
+    assert stays_within_the_rate(world)
+    assert world.dead == []
 
 
 # ------------------------------------------------------------------------------------------------------------------ llm

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +18,7 @@ from functions.core.failure import IllegalTransition
 from functions.core.gate import IntegrationState
 from functions.core.integration import Rate
 from functions.core.limiter import (
+    FURTHEST_MS,
     GRACE_MS,
     HORIZON_MS,
     LIMITER,
@@ -31,9 +32,11 @@ from functions.core.limiter import (
     Taken,
     after_pause,
     holds,
+    is_astray,
     load_of,
     paced,
     paused,
+    put_right,
     resumes_at_ms,
     take,
     tat_after,
@@ -219,6 +222,10 @@ def steps(tat_ms: int) -> Iterator[tuple[str, int, int]]:
             yield "taken" if isinstance(answer, Taken) else "refused", after_ms, NOON_MS
     for wait_ms in (-10 * SECOND, 1_000, HORIZON_MS):
         yield "paused", paused(tat_ms, after_pause(RATE, NOON_MS + wait_ms), NOON_MS), NOON_MS
+    for rate, pause_ms in ((RATE, 0), (Rate(10, 1), 0), (RATE, NOON_MS + 2 * HORIZON_MS)):
+        state = IntegrationState("desk", tat_ms=tat_ms, paused_until_ms=pause_ms)
+        if is_astray(state, Limit.of(rate), NOON_MS):
+            yield "put right", put_right(state, Limit.of(rate), NOON_MS), NOON_MS
     for wait_ms in (HORIZON_MS // 2, 3 * HORIZON_MS):
         yield "time passes", tat_ms, NOON_MS + wait_ms
 
@@ -226,7 +233,7 @@ def steps(tat_ms: int) -> Iterator[tuple[str, int, int]]:
 def test_the_table_of_transitions_is_what_happens() -> None:
     """Every transition that can be met is in the table, and every line of the table can be met."""
     met: set[tuple[str, str, str]] = set()
-    for owed_ms in (-1, 0, 1, 5_000, HORIZON_MS - 50, HORIZON_MS, HORIZON_MS + 1, HORIZON_MS + 60_000):
+    for owed_ms in (-1, 0, 1, 5_000, HORIZON_MS - 50, HORIZON_MS, HORIZON_MS + 1, HORIZON_MS + 60_000, 5 * HORIZON_MS):
         tat_ms = NOON_MS + owed_ms
         before = load_of(tat_ms, NOON_MS)
         for event, after_ms, now_ms in steps(tat_ms):
@@ -254,6 +261,58 @@ def test_an_answer_that_the_table_does_not_have_is_not_gone_by(answer: Taken | F
 def test_beyond_an_hour_nothing_is_reserved() -> None:
     assert take(NOON_MS + 9, 1, NOON_MS, NOON_MS + 8) == (NOON_MS + 9, Full(NOON_MS + 9))
     assert take(NOON_MS + 8, 1, NOON_MS, NOON_MS + 8) == (NOON_MS + 9, Taken(NOON_MS + 8))
+
+
+# -------------------------------------------------------------------------------------------------- wrong clocks
+
+
+def astray(ahead_ms: int, *, factor: float = 1.0, **fields: Any) -> bool:
+    state = IntegrationState("desk", tat_ms=NOON_MS + ahead_ms, **fields)
+    return is_astray(state, Limit.of(RATE, factor), NOON_MS)
+
+
+def test_what_no_reservation_and_no_pause_explains_is_not_believed() -> None:
+    """002.25: a worker's clock that was hours ahead keeps nobody waiting for hours."""
+    cost_ms, credit_ms, pause_ms = LIMIT.cost_ms, LIMIT.credit_ms, 5 * HORIZON_MS
+    assert not astray(FURTHEST_MS + cost_ms)
+    assert astray(FURTHEST_MS + cost_ms + 1)
+    assert not astray(pause_ms + credit_ms + cost_ms, paused_until_ms=NOON_MS + pause_ms)
+    assert astray(pause_ms + credit_ms + cost_ms + 1, paused_until_ms=NOON_MS + pause_ms)
+    assert not astray(20 * HORIZON_MS, factor=0.000001)  # one call a day was asked for, and a day is its cost
+    assert astray(20 * HORIZON_MS)
+    assert not is_astray(IntegrationState("desk"), LIMIT, NOON_MS)
+
+
+def test_what_is_put_right_lets_what_waits_go_at_the_rate_and_makes_no_burst_twice() -> None:
+    state = IntegrationState("desk", tat_ms=NOON_MS + 5 * HORIZON_MS)
+    fleet = Fleet(RATE, tat_ms=put_right(state, LIMIT, NOON_MS))
+    assert fleet.ask(3) == (NOON_MS, NOON_MS + 100, NOON_MS + 200)
+    in_a_pause = replace(state, paused_until_ms=NOON_MS + 30 * SECOND)
+    fleet = Fleet(RATE, tat_ms=put_right(in_a_pause, LIMIT, NOON_MS))
+    assert fleet.ask(2) == (NOON_MS + 30 * SECOND, NOON_MS + 30 * SECOND + 100)
+    assert resumes_at_ms(state, RATE, NOON_MS) == NOON_MS
+    assert resumes_at_ms(in_a_pause, RATE, NOON_MS) == NOON_MS + 30 * SECOND
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_asked_for_by_clocks_that_are_right_is_believed(seed: int) -> None:
+    """002.25: an hour that is taken, a factor near 0, factors that change, pauses of six hours."""
+    draw = random.Random(seed)
+    factors = draw.choice(((1.0,), (0.0001,), (1.0, 0.5, 0.01)))
+    rate = Rate(draw.choice((0.5, 3.0, 400.0) if len(factors) > 1 else (0.001, 0.5, 400.0)), draw.choice((1, 3)))
+    full, state, now_ms = Limit.of(rate), IntegrationState("desk"), NOON_MS
+    for _ in range(500):
+        now_ms += draw.choice((0, 1, 900, 60_000, HORIZON_MS // 3))
+        limit = Limit.of(rate, draw.choice(factors))
+        if draw.random() < 0.05:
+            until_ms = now_ms + draw.choice((SECOND, 6 * HORIZON_MS))
+            tat_ms = paused(state.tat_ms, after_pause(rate, until_ms), now_ms)
+            state = replace(state, tat_ms=tat_ms, paused_until_ms=max(state.paused_until_ms, until_ms))
+        horizon_ms = HORIZON_MS * full.cost_ms // limit.cost_ms
+        calls = min(draw.choice((1, 7, 10**9)), max(1, horizon_ms // limit.cost_ms))
+        tat_ms, _ = take(state.tat_ms, calls * limit.cost_ms, now_ms, now_ms + horizon_ms)
+        state = replace(state, tat_ms=tat_ms)
+        assert not is_astray(state, limit, now_ms)
 
 
 # -------------------------------------------------------------------------------------------------------------- pauses
