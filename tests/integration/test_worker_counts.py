@@ -104,3 +104,23 @@ def test_an_event_that_was_carried_out_in_part_shows_which_part_and_the_audit_wh
         (row.recovery_id, AuditType.REPROCESS_FAILED),
     }
     assert all("HTTP_422" in one.error and one.recovery_status == "failed" for one in world.tables.events)
+
+
+def test_a_credential_that_nobody_stores_is_seen_each_minute_until_somebody_does() -> None:
+    """The worker looks at its rows each minute, and so does the sweeper's gauge."""
+    world = World(("create",))
+    world.provider.answers.append(lambda _action: failure_of_status(401) if world.provider.credential == "1" else None)
+    world.accept(world.event())
+    world.deliver()
+    for minute in range(1, 11):
+        world.clock.advance(60_000)
+        world.sweep()
+        world.deliver()
+        assert world.quiet.counts["rows_waiting"] == minute
+    world.provider.credential = "2"
+    world.run_until_quiet()
+    counted = world.quiet.counts["rows_waiting"]
+    for _ in range(3):
+        world.clock.advance(60_000)
+        world.sweep()
+    assert world.quiet.counts["rows_waiting"] == counted
