@@ -4,6 +4,7 @@ integration.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,6 +126,7 @@ def build(
                     failures.append(error)
                     metrics.count("duties_failed", integration=integration)
                     log.exception("a duty of the sweeper failed", extra={"duty": "wake", "integration": integration})
+                duty.measure()
         finally:
             metrics.flush()
         log.info("swept", extra={"count": tally.counts, "duration_ms": clock.now_ms() - started_ms})
@@ -152,6 +154,7 @@ class _Duty:
     at_once: AtOnce
     fallbacks: fallback.Matrix
     rate: Rate | None
+    waiting: dict[str, str] = field(default_factory=dict)  # what the rows that were read wait for, by id
 
     def run(self) -> None:
         now_ms = self.clock.now_ms()
@@ -178,12 +181,23 @@ class _Duty:
         most = sweep.most_woken(limit, self.tally.woken, self.scale)
         cap = sweep.release_cap(self.state, now_ms, self.scale, most)
         over = "rows_over_ramp" if cap < most else "rows_over_cap"
-        woken: sweep.Woken = self._looked(self.recovery.due(name, now_ms + horizon, sweep.READ_AHEAD * most))
+        woken: sweep.Woken = self._looked(self._due(now_ms + horizon, sweep.READ_AHEAD * most))
         if limit is not None:
             holding, asking = sweep.at_the_rate(woken, self.state, limit, now_ms, self.scale)
             self._wake(holding, cap, over)
             woken, cap = asking, max(0, cap - len(holding))
         self._wake(woken, cap, over)
+
+    def measure(self) -> None:
+        """Say how many of the rows that were read wait, and what for: a gauge, of what this tick has seen of them."""
+        for waiting_for, number in Counter(self.waiting.values()).items():
+            self.metrics.count("rows_waiting", number, integration=self.state.integration, reason=waiting_for)
+
+    def _due(self, until_ms: int, limit: int) -> list[Row]:
+        rows = self.recovery.due(self.state.integration, until_ms, limit)
+        waiting = {row.recovery_id: row.waiting_for.value for row in rows if row.is_open}
+        self.waiting.update({recovery_id: waits for recovery_id, waits in waiting.items() if waits})
+        return rows
 
     def _looked(self, rows: list[Row]) -> list[tuple[Row, int]]:
         """Those that are to be woken, each with when; what the others need is done here."""
@@ -207,7 +221,7 @@ class _Duty:
 
     def _probe(self, until_ms: int, probe_ms: int) -> None:
         """The integration is down, and it is time to find out whether it still is: by a row that waits anyway."""
-        rows, now_ms = self.recovery.due(self.state.integration, until_ms, sweep.PROBE_READ), self.clock.now_ms()
+        rows, now_ms = self._due(until_ms, sweep.PROBE_READ), self.clock.now_ms()
         woken = self._looked(rows)
         able = [row for row, _ in woken if self._may_probe(row, now_ms)]
         if woken and not any(fallback.may_probe(self.fallbacks, row.kind) for row, _ in woken):
@@ -247,7 +261,7 @@ class _Duty:
         The others wait. Where there are more of them than a tick reads, they make room for what is due after them.
         """
         leaving: list[tuple[Row, int]] = []
-        rows = self.recovery.due(self.state.integration, until_ms, _PARKED_READ)
+        rows = self._due(until_ms, _PARKED_READ)
         is_crowded = len(rows) >= _PARKED_READ
         for row in rows:
             kind = "" if row.action is None else row.action.kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,7 @@ from tests.fakes import (
     FakeSwitches,
     FakeTables,
 )
+from tests.fallback_matrix import MATRIX
 from tests.recovery_rows import event_row, row
 
 SETTINGS = SweeperSettings(
@@ -359,12 +361,59 @@ def test_a_row_that_cannot_be_written_does_not_keep_its_neighbours_from_being_wo
     assert sorted(stage.hints(stage.retries)) == sorted(each.recovery_id for each in rows)
 
 
+def gauge(stage: Stage, name: str) -> dict[tuple[str, str], float]:
+    """What the last tick counted under that name, by integration and reason."""
+    found = {(line["integration"], line.get("reason", "")): line[name][0] for line in written(stage) if name in line}
+    stage.lines.clear()
+    return found
+
+
+def written(stage: Stage) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stage.lines]
+
+
+def test_what_rows_wait_for_is_said_each_minute_and_costs_no_request() -> None:
+    """A credential that nobody stores is seen, and so is what it holds up; what waits for nothing is not."""
+    refused = {"status": Status.PENDING, "waiting_for": WaitingFor.CREDENTIAL}
+    stage = Stage(
+        *(row(f"c{n}", **refused) for n in range(3)),
+        *(row(f"b{n}", waiting_for=WaitingFor.BACKOFF) for n in range(2)),
+        row("ready"),
+        row("elsewhere", integration_id="email", **refused),
+        row("later", due_at_ms=NOON_MS + 3_600_000, not_before_ms=NOON_MS + 3_600_000, **refused),
+    )
+    calls = stage.tables.faults.calls
+    stage.tick()
+    assert calls.count("recovery.due") == 3  # one for each integration, as ever
+    assert gauge(stage, "rows_waiting") == {
+        ("helpdesk", "credential"): 3,
+        ("helpdesk", "backoff"): 2,
+        ("email", "credential"): 1,
+    }
+    for each in list(stage.tables.rows.values()):
+        if each.integration_id == "helpdesk":
+            del stage.tables.rows[each.recovery_id]
+    stage.clock.advance(180_000)
+    stage.tick()
+    assert gauge(stage, "rows_waiting") == {("email", "credential"): 1}
+
+
+def test_a_row_that_is_read_twice_in_a_tick_waits_once() -> None:
+    """While its integration is down one is looked for to be the probe, and what must arrive is looked for to leave."""
+    stage = Stage(row("c", integration_id="email", waiting_for=WaitingFor.CREDENTIAL), fallbacks=MATRIX)
+    stage.tables.integrations["email"] = IntegrationState("email", Health.HARD_DOWN, probe_at_ms=NOON_MS)
+    stage.tick()
+    assert stage.tables.faults.calls.count("recovery.due") == 4
+    assert gauge(stage, "rows_waiting") == {("email", "credential"): 1}
+
+
 def test_a_table_that_takes_no_writes_ends_the_turn_and_fails_the_tick() -> None:
     stage = Stage(*(row(f"r{n}") for n in range(30)))
     stage.tables.faults.fail("recovery.commit", times=100)
     with pytest.raises(ExceptionGroup):
         stage.tick()
     assert stage.tables.faults.calls.count("recovery.commit") == HINT_BATCH > UNWRITTEN_LIMIT
+    assert gauge(stage, "rows_unwritten") == {("helpdesk", ""): HINT_BATCH}
     assert stage.retries.sent == []
 
 

@@ -187,3 +187,23 @@ def test_what_people_keep_aside_counts_as_its_row(is_held: bool) -> None:
         world.accept(world.event("m-1", held=is_held, request_id=request_id))
         world.deliver()
     assert {outcome: count for (_, outcome), count in accounted(world).items()} == {"again": 1}
+
+
+def test_a_credential_that_nobody_stores_is_seen_each_minute_until_somebody_does() -> None:
+    """The worker looks at its rows each minute, and so does the sweeper's gauge."""
+    world = World(("create",))
+    world.provider.answers.append(lambda _action: failure_of_status(401) if world.provider.credential == "1" else None)
+    world.accept(world.event())
+    world.deliver()
+    for minute in range(1, 11):
+        world.clock.advance(60_000)
+        world.sweep()
+        world.deliver()
+        assert world.quiet.counts["rows_waiting"] == minute
+    world.provider.credential = "2"
+    world.run_until_quiet()
+    counted = world.quiet.counts["rows_waiting"]
+    for _ in range(3):
+        world.clock.advance(60_000)
+        world.sweep()
+    assert world.quiet.counts["rows_waiting"] == counted
