@@ -29,6 +29,7 @@ class QueueAlarm:
     minutes: int
     description: str
     section: int = 2
+    page: str = "recovery.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class MetricAlarm:
     minutes: int
     description: str
     section: int
+    page: str = "recovery.md"
 
 
-RUNBOOK = "docs/runbooks/recovery.md"
+RUNBOOKS = "docs/runbooks"
 
 ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     QueueAlarm("events-dlq-not-drained", "events-dlq", 5, "Triage is broken: poison events wait for it"),
@@ -58,7 +60,15 @@ ALARMS: tuple[QueueAlarm | MetricAlarm, ...] = (
     MetricAlarm(
         "integration-down", "integrations_down", "evaluator", 1, "A provider is down: what goes to it waits", 5
     ),
-    MetricAlarm("replay-stopped", "replay_jobs_stopped", "replay", 1, "A bulk replay stopped itself: see why", 4),
+    MetricAlarm(
+        "replay-stopped",
+        "replay_jobs_stopped",
+        "replay",
+        1,
+        "A bulk replay stopped itself: see why",
+        7,
+        "recovery-and-replay.md",
+    ),
     MetricAlarm(
         "message-for-a-person", "people_needed", "", 1, "Something that must be done is left for a person to do", 3
     ),
@@ -87,7 +97,7 @@ class Monitoring(Construct):
             self,
             alarm.name.title().replace("-", ""),
             alarm_name=name,
-            alarm_description=f"{alarm.description}. What to do: {RUNBOOK}, section {alarm.section}",
+            alarm_description=f"{alarm.description}. What to do: {RUNBOOKS}/{alarm.page}, section {alarm.section}",
             metric=_derived(name) if config.emulated else watched,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             threshold=0,

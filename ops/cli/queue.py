@@ -25,7 +25,7 @@ from ops.cli.console import (
 )
 from ops.recovery_queue import NoSuchItem, RecoveryQueue, has_succeeded, is_open, is_well
 
-PAGE = "docs/runbooks/recovery.md"
+PAGE = "docs/runbooks/recovery-and-replay.md"
 
 
 class _OrItem(TyperGroup):

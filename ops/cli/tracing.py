@@ -15,7 +15,7 @@ from ops.cli.console import AsJson, Limit, Refused, emit, say, show_fields, show
 from ops.operator_api import ApiRefused, OperatorApi
 
 IN_FULL: Final = 3  # so many events are told in full; of more there is a list
-PAGE: Final = "docs/runbooks/recovery.md"
+PAGE: Final = "docs/runbooks/recovery-and-replay.md"
 _EVENT = re.compile(r"[A-Za-z0-9_-]{1,64}:.+\Z")
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}\Z")
 _RECOVERY_ID = re.compile(r"[0-9a-f]{24}\Z")

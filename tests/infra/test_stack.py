@@ -232,16 +232,15 @@ def test_a_message_that_must_arrive_and_has_no_way_left_tells_people_within_a_mi
 
 def test_every_alarm_speaks_to_the_one_topic_and_names_the_section_of_the_page_that_helps(template: Template) -> None:
     topic = template.output("AlarmTopicArn")["Ref"]
-    page = (ROOT / "docs" / "runbooks" / "recovery.md").read_text()
     found = list(alarms_of(template))
     assert len(found) == 8
     for properties in found:
         assert refers_to(properties["AlarmActions"]) == refers_to(properties["OKActions"]) == {topic}
         assert (properties["Threshold"], properties["ComparisonOperator"]) == (0, "GreaterThanThreshold")
         assert properties["TreatMissingData"] == "notBreaching"
-        said = re.search(r"What to do: docs/runbooks/recovery\.md, section (\d)$", properties["AlarmDescription"])
+        said = re.search(r"What to do: (docs/runbooks/[\w-]+\.md), section (\d)$", properties["AlarmDescription"])
         assert said
-        section = page.split(f"\n## {said.group(1)}. ")[1].split("\n## ")[0]
+        section = (ROOT / said.group(1)).read_text().split(f"\n## {said.group(2)}. ")[1].split("\n## ")[0]
         assert properties["AlarmName"].removeprefix(f"holdfast-{template.config.name}-") in section
         if template.config.emulated:
             assert properties["MetricName"] == properties["AlarmName"]

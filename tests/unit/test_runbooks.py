@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,42 @@ def test_every_page_and_section_that_is_pointed_at_is_there(page: str) -> None:
     text = (FOLDER / page).read_text()
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert (FOLDER / target).is_file(), target
-    elsewhere = re.findall(r"\[\w+\.md\]\((\w+\.md)\), section (\d)", text)
-    here = [(page, number) for number in re.findall(r"(?<!\), )section (\d)", text)]
+    elsewhere = re.findall(r"\[[\w-]+\.md\]\(([\w-]+\.md)\),\s+section (\d)", text)
+    here = [(page, number) for number in re.findall(r"(?<!\),[ \n])section (\d)", text)]
     for name, number in elsewhere + here:
         assert f"\n## {number}. " in (FOLDER / name).read_text(), (name, number)
+
+
+PARTS = ("Symptom", "It means", "Check", "Act", "Verify", "Undo", "Prevent")
+
+
+def test_each_step_of_recovery_says_what_it_is_for_how_to_know_that_it_worked_and_the_way_back() -> None:
+    """Whoever was woken reads one section, and finds in it all that the others have, in the same order (002.0)."""
+    text = (FOLDER / "recovery-and-replay.md").read_text()
+    sections = re.split(r"\n## (\d)\. ", text)[1:]
+    assert [int(number) for number in sections[::2]] == list(range(1, 10))
+    for number, section in zip(sections[::2], sections[1::2], strict=True):
+        said = [part for part in re.findall(r"\*\*([A-Z][a-z ]+)\*\*[:,\s]", section) if part in PARTS]
+        wanted = list(PARTS) if number != "9" else ["Act", "Verify", "Prevent"]
+        assert list(dict.fromkeys(said)) == wanted, number
+
+
+def test_the_page_says_when_its_commands_were_last_tried() -> None:
+    """002.0"""
+    text = (FOLDER / "recovery-and-replay.md").read_text()
+    (day,) = re.findall(r"^Last verified: (\d{4}-\d{2}-\d{2})", text, re.MULTILINE)
+    assert date.fromisoformat(day) >= date(2026, 11, 27)
+
+
+CHANGING = re.compile(
+    r"holdfast (switch set|health (set|clear)|quarantine (add|remove)|queue (note|cancel|dismiss|root)"
+    r"|replay (one|run|approve|pause|resume|cancel))"
+)
+
+
+def test_commands_that_change_something_say_so_on_their_line() -> None:
+    text = (FOLDER / "recovery-and-replay.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("holdfast ")]
+    assert len(lines) > 40
+    assert [line for line in lines if bool(CHANGING.match(line)) is not ("changes something" in line)] == []
