@@ -230,7 +230,11 @@ class OperatorApi(Construct):
                 [group.log_group_arn],
                 why_wildcard="A log group's ARN ends in a star: its streams",
             )
-        function.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
+        # An operator's word on an integration's health goes into the item that the machine writes, too: by an update.
+        function.allow(
+            ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+            [storage.control.table_arn],
+        )
         # Of the whole bucket: narrowed to a prefix, S3 would answer 403 for a record that is not there.
         function.allow(["s3:ListBucket"], [storage.bucket.bucket_arn])
         function.allow(

@@ -57,10 +57,12 @@ def application(routers: Sequence[APIGatewayHttpRouter]) -> APIGatewayHttpResolv
 
     @app.exception_handler(Refusal)  # type: ignore[untyped-decorator]  # Powertools leaves it untyped
     def refused(refusal: Refusal) -> Response[str]:
+        _note_trouble(app, refusal.__cause__)
         return _problem(app, refusal.code, refusal.detail, **refusal.more)
 
     @app.exception_handler(StorageUnavailable)  # type: ignore[untyped-decorator]  # Powertools leaves it untyped
-    def unavailable(_: StorageUnavailable) -> Response[str]:
+    def unavailable(unavailable: StorageUnavailable) -> Response[str]:
+        _note_trouble(app, unavailable)
         return _problem(app, Code.UNAVAILABLE, "storage or audit does not answer: nothing was changed; call again")
 
     @app.not_found
@@ -78,10 +80,11 @@ def build(app: APIGatewayHttpResolver, *, clock: Clock, ids: Ids, log: Logger, m
     def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         began_ms = clock.now_ms()
         who = caller_of(event, ids.new_id())
+        trouble: list[str] = []
         try:
             _check(event, who)
             asked = readable(event)
-            app.append_context(caller=who)  # type: ignore[no-untyped-call]  # as above
+            app.append_context(caller=who, trouble=trouble)  # type: ignore[no-untyped-call]  # as above
             answer = app.resolve(asked, context)  # type: ignore[arg-type]  # Lambda's context, as it came
         except Refusal as refusal:
             answer = _raw(refusal.code, refusal.detail, who)
@@ -98,7 +101,11 @@ def build(app: APIGatewayHttpResolver, *, clock: Clock, ids: Ids, log: Logger, m
         # The route's key, not the path: it holds no id and no name of anybody.
         asked_for = str(event.get("routeKey", ""))[:_LONGEST_ROUTE]
         duration_ms = clock.now_ms() - began_ms
-        log.info("answered", extra={**_about(who), "action": asked_for, "status": status, "duration_ms": duration_ms})
+        said = {**_about(who), "action": asked_for, "status": status, "duration_ms": duration_ms}
+        if trouble:
+            log.warning("storage or audit did not do its part", extra={**said, "reason": trouble[0]})
+        else:
+            log.info("answered", extra=said)
         metrics.flush()
         return answer
 
@@ -114,6 +121,12 @@ def _check(event: Mapping[str, Any], who: Caller) -> None:
         raise Refusal(Code.UNAUTHORIZED, "an access token is needed: `holdfast token` prints one")
     if not who.may(needed):
         raise Refusal(Code.PERMISSION_DENIED, f"{needed.words} is needed")
+
+
+def _note_trouble(app: APIGatewayHttpResolver, cause: BaseException | None) -> None:
+    """What storage or audit said, for the log: the caller is told no more than that it was so."""
+    if isinstance(cause, StorageUnavailable):
+        app.context["trouble"].append(str(cause))
 
 
 def _problem(app: APIGatewayHttpResolver, code: Code, detail: str, **more: Any) -> Response[str]:

@@ -763,7 +763,7 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "Audit": {"dynamodb:PutItem", "dynamodb:Query"},
         "Audit/index/by_request": {"dynamodb:Query"},
         "Logs of ingress": {"logs:FilterLogEvents"},
-        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
         "Bucket": {"s3:ListBucket"},
         "Bucket/replays/*": {"s3:GetObject"},
         "ReplayFunction": {"lambda:InvokeFunction"},

@@ -499,6 +499,19 @@ def test_storage_that_does_not_answer_is_503(answering: Answering, room: Room) -
     assert is_problem(answer, Code.UNAVAILABLE)
     assert "nothing was changed" in answer["document"]["detail"]
     assert "Throttling" not in answer["body"]
+    (line,) = answering.lines()
+    assert (line["level"], line["status"], line["reason"]) == ("WARNING", 503, "write rows: ThrottlingException")
+
+
+def test_what_storage_said_to_a_call_that_gave_up_on_it_is_in_the_log(answering: Answering, room: Room) -> None:
+    room.trouble = Refusal(Code.UNAVAILABLE, "whether it was changed is not known")
+    room.trouble.__cause__ = StorageUnavailable("write rows: AccessDeniedException")
+    answering(call("DELETE", "/platform/rooms/a", claims=OPERATOR))
+    room.trouble = None
+    answering(call("GET", "/platform/rooms/a", claims=OPERATOR))
+    troubled, well = answering.lines()
+    assert (troubled["level"], troubled["reason"]) == ("WARNING", "write rows: AccessDeniedException")
+    assert (well["level"], "reason" in well) == ("INFO", False)
 
 
 def test_a_refusal_carries_what_the_call_tells_more(answering: Answering, room: Room) -> None:
