@@ -194,7 +194,7 @@ class SesProvider:
         failure = answer.failure(self._clock.now_ms(), self._definite_statuses)
         codes = aws_wire.codes_of(wire.Answer(answer.status, answer.headers, answer.body or b""))
         if failure is not None and failure.failure_class is FailureClass.AUTH_ERROR:
-            return _role_refused(answer.status, codes)
+            return replace(_role_refused(answer.status, codes), answer=failure.answer)
         if failure is None or failure.may_have_happened or not codes:
             return failure
         detail = f"the provider answered {answer.status} ({codes[0]})"

@@ -511,7 +511,7 @@ class BulkReplays(Lossy):
         chosen = data.draw(some_of(sorted(self.rows)))
         rows = self.memory.recovery.several(chosen) if is_fresh else self.rows
         changes = [change for one in chosen for change in possible(self.writes(rows[one], job))[:1]]
-        if data.draw(st.integers(0, 9)) == 0:
+        if data.draw(st.integers(0, 9)) == 0 and dead("new").recovery_id not in chosen:
             changes.append(Change(dead("new"), None))
             self.rows.setdefault(dead("new").recovery_id, dead("new"))
         for _ in range(times):

@@ -406,6 +406,8 @@ def full_row() -> Row:
         hop_kind="sms.send",
         hop_repeat="blind",
         slot_ms=NOON_MS + 7,
+        dead_hints=1,
+        dead_hint_version=6,
         history=(
             {"at": 1, "from": "", "to": "pending", "why": "x"},
             {"at": 2, "from": "pending", "to": "dlq", "why": "y"},

@@ -49,7 +49,7 @@ def counted(lines: list[str]) -> tuple[Counter[tuple[str, str]], int]:
 # Every function that writes rows through a port, and why it need not count if it does not.
 WRITERS = {
     ("dead_letters.py", "_record"): "",
-    ("sweeper/handler.py", "_commit"): "",
+    ("sweeper/handler.py", "_tried"): "`_is_written` counts what became of it",
     ("triage/handler.py", "_hint"): "",
     ("worker/first_pass.py", "_settle"): "",
     ("worker/first_pass.py", "_dead"): "",

@@ -100,7 +100,7 @@ class Stage:
         patched.delenv("AWS_ENDPOINT_URL", raising=False)
         patched.setattr(stack, "client", self.client)
         api = client_of(self.world.answering)
-        for module in (items, quarantine, replaying, status, switches, operator_api):
+        for module in (items, quarantine, replaying, status, switches, operator_api, integrations):
             patched.setattr(module, "connect", lambda _: api)
         patched.setattr(self.world.starter, "start", self.start)
         patched.setattr("ops.replays.time.sleep", lambda _: self.go_on())
@@ -217,7 +217,7 @@ class Stage:
             kept = event_row(f"kept-{self.number}", status=Status.FAILED, failure_code="QUARANTINED")
             self.world.put(kept)
         if text.startswith("holdfast health clear"):
-            self.json("health set helpdesk degraded --for 1h --reason X --actor ada")
+            self.json("health set helpdesk degraded --for 1h --reason X")
         return text
 
     def _filled(self, found: re.Match[str]) -> str:
