@@ -104,6 +104,7 @@ def build(
                 log.exception("a duty of the sweeper failed", extra={"duty": "jobs"})
             snapshot = switches.snapshot(FRESH_FOR_MS)
             states = ledger.read([], swept).integrations
+            reached, parked = list[_Duty](), list[_Duty]()
             for integration in sweep.in_turn(swept, started_ms // (sweep.HORIZON_SECONDS * 1000)):
                 duty = _Duty(
                     state=states.get(integration, IntegrationState(integration)),
@@ -120,12 +121,23 @@ def build(
                     fallbacks=fallback.Matrix() if fallbacks is None else fallbacks,
                     rate=(rates or {}).get(integration),
                 )
+                reached.append(duty)
                 try:
-                    duty.run()
+                    if duty.run():
+                        parked.append(duty)
                 except Exception as error:
                     failures.append(error)
                     metrics.count("duties_failed", integration=integration)
                     log.exception("a duty of the sweeper failed", extra={"duty": "wake", "integration": integration})
+            for duty in parked:  # with the time that is left: what waits delays nobody who may send
+                try:
+                    duty.let_expire()
+                except Exception as error:
+                    failures.append(error)
+                    metrics.count("duties_failed", integration=duty.state.integration)
+                    about = {"duty": "expire", "integration": duty.state.integration}
+                    log.exception("a duty of the sweeper failed", extra=about)
+            for duty in reached:
                 duty.measure()
         finally:
             metrics.flush()
@@ -156,12 +168,13 @@ class _Duty:
     rate: Rate | None
     waiting: dict[str, str] = field(default_factory=dict)  # what the rows that were read wait for, by id
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Wake what may be woken. Gives whether nothing may, and what waits has yet to be looked through."""
         now_ms = self.clock.now_ms()
         name, horizon = self.state.integration, sweep.horizon_ms(self.scale)
         if self.tally.woken >= sweep.PER_TICK or now_ms >= self.deadline_ms:
             self._count("integrations_not_reached")
-            return
+            return False
         general = view(self.snapshot, flow="", source="", tenant="", now_ms=now_ms)
         parked = sweep.why_parked(self.state, general, now_ms, horizon)
         if parked is not None:
@@ -170,9 +183,10 @@ class _Duty:
             probe_ms = sweep.probe_from(self.state, general, now_ms, horizon)
             if probe_ms is not None:
                 self._probe(now_ms + horizon, probe_ms)
-            lets_leave = parked == "hard_down" and fallback.lets_leave(self.fallbacks, name)
-            self._while_parked(now_ms, now_ms + horizon if lets_leave else now_ms, lets_leave=lets_leave)
-            return
+            if parked == "hard_down" and fallback.lets_leave(self.fallbacks, name):
+                self._while_parked(now_ms, now_ms + horizon, lets_leave=True)
+                return False
+            return True
         limit = (
             None
             if self.rate is None
@@ -187,6 +201,13 @@ class _Duty:
             self._wake(holding, cap, over)
             woken, cap = asking, max(0, cap - len(holding))
         self._wake(woken, cap, over)
+        return False
+
+    def let_expire(self) -> None:
+        """End what is too late of an integration that nothing may be sent to, if there is time."""
+        now_ms = self.clock.now_ms()
+        if now_ms < self.deadline_ms:
+            self._while_parked(now_ms, now_ms, lets_leave=False)
 
     def measure(self) -> None:
         """Say how many of the rows that were read wait, and what for: a gauge, of what this tick has seen of them."""

@@ -24,7 +24,7 @@ from functions.core.failure import Done
 from functions.core.gate import WaitingFor
 from functions.core.integration import INTAKE
 from functions.core.recovery import Row, Status, claim, succeeded
-from ops import operator_api, recovery_queue, stack
+from ops import integrations, operator_api, recovery_queue, stack
 from ops.cli import items, quarantine, replaying, run, status, switches
 from ops.cli.console import ExitCode
 from ops.stack import STACK_FILE_VARIABLE

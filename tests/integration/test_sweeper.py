@@ -248,9 +248,10 @@ def test_rows_that_wait_hide_none_that_is_too_late(monkeypatch: pytest.MonkeyPat
     assert sorted(stage.hints(stage.retries)) == sorted(one.recovery_id for one in others)
 
 
-def test_ending_what_is_too_late_leaves_the_others_their_part_of_a_tick() -> None:
+def test_ending_what_is_too_late_has_the_time_that_those_who_may_send_leave_of_a_tick() -> None:
     late = [row(f"l{n}", expires_at_ms=NOON_MS) for n in range(9)]
-    stage = Stage(*late, disabled_integrations="helpdesk")
+    other = row("other", integration_id="email")
+    stage = Stage(*late, other, disabled_integrations="helpdesk")
     commit = stage.recovery.commit
 
     def slow(changes: Sequence[Change]) -> None:
@@ -259,8 +260,25 @@ def test_ending_what_is_too_late_leaves_the_others_their_part_of_a_tick() -> Non
 
     stage.recovery.commit = slow  # type: ignore[method-assign]  # a table that takes its time
     counts = stage.tick()
-    assert (counts["rows_expired"], counts["integrations_not_reached"]) == (3, 1)
+    assert stage.hints(stage.retries) == [other.recovery_id]
+    assert (counts["rows_expired"], counts["rows_hinted"]) == (2, 1)
     assert stage.tick()["rows_expired"] == 3
+
+
+def test_one_integrations_expiry_that_fails_keeps_no_others_from_theirs() -> None:
+    late = row("late", integration_id="email", expires_at_ms=NOON_MS)
+    stage = Stage(late, disabled_integrations="all")
+    due = stage.recovery.due
+
+    def failing(integration_id: str, until_ms: int, limit: int) -> list[Row]:
+        if integration_id == "helpdesk":
+            raise StorageUnavailable("throttled")
+        return due(integration_id, until_ms, limit)
+
+    stage.recovery.due = failing  # type: ignore[method-assign]  # the index does not answer for one
+    with pytest.raises(ExceptionGroup):
+        stage.tick()
+    assert stage.now(late).failure_code == "EXPIRED"
 
 
 def test_a_row_that_waits_for_another_costs_one_write_and_ends_when_it_expires() -> None:
