@@ -45,6 +45,9 @@ class Hour:
     `again` brought an event that another delivery had brought. Of the others, `done` need nothing more, `waiting` go on
     by themselves or when somebody lets them, `ended` have something that only a person can still do. `unaccounted` are
     found in none of these (yet): they are in a queue, in the spill, in a worker's hands, or not counted yet.
+
+    Accepted is what was answered so. A delivery that was stored although its sender heard 503, because the answer of
+    the queue was lost, is done without having been accepted: on AWS that makes `unaccounted` smaller.
     """
 
     from_ms: int
@@ -58,7 +61,7 @@ class Hour:
 
     @property
     def unaccounted(self) -> int | None:
-        """What is left of the accepted. Below 0: something was counted twice."""
+        """What is left of the accepted. Below 0: more was worked than was answered with a 2xx, or counted twice."""
         parts = (self.again, self.done, self.waiting, self.ended)
         if self.accepted is None or None in parts:
             return None

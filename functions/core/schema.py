@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from functions.core.catalog import Catalog, VersionRule
+from functions.core.decision import Action
 from functions.core.failure import IllegalTransition
 from functions.core.fallback import Matrix, action_at
 from functions.core.integration import Integration
@@ -53,7 +54,7 @@ class Known:
 
         Of an action its event's version does not matter: it was decided, and its event is not read again.
         """
-        return self._event(row) if row.action is None else self._action(row)
+        return self._event(row) if row.action is None else self._action(row, row.action)
 
     def _event(self, row: Row) -> str:
         if row.flow == UNREAD_FLOW:
@@ -65,14 +66,12 @@ class Known:
             return f"version {row.event_version!r} of {row.event_name} is not known"
         return ""
 
-    def _action(self, row: Row) -> str:
-        if row.action is None:
-            raise AssertionError(f"{row.recovery_id} is about no action")
+    def _action(self, row: Row, action: Action) -> str:
         integration = self.integrations.get(row.integration_id)
         if integration is None or row.kind not in integration.kinds:
             return f"the catalog has no {row.kind} on {row.integration_id}"
         try:
-            message = action_at(row.action, row.hop, self.fallbacks).message
+            message = action_at(action, row.hop, self.fallbacks).message
         except IllegalTransition as gone:
             return str(gone)
         if message is not None and (message.id, message.version) not in self.messages:

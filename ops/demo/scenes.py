@@ -14,10 +14,10 @@ from functions.operator_api.problems import Code
 from ops import integrations, records, standing
 from ops.cli.replaying import of_stage
 from ops.cli.switches import write
-from ops.demo.stage import SOURCES, Stage, is_open, repeated, what_of
+from ops.demo.stage import SOURCES, Stage, conversation_of, is_open, repeated, what_of
 from ops.demo.story import Scene
 from ops.expectation import BANK, CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
-from ops.operator_api import ApiRefused
+from ops.operator_api import ApiRefused, connect
 from ops.replays import OVER, Replays, will_go
 from ops.simulator import Fault, FaultMode
 from ops.traffic import Answer
@@ -89,6 +89,8 @@ def burst(stage: Stage) -> None:
         details=[f"{answer.delivery.source}: {answer.status} {answer.trouble}" for answer in again],
     )
     story.check(scene, "every message is settled", holds=settled)
+    asked = next(conversation_of(delivery) for delivery, topic in letters if topic is WHERE)
+    _check_trace(stage, scene, asked, "settled", {"done"})
     late = _effects(stage, scene_letter="a", conversations=conversations)
     story.check(
         scene,
@@ -205,6 +207,8 @@ def helpdesk_down(stage: Stage) -> None:
         holds=died and set(attempts) == {5},
         details=[_row_line(row) for row in rows if row["attempt_count"] != 5],
     )
+    asked = next(conversation_of(delivery) for delivery, topic in letters if topic is WHERE)
+    _check_trace(stage, scene, asked, "waiting", {"dead", "waiting"})
     none_yet = balance({}, [one for one in stage.simulator.effects("helpdesk") if one.target in set(conversations)])
     story.check(scene, "nothing has reached the helpdesk so far", holds=none_yet.is_even, details=none_yet.problems)
 
@@ -232,9 +236,44 @@ def helpdesk_down(stage: Stage) -> None:
     )
     settled = story.wait("everything is brought to its end", stage.unsettled(conversations), seconds=PATIENCE)
     story.check(scene, "nothing is left open", holds=settled)
+<<<<<<< HEAD
     integrations.of_stage(stage.stack).lift("helpdesk", "it is back")
+=======
+    _check_trace(stage, scene, asked, "settled", {"done"}, replays=1)
+    take_back(stage.stack, "helpdesk", reason="it is back", actor="demo")
+>>>>>>> w-page
     _effects(stage, scene_letter="d", conversations=[*healed, *conversations])
     story.close(scene)
+
+
+def _check_trace(
+    stage: Stage, scene: Scene, conversation: str, state: str, states: set[str], *, replays: int = 0
+) -> None:
+    """What became of the conversation's event is found by ticket, by request and by recipient, and is told whole."""
+    api = connect(stage.stack)
+
+    def found(**query: str) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = api.call("GET", "/platform/trace", query={**query, "limit": "200"})["events"]
+        return events
+
+    told = next(iter(found(ticket=conversation)), None)
+    if told is None:
+        stage.story.check(scene, f"trace finds the conversation {conversation}", holds=False)
+        return
+    recipient = next((one["recipient"] for one in told["actions"] if one["recipient"]), "")
+    again = [found(request_id=told["received"]["request_id"]), found(recipient=recipient) if recipient else []]
+    seen = {one["state"] for one in told["actions"]}
+    replayed = max(one["replays"] for one in told["actions"])
+    stage.story.check(
+        scene,
+        f"trace finds it by ticket, request and recipient: {told['summary']}",
+        holds=told["state"] == state
+        and states <= seen
+        and replayed == replays
+        and told["decided"] is not None
+        and all(any(one["event_id"] == told["event_id"] for one in events) for events in again),
+        details=[json.dumps(told)[:1200]],
+    )
 
 
 def _is_refused(replays: Replays, wanted: Mapping[str, Any]) -> bool:
@@ -302,7 +341,7 @@ def poison(stage: Stage) -> None:
         QueueUrl=stage.stack.output("EventsQueueUrl"), MessageBody='{"v": 1, "tenant": "demo", "body": "&&&"}'
     )
     unreadable = stage.sender.raw("internal", b'{"event": "ticket.created", "id": "poison-1"}', message_id="poison-1")
-    stage.post([unreadable])
+    (answer,) = stage.post([unreadable])
     letters = stage.letters("e", (WHERE, REFUND), 6)
     stage.post([delivery for delivery, _ in letters])
     conversations = stage.expect(letters)
@@ -328,6 +367,13 @@ def poison(stage: Stage) -> None:
         and len(rows) == 2
         and all(row["status"] == Status.DLQ and row.get("root_cause") and row.get("envelope_ref") for row in rows),
         details=[_row_line(row) for row in rows],
+    )
+    told = connect(stage.stack).call("GET", "/platform/trace", query={"request_id": answer.request_id})["events"]
+    story.check(
+        scene,
+        f"trace finds the webhook by its request: {told[0]['summary'] if told else 'it does not'}",
+        holds=[one["state"] for one in told] == ["ended"] and bool(told[0]["whole"]),
+        details=[json.dumps(told)[:1200]],
     )
     depths = records.queue_depths(stage.stack)
     story.check(

@@ -64,6 +64,83 @@ def test_a_success_is_found_by_ticket_event_request_and_recipient(
     assert "Settled: 3 done, 1 not needed." in capsys.readouterr().out
 
 
+def test_all_four_ends_are_found_by_ticket_request_and_recipient_and_told_whole(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is done, one that waits, one that is dead, and one that a person has replayed; by API and by command."""
+    letters = world.letters("e2e-trace-ends", (WHERE,), 4)
+    names = ("done", "dead", "replayed", "waiting")
+    conversations = dict(zip(names, world.expect(letters), strict=True))
+    deliveries = dict(zip(names, (delivery for delivery, _ in letters), strict=True))
+    answers = {"done": world.post([deliveries["done"]])[0]}
+    refused = Fault("helpdesk", FaultMode.STATUS, operation="assign", status=422)
+    world.simulator.add_faults(refused)
+    answers |= {name: world.post([deliveries[name]])[0] for name in ("dead", "replayed")}
+
+    def refused_by_name() -> dict[str, str]:
+        rows = world.rows_of([conversations["dead"], conversations["replayed"]])
+        return {str(row["event_id"]): str(row["pk"]) for row in rows if row["status"] == "failed"}
+
+    world.eventually(lambda: "" if len(refused_by_name()) == 2 else "not refused yet")
+    world.simulator.clear_faults()
+    item = refused_by_name()[answers["replayed"].event_id]
+    assert run(["replay", "one", item, "--reason", "the team is there again", "--wait", "60"]) == ExitCode.OK
+    world.simulator.add_faults(Fault("helpdesk", FaultMode.STATUS, status=503))
+    answers["waiting"] = world.post([deliveries["waiting"]])[0]
+    world.eventually(lambda: "" if world.rows_of([conversations["waiting"]]) else "nothing of it waits")
+
+    told = {name: traced(capsys, conversations[name])["events"][0] for name in names}
+    states = {
+        name: (one["state"], {action["name"]: action["state"] for action in one["actions"]}["assign"])
+        for name, one in told.items()
+    }
+    assert states == {
+        "done": ("settled", "done"),
+        "dead": ("ended", "dead"),
+        "replayed": ("settled", "done"),
+        "waiting": ("waiting", "waiting"),
+    }
+    for name, one in told.items():
+        answer = answers[name]
+        assert one["event_id"] == answer.event_id
+        assert one["received"] | {"at_ms": 0} == {
+            "at_ms": 0,
+            "request_id": answer.request_id,
+            "event_name": one["received"]["event_name"],
+            "source": answer.event_id.partition(":")[0],
+        }
+        assert one["received"]["at_ms"] > 0
+        assert one["received"]["event_name"]
+        assert one["decided"]["label"] == "order_status"
+        assert one["switches"]["is_known"]
+        assert {"received", "decided", "settled"} <= {step["what"] for step in one["steps"]}
+        recipient = next(action["recipient"] for action in one["actions"] if action["recipient"])
+        for question in (["--request", answer.request_id], ["--recipient", recipient], [answer.event_id]):
+            found = traced(capsys, *question)
+            assert found["is_complete"]
+            assert answer.event_id in {other["event_id"] for other in found["events"]}, question
+        assert run(["trace", conversations[name]]) == ExitCode.OK
+        assert one["summary"] in capsys.readouterr().out
+    assert all(action["provider_id"] for action in told["done"]["actions"] if action["name"] == "reply")
+    dead, replayed, waiting = (
+        {action["name"]: action for action in told[name]["actions"]}["assign"] for name in names[1:]
+    )
+    assert (dead["failure_code"], dead["status"], dead["replays"]) == ("HTTP_422", "failed", 0)
+    assert (replayed["status"], replayed["replays"], replayed["recovery_id"]) == ("replayed", 1, item)
+    assert replayed["last_replay_by"]
+    assert (waiting["waiting_for"], waiting["status"]) == ("backoff", "retrying")
+    assert waiting["next_at_ms"] > 0
+    (by_item,) = traced(capsys, item)["events"]
+    steps = [step["what"].rpartition(".")[2] for step in by_item["steps"]]
+    assert steps.index("detected") < steps.index("replayed") < steps.index("reprocess_succeeded")
+    world.simulator.clear_faults()
+    world.await_settled([conversations["waiting"]])
+    assert (
+        run(["queue", "dismiss", dead["recovery_id"], "--done-by-hand", "--reason", "assigned in the helpdesk"])
+        == ExitCode.OK
+    )
+
+
 def test_its_sender_hears_one_word_and_a_stranger_none(world: World, sent: Answer) -> None:
     source = sent.event_id.partition(":")[0]
     assert source == "helpdesk"
