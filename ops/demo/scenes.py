@@ -236,12 +236,8 @@ def helpdesk_down(stage: Stage) -> None:
     )
     settled = story.wait("everything is brought to its end", stage.unsettled(conversations), seconds=PATIENCE)
     story.check(scene, "nothing is left open", holds=settled)
-<<<<<<< HEAD
-    integrations.of_stage(stage.stack).lift("helpdesk", "it is back")
-=======
     _check_trace(stage, scene, asked, "settled", {"done"}, replays=1)
-    take_back(stage.stack, "helpdesk", reason="it is back", actor="demo")
->>>>>>> w-page
+    integrations.of_stage(stage.stack).lift("helpdesk", "it is back")
     _effects(stage, scene_letter="d", conversations=[*healed, *conversations])
     story.close(scene)
 

@@ -108,8 +108,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "tests/fakes.py",
-                "        if version != seen:\n            raise VersionConflict",
-                "        if (version is None) != (seen is None):\n            raise VersionConflict",
+                "            if version != seen:\n                raise VersionConflict",
+                "            if (version is None) != (seen is None):\n                raise VersionConflict",
             ),
         ),
         tests(f"{BREAKS}::test_whoever_thaws_after_its_lease_sends_nothing_and_undoes_nothing"),
