@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
 
 from functions.adapters.health import DynamoHealthRecords
@@ -24,6 +23,7 @@ from ops.cli.console import ExitCode
 from ops.cli.integrations import holding, of_health
 from ops.stack import Stack
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeIds
 from tests.recovery_rows import dead, row
 
@@ -65,7 +65,7 @@ class Tables:
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tables]:
     with aws_tables.moto_tables() as client, aws_tables.one_request_at_a_time():
-        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
+        ssm = sdk_client("ssm")
         for name, value in LIVE_SWITCHES.items():
             ssm.put_parameter(Name=f"/s/{name}", Value=value, Type="String")
         clients = {"dynamodb": client, "ssm": ssm}
