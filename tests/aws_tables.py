@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
 from botocore.client import BaseClient
@@ -14,6 +14,9 @@ from moto import mock_aws
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_ssm import SSMClient
 
 LEDGER = "ledger"
 RECOVERY = "recovery"
@@ -79,18 +82,26 @@ def create_tables(client: DynamoDBClient) -> None:
         client.create_table(**request)
 
 
+@overload
+def sdk_client(service: Literal["dynamodb"]) -> DynamoDBClient: ...
+@overload
+def sdk_client(service: Literal["s3"]) -> S3Client: ...
+@overload
+def sdk_client(service: Literal["sqs"]) -> SQSClient: ...
+@overload
+def sdk_client(service: Literal["ssm"]) -> SSMClient: ...
 @functools.lru_cache
-def _client() -> DynamoDBClient:
-    """Made once: that takes longer than most tests. Importing moto has put its stub into every client."""
-    return boto3.client("dynamodb", region_name=REGION)
+def sdk_client(service: Any) -> Any:
+    """Made once each: that takes longer than most tests. Importing moto has put its stub into every client."""
+    return boto3.client(service, region_name=REGION)
 
 
 @contextmanager
 def moto_tables() -> Iterator[DynamoDBClient]:
     """A client to fresh tables."""
     with mock_aws():
-        create_tables(_client())
-        yield _client()
+        create_tables(sdk_client("dynamodb"))
+        yield sdk_client("dynamodb")
 
 
 @contextmanager

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
-import boto3
-
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.event_index import DynamoEventIndex
@@ -29,6 +27,7 @@ from functions.core.schema import Known
 from functions.operator_api.ports import Ports
 from functions.operator_api.routes import routers
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky
 from tests.control_fakes import FakeReplayStarter, FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches, FakeTables
@@ -61,7 +60,7 @@ class OperatorWorld:
 
     def __post_init__(self) -> None:
         self.switches = FakeSwitches(self.clock)
-        self.s3: Any = boto3.client("s3", region_name=aws_tables.REGION)
+        self.s3: Any = sdk_client("s3")
         self.s3.create_bucket(Bucket=BUCKET)
         history = FakeSwitchHistory(self.clock)
         for name, value in LIVE_SWITCHES.items():

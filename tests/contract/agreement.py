@@ -170,6 +170,11 @@ def steps_of(row: Row, now_ms: int) -> list[Change]:
     return steps
 
 
+def drawn(data: st.DataObject, entries: Sequence[_Made]) -> _Made:
+    """One of them, of which a failing story says the number: as a whole, one of them fills a page."""
+    return entries[data.draw(st.integers(0, len(entries) - 1))]
+
+
 def some_of(entries: Sequence[_Made], most: int = 3) -> st.SearchStrategy[list[_Made]]:
     """Up to so many different ones; of none, none."""
     if not entries:

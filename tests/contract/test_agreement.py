@@ -43,7 +43,7 @@ from functions.core.person import Known, Note, PersonChange
 from functions.core.ports import AuditedSwitch
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
-from tests.contract.agreement import ASKED, PORTS, Agreement, Lossy, steps_of
+from tests.contract.agreement import ASKED, PORTS, Agreement, Lossy, drawn, steps_of
 from tests.contract.operator_plays import BulkReplays, Lookups, Operators, RulesAndPromises
 from tests.contract.storage import LEASE_MS, World, claim, parked, settlement
 from tests.fakes import NOON_MS
@@ -187,6 +187,25 @@ class EventsAndRows(Lossy):
             self.both(partial(settle_of, replace(wanted, now_ms=self.now_ms)))
         self.look_at(rows)
 
+    @rule(
+        key=keys,
+        first=owners,
+        second=owners,
+        ended_ms=st.sampled_from([0, NOON_MS + 1_500]),
+        slots=st.sampled_from([None, {}, {"helpdesk": 9}]),
+    )
+    def a_claim_is_given_up(
+        self, key: str, first: str, second: str, ended_ms: int, slots: dict[str, int] | None
+    ) -> None:
+        """And taken by somebody else, or the same again, with the slots that were kept for it."""
+        self.now_ms += LEASE_MS
+        self.ask("ledger.claim", claim(first, self.now_ms, key=key, received_at_ms=self.now_ms))
+        item = self.memory.item(key)
+        assert item is not None
+        self.ask("ledger.release", key, item.owner, item.generation, ended_ms, slots)
+        self.ask("ledger.read", [key], [])
+        self.ask("ledger.claim", claim(second, self.now_ms, key=key, received_at_ms=self.now_ms))
+
     def holder(self, key: str, data: st.DataObject, owner: str, generation: int) -> tuple[str, int]:
         """Mostly who really holds it, or nearly every call would be fenced."""
         item = self.memory.item(key)
@@ -224,7 +243,7 @@ class EventsAndRows(Lossy):
                 fresh = self.memory.recovery.get(recovery_id)
                 assert fresh is not None
                 row = fresh
-            moves.append(data.draw(st.sampled_from(steps_of(row, self.now_ms))))
+            moves.append(drawn(data, steps_of(row, self.now_ms)))
         for _ in range(2 if twice else 1):
             self.both(lambda world: world.recovery.commit(moves))
         for recovery_id in chosen:
@@ -379,7 +398,7 @@ class Limits(Agreement):
 
     @rule(integration=integrations, data=st.data(), is_stale=st.sampled_from([False, False, True]), twice=st.booleans())
     def health_moves(self, integration: str, data: st.DataObject, is_stale: bool, twice: bool) -> None:
-        change = data.draw(st.sampled_from(self.moves(integration, self.record(integration, is_stale))))
+        change = drawn(data, self.moves(integration, self.record(integration, is_stale)))
         for _ in range(2 if twice else 1):
             self.store(integration, change)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -13,7 +12,7 @@ from functions.adapters.documents import S3Documents
 from functions.core import ports
 from functions.core.document import MAX_DOCUMENT_BYTES
 from functions.core.failure import StorageRefused, StorageUnavailable
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import FakeDocuments, Faults
 
@@ -40,7 +39,7 @@ def in_memory() -> Bucket:
 
 
 def in_s3() -> Bucket:
-    client = boto3.client("s3", region_name=REGION)
+    client = sdk_client("s3")
     client.create_bucket(Bucket="held")
     flaky = Flaky(client)
 

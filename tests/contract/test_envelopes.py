@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -13,7 +12,7 @@ from functions.adapters.s3 import S3Envelopes
 from functions.core import ports
 from functions.core.event import ClaimCheck, Event
 from functions.core.failure import MalformedEnvelope, StorageUnavailable
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import NOON_MS, FakeEnvelopes, Faults
 
@@ -44,7 +43,7 @@ def in_memory() -> Bucket:
 
 
 def in_s3() -> Bucket:
-    client = boto3.client("s3", region_name=REGION)
+    client = sdk_client("s3")
     client.create_bucket(Bucket="held")
     flaky = Flaky(client)
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
 from functions.adapters.sqs_hints import SqsHints, SqsVisibility
 from functions.core import ports
 from functions.core.ports import Hint
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import NOON_MS, FakeHints, FakeVisibility, Faults
 
@@ -56,7 +55,7 @@ class Picky(Flaky):
 
 
 def in_sqs() -> Queue:
-    client = boto3.client("sqs", region_name=REGION)
+    client = sdk_client("sqs")
     url = client.create_queue(QueueName="retries")["QueueUrl"]
     picky = Picky(client)
 
@@ -138,7 +137,7 @@ def test_a_queue_that_is_down_accepts_nothing(queue: Queue) -> None:
 
 def test_a_message_is_what_the_worker_reads_in_the_group_of_its_tenant() -> None:
     with mock_aws():
-        client = boto3.client("sqs", region_name=REGION)
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="retries")["QueueUrl"]
         SqsHints(client, url).send([Hint(row_id(7), 4, tenant="acme")], NOON_MS)
         [message] = client.receive_message(QueueUrl=url, AttributeNames=["All"])["Messages"]
@@ -148,7 +147,7 @@ def test_a_message_is_what_the_worker_reads_in_the_group_of_its_tenant() -> None
 
 def test_a_request_that_fails_ends_the_call_with_the_rest_not_accepted() -> None:
     with mock_aws():
-        client = boto3.client("sqs", region_name=REGION)
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="retries")["QueueUrl"]
         flaky = Flaky(client)
         hints = [Hint(row_id(n), 1) for n in range(35)]
@@ -184,7 +183,7 @@ def received(request: pytest.FixtureRequest) -> Iterator[Received]:
         )
         return
     with mock_aws():
-        client = boto3.client("sqs", region_name=REGION)
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="events", Attributes={"VisibilityTimeout": "300"})["QueueUrl"]
         arn = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         client.send_message(QueueUrl=url, MessageBody="x")
@@ -220,7 +219,7 @@ def test_a_delay_that_cannot_be_set_stops_nobody(received: Received) -> None:
 
 def test_a_queue_that_is_not_ours_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     with mock_aws():
-        flaky = Flaky(boto3.client("sqs", region_name=REGION))
+        flaky = Flaky(sdk_client("sqs"))
         SqsVisibility(flaky, {}).delay("arn:aws:sqs:us-east-1:1:other", "handle", 5)  # type: ignore[arg-type]
         assert flaky.calls == []
     assert "a queue that is not ours" in caplog.text

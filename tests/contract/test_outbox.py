@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import boto3
 import pytest
 
 from functions.adapters.s3_objects import S3Objects
@@ -15,6 +14,7 @@ from functions.adapters.sqs_outbox import SqsQueue
 from functions.core.event import MAX_INLINE_BYTES, Event
 from functions.core.failure import StorageRefused, StorageUnavailable
 from functions.ingress.outbox import Objects, Queue
+from tests.aws_tables import sdk_client
 from tests.contract.answers import error, service_that_says, success
 from tests.ingress_fakes import FakeObjects, FakeQueue
 from tests.moto_server import moto_server
@@ -39,7 +39,7 @@ def queues(request: pytest.FixtureRequest) -> Iterator[QueueWorld]:
         yield QueueWorld(fake, lambda: fake.messages, lambda: fake.trouble.append(StorageRefused("no such queue")))
         return
     with moto_server() as server:
-        client = boto3.client("sqs")
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="events")["QueueUrl"]
 
         def stored() -> list[str]:
@@ -66,7 +66,7 @@ def test_a_queue_that_is_not_there_refuses(queues: QueueWorld) -> None:
 
 def test_a_message_is_grouped_by_tenant_and_carries_its_metadata_without_the_absent() -> None:
     with moto_server() as server:
-        client = boto3.client("sqs")
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="events")["QueueUrl"]
         SqsQueue(server.service("sqs"), url).send(EVENT, EVENT.to_message(), 5)
         answer = client.receive_message(
@@ -88,7 +88,7 @@ def test_a_message_is_grouped_by_tenant_and_carries_its_metadata_without_the_abs
 def test_the_largest_envelope_that_ingress_lets_through_fits_a_message_with_its_attributes() -> None:
     longest = replace(EVENT, event_name="n" * 128, event_version="v" * 128, request_id="r" * 64, traceparent="t" * 55)
     with moto_server() as server:
-        client = boto3.client("sqs")
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="events", Attributes={"MaximumMessageSize": str(1024 * 1024)})["QueueUrl"]
         SqsQueue(server.service("sqs"), url).send(longest, "x" * MAX_INLINE_BYTES, 30)
         (message,) = client.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
@@ -100,7 +100,7 @@ def test_the_largest_envelope_that_ingress_lets_through_fits_a_message_with_its_
 def test_an_event_whose_name_no_attribute_may_hold_is_stored_all_the_same() -> None:
     odd = replace(EVENT, event_name="a\x00b\ud800c")
     with moto_server() as server:
-        client = boto3.client("sqs")
+        client = sdk_client("sqs")
         url = client.create_queue(QueueName="events")["QueueUrl"]
         SqsQueue(server.service("sqs"), url).send(odd, odd.to_message(), 5)
         (message,) = client.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
@@ -160,7 +160,7 @@ def buckets(request: pytest.FixtureRequest) -> Iterator[BucketWorld]:
         yield BucketWorld(fake, lambda: fake.objects, lambda: fake.trouble.append(StorageRefused("no such bucket")))
         return
     with moto_server() as server:
-        client = boto3.client("s3")
+        client = sdk_client("s3")
         client.create_bucket(Bucket="holdfast")
 
         def stored() -> dict[str, bytes]:
@@ -193,7 +193,7 @@ def test_a_bucket_that_is_not_there_refuses(buckets: BucketWorld) -> None:
 
 def test_an_object_says_that_it_is_json() -> None:
     with moto_server() as server:
-        client = boto3.client("s3")
+        client = sdk_client("s3")
         client.create_bucket(Bucket="holdfast")
         S3Objects(server.service("s3"), "/holdfast").put("a", b"{}", 5)
         assert client.head_object(Bucket="holdfast", Key="a")["ContentType"] == "application/json"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -25,6 +24,7 @@ from functions.core.recovery import Change, Row, Status, replay
 from functions.core.replay import Plan, PlanItem, PlanLost, Prediction
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, State
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, Lost, client_error
 from tests.control_fakes import FakeBacklog, FakeReplayJobs, FakeReplayPlans, FakeReplayStarter
 from tests.fakes import NOON_MS, FakeIds, FakeRecovery, FakeTables
@@ -298,7 +298,7 @@ def plans(request: pytest.FixtureRequest) -> Iterator[ports.ReplayPlans]:
         yield FakeReplayPlans()
         return
     with aws_tables.moto_tables():
-        s3 = boto3.client("s3", region_name=aws_tables.REGION)
+        s3 = sdk_client("s3")
         s3.create_bucket(Bucket="bulk")
         yield S3ReplayPlans(s3, "bulk")
 
@@ -346,7 +346,7 @@ def test_what_became_of_batches_is_found_by_the_rows_that_are_asked_for(plans: p
 
 def test_objects_that_cannot_be_read_back_are_lost_and_a_bucket_that_does_not_answer_is_trouble() -> None:
     with aws_tables.moto_tables():
-        s3 = boto3.client("s3", region_name=aws_tables.REGION)
+        s3 = sdk_client("s3")
         s3.create_bucket(Bucket="bulk")
         adapter = S3ReplayPlans(s3, "bulk")
         for content in (b"{}", b"\x1f\x8b not gzip", gzip.compress(b"\xff"), gzip.compress(b"{}")):
@@ -389,7 +389,7 @@ def test_a_job_is_started_without_waiting_for_it_and_trouble_is_an_answer() -> N
 
 def test_the_backlog_is_what_waits_in_the_events_queue() -> None:
     with aws_tables.moto_tables():
-        sqs = boto3.client("sqs", region_name=aws_tables.REGION)
+        sqs = sdk_client("sqs")
         url = sqs.create_queue(QueueName="events")["QueueUrl"]
         backlog, fake = SqsBacklog(sqs, url), FakeBacklog()
         assert backlog.waiting() == fake.waiting() == 0

@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
 from functions.adapters.hosts import AllowedHosts
 from functions.adapters.ssm import CACHED_MS, KNOWN_MS, IntegrationSecret, IntegrationSettings, UnusableSecret
 from functions.core.failure import StorageUnavailable
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import FakeClock
 
@@ -24,7 +23,7 @@ class Store:
     """The parameter, and the port over it."""
 
     def __init__(self) -> None:
-        self.client = boto3.client("ssm", region_name=REGION)
+        self.client = sdk_client("ssm")
         self.flaky = Flaky(self.client)
         self.clock = FakeClock()
         hosts = AllowedHosts({"helpdesk": frozenset({"desk.example"})})

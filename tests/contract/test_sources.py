@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import boto3
 import pytest
 
 from functions.adapters.ssm_sources import SsmSourceParameters
 from functions.core.failure import StorageUnavailable
 from functions.ingress.sources import SourceParameters
+from tests.aws_tables import sdk_client
 from tests.contract.answers import error, service_that_says, success
 from tests.ingress_fakes import FakeParameters
 from tests.moto_server import moto_server
@@ -32,7 +32,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield World(fake, fake.entries.__setitem__)
         return
     with moto_server() as server:
-        client = boto3.client("ssm")
+        client = sdk_client("ssm")
 
         def put(source_id: str, text: str) -> None:
             client.put_parameter(Name=f"{PATH}/{source_id}", Value=text, Type="SecureString", Overwrite=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import boto3
 import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
@@ -16,7 +15,7 @@ from functions.adapters.sqs_events import SqsEvents
 from functions.core import ports
 from functions.core.failure import StorageRefused, StorageUnavailable
 from functions.core.ports import Spilled
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import FakeEvents, FakeSpill, Faults
 from tests.recovery_rows import event
@@ -52,7 +51,7 @@ def in_memory() -> Spilling:
 
 
 def in_aws() -> Spilling:
-    s3, sqs = boto3.client("s3", region_name=REGION), boto3.client("sqs", region_name=REGION)
+    s3, sqs = sdk_client("s3"), sdk_client("sqs")
     s3.create_bucket(Bucket="held")
     s3.put_bucket_versioning(Bucket="held", VersioningConfiguration={"Status": "Enabled"})
     url = sqs.create_queue(QueueName="events")["QueueUrl"]
@@ -167,7 +166,7 @@ def test_trouble_of_bucket_or_queue_is_unavailable_storage_and_no_verdict_on_the
 )
 def test_only_what_sqs_says_of_the_message_itself_is_a_refusal(code: str, is_refused: bool) -> None:
     with mock_aws():
-        flaky: Any = Flaky(boto3.client("sqs", region_name=REGION))
+        flaky: Any = Flaky(sdk_client("sqs"))
         flaky.planned["send_message"] = [client_error(code)]
         with pytest.raises(StorageUnavailable, match=code) as met:
             SqsEvents(flaky, "http://localhost/events").send(event(), "{}")
@@ -182,7 +181,7 @@ def test_only_what_sqs_says_of_the_message_itself_is_a_refusal(code: str, is_ref
 def test_an_answer_that_does_not_say_that_the_queue_has_this_message_is_none(answer: dict[str, str]) -> None:
     """The object is removed next: what only looks like an acceptance must not make it the last of the event."""
     with mock_aws():
-        sqs = boto3.client("sqs", region_name=REGION)
+        sqs = sdk_client("sqs")
         with Stubber(sqs) as stubbed:
             stubbed.add_response("send_message", answer)
             with pytest.raises(StorageUnavailable) as met:
@@ -193,7 +192,7 @@ def test_an_answer_that_does_not_say_that_the_queue_has_this_message_is_none(ans
 def test_what_is_drained_bears_what_ingress_would_have_sent_with_it() -> None:
     """People filter by these; a fair queue shares by the group. What SQS would refuse a message for is replaced."""
     with mock_aws():
-        sqs = boto3.client("sqs", region_name=REGION)
+        sqs = sdk_client("sqs")
         flaky: Any = Flaky(sqs)
         url = sqs.create_queue(QueueName="events")["QueueUrl"]
         odd = replace(event(), event_name="a\x00b", event_version="")

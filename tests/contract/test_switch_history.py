@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import boto3
 import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
@@ -13,6 +12,7 @@ from moto import mock_aws
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.core import ports
 from functions.core.failure import StorageUnavailable
+from tests.aws_tables import sdk_client
 from tests.control_fakes import FakeSwitchHistory
 from tests.fakes import FakeClock
 
@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         yield Store(fake, lambda name, value: fake.write(name, value, "anna"), fake.delete)
         return
     with mock_aws():
-        client = boto3.client("ssm", region_name="us-east-1")
+        client = sdk_client("ssm")
         client.put_parameter(Name="/holdfast/test/sources/desk", Value="secret", Type="String")
         yield Store(
             SsmSwitchHistory(client, PATH),
@@ -78,7 +78,7 @@ def test_a_switch_that_is_gone_has_neither_place_nor_history(store: Store) -> No
 
 
 def test_a_store_that_does_not_answer_is_trouble_and_not_an_empty_list() -> None:
-    client = boto3.client("ssm", region_name="us-east-1")
+    client = sdk_client("ssm")
     history = SsmSwitchHistory(client, PATH)
     with Stubber(client) as stubbed:
         stubbed.add_client_error("get_parameters_by_path", "InternalServerError")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -14,7 +13,7 @@ from functions.adapters.ssm_writer import DESCRIPTION_LENGTH, SsmSwitchWriter
 from functions.core import ports
 from functions.core.failure import StorageUnavailable
 from functions.core.switches import pattern_of
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.control_fakes import FakeSwitchHistory, FakeSwitchWriter
 from tests.fakes import FakeClock
@@ -37,7 +36,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         yield Store(fake, FakeSwitchWriter(fake), lambda: fake.faults.fail("switch.put"))
         return
     with mock_aws():
-        client = boto3.client("ssm", region_name=REGION)
+        client = sdk_client("ssm")
         flaky = Flaky(client)
 
         def break_down() -> None:
@@ -79,7 +78,7 @@ def test_a_store_that_does_not_answer_is_trouble(store: Store) -> None:
 @pytest.mark.parametrize("name", ["mode", "limits/helpdesk", "tenant/acme/disabled_integrations"])
 def test_every_version_has_the_pattern_by_which_the_store_itself_refuses_what_nobody_can_read(name: str) -> None:
     with mock_aws():
-        client = boto3.client("ssm", region_name=REGION)
+        client = sdk_client("ssm")
         flaky = Flaky(client)
         SsmSwitchWriter(flaky, PATH).put(name, "0", "d" * 2000)  # type: ignore[arg-type]  # as above
         described = client.describe_parameters(

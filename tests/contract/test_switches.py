@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
 from functions.adapters.ssm import REST_MS, SsmSwitches
 from functions.core import ports
 from functions.core.switches import Snapshot
-from tests.aws_tables import REGION
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeSwitches
 
@@ -55,7 +54,7 @@ def in_memory() -> Board:
 
 def in_ssm() -> Board:
     clock = FakeClock()
-    client = boto3.client("ssm", region_name=REGION)
+    client = sdk_client("ssm")
     flaky = Flaky(client)
     counted: list[str] = []
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
 
 from functions.core.gate import Health, IntegrationState, WaitingFor
@@ -19,6 +18,7 @@ from ops.cli import limits, run
 from ops.cli.console import ExitCode
 from ops.stack import Stack, client
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.contract.storage import World, blank, dynamo_world
 from tests.fakes import LIVE_SWITCHES, NOON_MS
 
@@ -30,7 +30,7 @@ FAR_MS = 4_102_444_800_000  # 2100-01-01T00:00:00Z: the command has the machine'
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with aws_tables.moto_tables() as dynamodb:
         client.cache_clear()
-        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
+        ssm = sdk_client("ssm")
         for name, value in {**LIVE_SWITCHES, "limits/llm": "0.5"}.items():
             ssm.put_parameter(Name=f"/s/{name}", Value=value, Type="String")
         monkeypatch.setattr(limits, "stack_of", lambda _: Stack("dev", aws_tables.REGION, OUTPUTS))
@@ -121,7 +121,7 @@ def test_a_degraded_integration_is_shown_at_half_its_rate() -> None:
 def test_a_table_that_does_not_answer_is_said_so_without_a_traceback(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    boto3.client("dynamodb", region_name=aws_tables.REGION).delete_table(TableName=aws_tables.CONTROL)
+    sdk_client("dynamodb").delete_table(TableName=aws_tables.CONTROL)
     assert run(["limits"]) == ExitCode.UNREACHABLE
     told = capsys.readouterr()
     assert told.out == ""

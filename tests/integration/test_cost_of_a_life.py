@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
 
 from functions import observability
@@ -29,6 +28,7 @@ from functions.core.replay import Filter
 from functions.core.replay_job import Job
 from functions.sweeper.handler import build as build_sweeper
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.bulk_on_aws import Bulk
 from tests.fakes import FakeClock, FakeSpill
 from tests.integration.test_requests_per_event import Stack, patient
@@ -49,13 +49,13 @@ class Life:
     def __init__(self, dynamodb: Any, rate: Rate | None = None) -> None:
         self.clock = FakeClock()
         self.stack = Stack(dynamodb, self.clock, _at(rate))
-        self.sqs = boto3.client("sqs", region_name=aws_tables.REGION)
+        self.sqs = sdk_client("sqs")
         self.urls = {
             name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "retries", "replays")
         }
         ids = SystemIds()
         self.recovery = DynamoRecovery(dynamodb, ids, recovery_table=aws_tables.RECOVERY, audit_table=aws_tables.AUDIT)
-        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
+        ssm = sdk_client("ssm")
         self.billing = Billing(dynamodb, self.sqs, ssm, self.stack.s3)
         self.bill = self.billing.bill
         seen: dict[str, Any] = {

@@ -26,6 +26,7 @@ from functions.ingress.seen import LedgerSeen
 from functions.ingress.settings import IngressSettings
 from functions.ingress.sources import SourceCache
 from functions.signatures.providers import endpoint_of
+from tests.aws_tables import sdk_client
 from tests.ingress_fakes import gateway_event
 from tests.moto_server import MotoServer, moto_server
 
@@ -60,10 +61,10 @@ class Stack:
     """Ingress as `main` composes it, over moto behind a socket."""
 
     def __init__(self, server: MotoServer) -> None:
-        self.sqs = boto3.client("sqs")
-        self.ssm = boto3.client("ssm")
-        self.dynamodb = boto3.client("dynamodb")
-        boto3.client("s3").create_bucket(Bucket="bucket")
+        self.sqs = sdk_client("sqs")
+        self.ssm = sdk_client("ssm")
+        self.dynamodb = sdk_client("dynamodb")
+        sdk_client("s3").create_bucket(Bucket="bucket")
         self.queue_url = self.sqs.create_queue(QueueName="events")["QueueUrl"]
         self.dynamodb.create_table(
             TableName="ledger",

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 
 from functions import observability
@@ -34,6 +33,7 @@ from functions.evaluator.handler import build as build_evaluator
 from functions.sweeper.handler import build as build_sweeper
 from functions.triage.handler import build as build_triage
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.bulk_on_aws import Bulk
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds
 from tests.integration.test_evaluator import SETTINGS as EVALUATOR
@@ -70,7 +70,7 @@ class Account:
             self.dynamodb, self.ids, ledger_table=aws_tables.LEDGER, control_table=aws_tables.CONTROL
         )
         self.counts = DynamoHealthCounts(self.dynamodb, aws_tables.CONTROL, self.ids)
-        self.s3 = boto3.client("s3", region_name=aws_tables.REGION)
+        self.s3 = sdk_client("s3")
         self.envelopes = S3Envelopes(self.s3, BUCKET)
         self.switches = SsmSwitches(self.ssm, SWEEPER.switches_path, self.clock)
         lines: list[str] = []
@@ -150,9 +150,9 @@ class Account:
 def account() -> Iterator[Account]:
     """Empty tables, queues and bucket, and switches as they are every day."""
     with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
-        sqs = boto3.client("sqs", region_name=aws_tables.REGION)
-        ssm = boto3.client("ssm", region_name=aws_tables.REGION)
-        boto3.client("s3", region_name=aws_tables.REGION).create_bucket(Bucket=BUCKET)
+        sqs = sdk_client("sqs")
+        ssm = sdk_client("ssm")
+        sdk_client("s3").create_bucket(Bucket=BUCKET)
         for name, value in LIVE_SWITCHES.items():
             ssm.put_parameter(Name=f"{SWEEPER.switches_path}/{name}", Value=value, Type="String")
         urls = [sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "retries", "replays")]

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 
@@ -33,6 +32,7 @@ from functions.worker.handler import Handler, build
 from functions.worker.ports import Ports
 from functions.worker.settings import WorkerSettings
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.fakes import LIVE_SWITCHES
 from tests.worker_world import Quiet
 
@@ -61,9 +61,9 @@ class Stack:
         self.headers: dict[str, str] = {}
         self.clock = SystemClock() if clock is None else clock
         ssm, s3, sqs = (
-            boto3.client("ssm", region_name=aws_tables.REGION),
-            boto3.client("s3", region_name=aws_tables.REGION),
-            boto3.client("sqs", region_name=aws_tables.REGION),
+            sdk_client("ssm"),
+            sdk_client("s3"),
+            sdk_client("sqs"),
         )
         s3.create_bucket(Bucket="bucket")
         for name, value in LIVE_SWITCHES.items():

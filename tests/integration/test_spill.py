@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import boto3
 import pytest
 
 from functions import observability
@@ -31,6 +30,7 @@ from functions.core.recovery import Row, Status, Subject
 from functions.sweeper.drain import AtOnce, in_threads
 from functions.sweeper.handler import Handler, build
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
 from tests.fakes import (
     NOON_MS,
@@ -556,8 +556,8 @@ def _counting(seen: list[int]) -> AtOnce:
 
 def test_the_same_over_the_real_adapters_with_a_refused_message_and_one_that_cannot_be_fetched() -> None:
     with aws_tables.moto_tables() as dynamodb, aws_tables.one_request_at_a_time():
-        s3 = boto3.client("s3", region_name=aws_tables.REGION)
-        sqs = boto3.client("sqs", region_name=aws_tables.REGION)
+        s3 = sdk_client("s3")
+        sqs = sdk_client("sqs")
         s3.create_bucket(Bucket="bucket")
         url = sqs.create_queue(QueueName="events")["QueueUrl"]
         spilled = events(60)

@@ -10,7 +10,6 @@ from dataclasses import fields, replace
 from typing import Any, cast
 from urllib.parse import quote
 
-import boto3
 import pytest
 
 from functions.adapters.audit import DynamoAudit
@@ -24,6 +23,7 @@ from functions.core.recovery import Status
 from functions.operator_api.calls import audit, events, trace
 from functions.operator_api.ports import Ports
 from tests import aws_tables
+from tests.aws_tables import sdk_client
 from tests.fakes import FakeDoor, FakeIds
 from tests.integration.test_cost_of_a_life import Life
 from tests.operator_calls import VIEWER, Answering, call
@@ -44,7 +44,7 @@ class Asking:
             Ports(**absent),
             clock=life.clock,
             ids=FakeIds(),
-            switches=SsmSwitches(boto3.client("ssm", region_name=aws_tables.REGION), "/s", life.clock),
+            switches=SsmSwitches(sdk_client("ssm"), "/s", life.clock),
             index=DynamoEventIndex(client, ledger_table=aws_tables.LEDGER, recovery_table=aws_tables.RECOVERY),
             audit_log=DynamoAuditLog(client, aws_tables.AUDIT),
             door=self.door,

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any, cast
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -30,7 +29,7 @@ from ops.cli import run, status
 from ops.cli.console import ExitCode
 from ops.stack import Stack
 from ops.standing import Queue
-from tests.aws_tables import AUDIT, CONTROL, LEDGER, RECOVERY, REGION, create_tables
+from tests.aws_tables import AUDIT, CONTROL, LEDGER, RECOVERY, REGION, create_tables, sdk_client
 from tests.control_fakes import FakeReplayJobs, FakeSwitchHistory, FakeSwitchReturns
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds, FakeQuarantines, FakeTables
 from tests.operator_calls import OPERATOR, Answering, call, client_of
@@ -86,7 +85,7 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with mock_aws():
-        client = boto3.client("dynamodb", region_name=REGION)
+        client = sdk_client("dynamodb")
         create_tables(client)
         made = Stage(client)
         monkeypatch.setattr(stacks, "client", made.client)
