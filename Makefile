@@ -64,9 +64,12 @@ up: setup ## start the local stack
 down: setup ## end the local stack
 	$(PY) -m ops.local down
 
-.PHONY: drill
+.PHONY: drill drill-replay
 drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
 	$(PY) -m ops.drills
+
+drill-replay: setup ## 500 dead items replayed beside live events, and by a λ that is killed 12 times (8 minutes)
+	$(PY) -m ops.drills replay
 
 .PHONY: crash crash-long mutants
 crash: setup ## break the promises if you can: every two faults, and a million random schedules (20 minutes)

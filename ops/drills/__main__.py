@@ -1,4 +1,6 @@
-"""`python -m ops.drills`: plays the outage of the intake on a stack of its own. Exit code 1 if a promise is broken."""
+"""`python -m ops.drills`: plays the outage of the intake on a stack of its own; with `replay` a bulk replay. Exit code
+1 if a promise is broken.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,24 @@ from rich.console import Console
 from ops.demo import scenes
 from ops.demo.stage import Stage
 from ops.demo.story import Story
+from ops.drills import bulk
 from ops.drills.outage import Outage, play
 from ops.local import LocalStack, LocalStackFailed
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m ops.drills", description="The intake while AWS itself fails.")
+    parser = argparse.ArgumentParser(prog="python -m ops.drills", description="What is hard to see every day.")
+    parser.add_argument(
+        "drill",
+        nargs="?",
+        choices=("intake", "replay"),
+        default="intake",
+        help="intake: AWS itself fails under it; replay: a bulk replay beside live events, and λ is killed",
+    )
+    parser.add_argument("--items", type=int, default=500, help="dead items that are replayed, about")
+    parser.add_argument("--deaths", type=int, default=12, help="of the λ that replays them")
+    parser.add_argument("--live", type=int, default=60, help="new events, without a bulk replay and beside one")
     parser.add_argument("--events", type=int, default=500, help="webhooks while the queue fails")
     parser.add_argument("--refused", type=int, default=500, help="webhooks while queue and bucket fail")
     options = parser.parse_args(argv)
@@ -33,17 +46,40 @@ def main(argv: list[str] | None = None) -> int:
         with running:
             stage = Stage(running, story, seed=1)
             scenes.warm_up(stage)
-            scene = story.open(
-                "outage",
-                "the events queue fails, then the bucket too",
-                f"{options.events} webhooks while every call of the queue fails (throttled, 500, silence, refused), "
-                f"then {options.refused} more while every call of the bucket does as well. Then both come back.",
-            )
-            seen = play(stage, events=options.events, refused=options.refused)
-            for text, holds in verdicts(seen, options.events, options.refused):
-                story.check(scene, text, holds=holds, details=seen.problems)
-            story.close(scene)
+            if options.drill == "intake":
+                _intake(stage, options.events, options.refused)
+            else:
+                _replay(stage, options.items, options.deaths, options.live)
     return 0 if story.verdict() else 1
+
+
+def _intake(stage: Stage, events: int, refused: int) -> None:
+    story = stage.story
+    scene = story.open(
+        "outage",
+        "the events queue fails, then the bucket too",
+        f"{events} webhooks while every call of the queue fails (throttled, 500, silence, refused), "
+        f"then {refused} more while every call of the bucket does as well. Then both come back.",
+    )
+    seen = play(stage, events=events, refused=refused)
+    for text, holds in verdicts(seen, events, refused):
+        story.check(scene, text, holds=holds, details=seen.problems)
+    story.close(scene)
+
+
+def _replay(stage: Stage, items: int, deaths: int, live: int) -> None:
+    story = stage.story
+    scene = story.open(
+        "replay",
+        "a bulk replay beside live events, and one whose λ dies again and again",
+        f"About {items} dead items: some were refused, half have come about though every answer was an error, some "
+        f"have not. A first job takes up the refused beside {live} new events, a second one the others while λ's "
+        f"process is killed {deaths} times.",
+    )
+    seen = bulk.play(stage, items=items, deaths=deaths, live=live)
+    for text, holds, details in bulk.verdicts(seen, deaths):
+        story.check(scene, text, holds=holds, details=details)
+    story.close(scene)
 
 
 def verdicts(seen: Outage, events: int, refused: int) -> list[tuple[str, bool]]:

@@ -568,3 +568,54 @@ def test_two_who_approve_plans_of_one_integration_at_once_do_not_both_get_it() -
     assert (refused["statusCode"], refused["document"]["code"]) == (409, "INT-409-IN-PROGRESS")
     assert refused["document"]["replay_id"] == second["replay_id"]
     assert dict(world.jobs.stored_board.holders) == {DESK: second["replay_id"]}
+
+
+# ----------------------------------------------------------------------------------------------------------------- live
+
+
+class Busy(ReplayWorld):
+    """New events come at a steady pace, twice for each call that a replay may make; time passes in small steps."""
+
+    STEP_MS = 250
+    EVERY_MS = 2_000
+
+    def __init__(self) -> None:
+        super().__init__(names=("push",))
+        slow_desk(self, 1.0)
+        self.accepted_at_ms: list[int] = []
+
+    def go_on(self, milliseconds: int) -> None:
+        for _ in range(0, milliseconds, self.STEP_MS):
+            if self.clock.now >= (self.accepted_at_ms[-1] if self.accepted_at_ms else 0) + self.EVERY_MS:
+                self.accept(self.event(f"live-{len(self.accepted_at_ms)}"))
+                self.accepted_at_ms.append(self.clock.now)
+            super().go_on(min(self.STEP_MS, milliseconds))
+
+    def waited_ms(self) -> list[int]:
+        """From the door to the desk, event by event."""
+        pushed = [at_ms for at_ms, name in self.provider.sent if name == "push"]
+        return [there - here for there, here in zip(pushed, self.accepted_at_ms, strict=False)]
+
+
+def test_live_events_wait_no_longer_beside_a_bulk_replay_than_without_one(proved: Callable[[str], None]) -> None:
+    alone = Busy()
+    alone.go_on(10 * MINUTE_MS)
+    beside = Busy()
+    dead(beside, 150)
+    replay_id = beside.approved(beside.plan(ALL))
+    began_ms, first = beside.clock.now, len(beside.accepted_at_ms)
+    job = beside.run(replay_id)
+    took_s = (beside.clock.now - began_ms) // 1000
+    assert job.state is State.FINISHED
+    replayed_s = len([name for _, name in beside.provider.sent if name == "tag"]) / took_s
+    assert 0.15 < replayed_s <= 0.25 + 0.01  # it ran all along, at its quarter of one call a second
+    waited, usual = sorted(beside.waited_ms()[first:]), sorted(alone.waited_ms())
+    assert len(waited) >= 200
+    assert len(usual) >= 200
+    for share in (0.5, 0.9, 1.0):
+        longest, usually = waited[int(share * len(waited)) - 1], usual[int(share * len(usual)) - 1]
+        assert longest <= 1.2 * usually, share
+    proved(
+        f"{len(waited)} live events beside a bulk replay of 150 ({took_s} s, injected clock) waited {waited[-1]} ms at "
+        f"most from door to desk; without it {usual[-1]} ms"
+    )

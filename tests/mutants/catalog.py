@@ -70,6 +70,8 @@ PEOPLE = "tests/integration/test_worker_people.py"
 HEALTH = "tests/integration/test_worker_health.py"
 HOPS = "tests/integration/test_fallback.py"
 HOPS_DIE = "tests/integration/test_fallback_crashes.py"
+BULK = "tests/integration/test_replay.py"
+BULK_BREAKS = "tests/integration/test_replay_breaks.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -997,5 +999,47 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         tests("tests/unit/test_core_gate.py"),
+    ),
+    Mutant(
+        "bulk_goes_by_any_plan",
+        "a bulk replay sends what somebody has put in the place of the plan that was approved",
+        (Edit(f"{CORE}replay.py", "        if made.plan_hash != plan_hash:", "        if not made.plan_hash:"),),
+        tests("tests/unit/test_replay_rules.py"),
+    ),
+    Mutant(
+        "bulk_goes_on_after_its_end",
+        "a bulk replay's λ that thaws after the job was cancelled goes on replaying",
+        (
+            Edit(
+                "tests/control_fakes.py",
+                "            if found is None or found.version != job.version:",
+                "            if found is None:",
+            ),
+        ),
+        tests(f"{BULK}::test_a_lambda_that_thaws_after_its_job_was_cancelled_replays_nothing_more"),
+    ),
+    Mutant(
+        "bulk_takes_back_what_was_sent",
+        "a job that ends takes back an item whose send may have come about",
+        (
+            Edit(
+                f"{CORE}recovery.py",
+                "    return is_its_own and row.lease_until_ms == 0 and not may_have_sent",
+                "    return is_its_own and row.lease_until_ms == 0",
+            ),
+        ),
+        tests("tests/unit/test_replay_rules.py"),
+    ),
+    Mutant(
+        "bulk_waits_for_a_job_that_is_no_more",
+        "an integration stays taken by a bulk replay whose record is gone",
+        (
+            Edit(
+                "functions/job_board.py",
+                "            if tried == TRIES or (holder is not None and holder.state in HOLDING):",
+                "            if tried <= TRIES or holder is not None:",
+            ),
+        ),
+        tests(f"{BULK_BREAKS}::test_a_job_whose_record_is_gone_keeps_nobody_out"),
     ),
 )
