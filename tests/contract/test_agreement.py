@@ -370,9 +370,7 @@ class Limits(Agreement):
         state = self.memory.ledger.read([], [integration]).integrations[integration]
         seen_tat_ms = state.tat_ms if seen is None else seen
         seen_pause_ms = state.paused_until_ms if paused is None else paused
-        self.both(
-            lambda world: world.ledger.put_right(integration, seen_tat_ms, to, self.now_ms + later, seen_pause_ms)
-        )
+        self.ask("ledger.put_right", integration, seen_tat_ms, to, self.now_ms + later, seen_pause_ms)
 
     @rule()
     def integrations_are_read(self) -> None:
@@ -449,6 +447,7 @@ class Limits(Agreement):
         self.pause("helpdesk", NOON_MS, 0)
         for ahead in (1_000, 0):
             self.take("sms", 900, ahead, 0)
+        self.put_right("sms", None, NOON_MS, None, 0)
         self.calls_are_counted(MINUTE, {"sms": Counts(ok=1)})
         self.counts_are_read("sms", [MINUTE])
         self.records_are_read(["sms"])
