@@ -34,7 +34,9 @@ _ALWAYS: Final = {
     503: "Storage or audit does not answer: nothing was changed. Or the gateway was not answered, in its own words.",
 }
 """What any call may answer. 401 and 403 not where a call is public."""
-_OF_THE_GATEWAY: Final = (401, 429, 500, 503)
+_TOO_LARGE: Final = 413
+_WITH_A_BODY: Final = {_TOO_LARGE: "The body is larger than the gateway takes, some megabytes. It has its own words."}
+_OF_THE_GATEWAY: Final = (401, _TOO_LARGE, 429, 500, 503)
 _INDENT: Final = 2
 
 
@@ -51,7 +53,10 @@ def document(app: APIGatewayHttpResolver | None = None) -> dict[str, Any]:
             version="1",
             description=(
                 "What operators look at and change. `operate` implies `view`. Whatever is refused is a problem "
-                "document (RFC 9457) whose `code` is stable. A change is recorded in the audit, or not made."
+                "document (RFC 9457) whose `code` is stable. A change is recorded in the audit, or not made.\n\n"
+                "The gateway stands in front. What it refuses by itself is `application/json` with a `message` and "
+                "without our ids: 401 without a good token, 413, 429, and 5xx where it was not answered. Whatever else "
+                "is under `/platform`, 403 and 404 included, is answered by us."
             ),
             security_schemes={
                 SCHEME: HTTPBearer(
@@ -100,7 +105,8 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     said = {int(status): answer for status, answer in operation["responses"].items() if not _is_powertools(answer)}
     if not any(200 <= status < 300 for status in said):  # success, as HTTP has it
         raise Undocumented(f"{method} {path} does not say what it answers when it succeeds")
-    for status, words in _ALWAYS.items():
+    always = {**_ALWAYS, **(_WITH_A_BODY if "requestBody" in operation else {})}
+    for status, words in always.items():
         if needed is not None or status not in (401, 403):
             said.setdefault(status, {"description": words})
     operation["responses"] = {
@@ -119,9 +125,11 @@ def _success(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(status: int, answer: dict[str, Any], where: str) -> dict[str, Any]:
-    if not any(code.status == status for code in Code):
+    content: dict[str, Any] = {}
+    if any(code.status == status for code in Code):
+        content[CONTENT_TYPE] = {"schema": {"$ref": f"#/components/schemas/Problem{status}"}}
+    elif status not in _OF_THE_GATEWAY:
         raise Undocumented(f"{where} may answer {status}, for which there is no code")
-    content: dict[str, Any] = {CONTENT_TYPE: {"schema": {"$ref": f"#/components/schemas/Problem{status}"}}}
     if status in _OF_THE_GATEWAY:
         content["application/json"] = {"schema": {"$ref": "#/components/schemas/GatewayAnswer"}}
     # The gateway's own answers do not have our ids.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ops.operator_api import ApiRefused, connect
 from ops.stack import Stack
 from ops.tokens import Scope, TokenCache, Tokens
 from tests.e2e.conftest import World
+from tests.e2e.operator_desk import short_lived
 
 LOOK = ("GET", "/platform/integrations/helpdesk/recovery/queue/0123456789abcdef01234567")
 CHANGE = ("POST", "/platform/integrations/helpdesk/recovery/queue/0123456789abcdef01234567/dismiss")
@@ -69,22 +69,6 @@ def changed(token: str, **claims: Any) -> str:
     return f"{head}.{forged}.{signature}"
 
 
-@pytest.fixture
-def short_lived(stack: Stack) -> Iterator[None]:
-    """The viewing machine's tokens end after a second, as they would after half an hour."""
-    cognito = stack.client("cognito-idp")
-    which = {"UserPoolId": stack.output("UserPoolId"), "ClientId": stack.output("ViewClientId")}
-    stated = cognito.describe_user_pool_client(**which)["UserPoolClient"]
-    kept = {name: stated[name] for name in ("AllowedOAuthFlows", "AllowedOAuthScopes", "ExplicitAuthFlows")}
-    cognito.update_user_pool_client(
-        **which, **kept, AccessTokenValidity=1, TokenValidityUnits={"AccessToken": "seconds"}
-    )
-    yield
-    cognito.update_user_pool_client(
-        **which, **kept, AccessTokenValidity=30, TokenValidityUnits={"AccessToken": "minutes"}
-    )
-
-
 @pytest.mark.parametrize("call", [LOOK, CHANGE, ("GET", "/platform/no/such/call"), ("BREW", "/platform/coffee")])
 def test_without_a_token_nobody_is_let_in_nor_told_what_there_is(stack: Stack, call: tuple[str, str]) -> None:
     for headers in ({}, {"authorization": ""}, {"authorization": "Basic dGVzdDp0ZXN0"}):
@@ -112,8 +96,9 @@ def test_a_token_that_is_not_of_the_pool_is_refused(stack: Stack, tokens: Tokens
     assert ask(stack, LOOK, good).status_code == 404
 
 
-def test_a_token_that_has_ended_is_refused(stack: Stack, tokens: Tokens, short_lived: None) -> None:
-    token = tokens.machine(Scope.VIEW)
+def test_a_token_that_has_ended_is_refused(stack: Stack, tokens: Tokens) -> None:
+    with short_lived(stack):
+        token = tokens.machine(Scope.VIEW)
     assert ask(stack, LOOK, token).status_code == 404
     time.sleep(2)
     assert ask(stack, LOOK, token).status_code == 401

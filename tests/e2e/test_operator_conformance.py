@@ -370,7 +370,7 @@ def test_004_11_the_list_takes_status_and_limit_and_its_cursors_come_through_the
 
 
 def test_a_person_notes_overrules_and_ends_an_item_and_each_is_audited(suite: Suite) -> None:
-    """004.16, 004.18: `platform.integration.recovery.noted` and `.dismissed`, with request id, person and states."""
+    """004.17, 004.18: `platform.integration.recovery.noted` and `.dismissed`, with request id, person and states."""
     first, second, third, *_ = refused(suite)
     request_id = f"e2e-004-note-{time.time_ns()}"
     headers = {"x-request-id": request_id, "traceparent": TRACEPARENT}
@@ -474,7 +474,7 @@ def test_004_15_what_still_waits_is_not_replayed_and_is_cancelled_while_nobody_i
 
 
 def test_what_succeeds_by_itself_is_audited_and_not_replayed(suite: Suite) -> None:
-    """`platform.integration.recovery.retry_scheduled` and `.reprocess_succeeded`; 004.6"""
+    """004.16: `platform.integration.recovery.retry_scheduled` and `.reprocess_succeeded`"""
     suite.send("blip", 1, Fault("helpdesk", FaultMode.STATUS, status=503, times=2), topic=BANK)
     succeeded, *_ = suite.await_rows("blip", 1, "succeeded")
     suite.is_back("blip")
@@ -556,7 +556,7 @@ def dead(suite: Suite) -> list[Document]:
     return suite.await_rows("dying", 2 * DYING, "dlq", seconds=120)
 
 
-def test_004_6_on_exhaustion_an_item_is_dlq_and_every_step_is_audited(suite: Suite, dead: Sequence[Document]) -> None:
+def test_004_9_on_exhaustion_an_item_is_dlq_and_every_step_is_audited(suite: Suite, dead: Sequence[Document]) -> None:
     """`…failure.detected`, `.contained`, `…recovery.retry_scheduled` and `.retry_exhausted`, found by request id."""
     one = suite.item(dead[0])
     assert (one["status"], one["attempt_count"], one["failure_code"]) == ("dlq", 5, "HTTP_503")
@@ -577,7 +577,7 @@ def test_004_6_on_exhaustion_an_item_is_dlq_and_every_step_is_audited(suite: Sui
 def test_004_14_a_click_is_carried_out_once_and_another_one_works_when_the_first_has_failed_again(
     suite: Suite, dead: Sequence[Document]
 ) -> None:
-    """`dlq → replayed → dlq → replayed`; `…recovery.replayed`, `.reprocess_failed` and `.reprocess_succeeded`"""
+    """`dlq → replayed → dlq → replayed`; 004.16: `…recovery.replayed`, `.reprocess_failed`, `.reprocess_succeeded`"""
     one, other = next(one for one in dead if one["kind"] == "helpdesk.add_tags"), dead[-1]
     first = suite.replay(one, "click-004-first")
     assert first.status == 202

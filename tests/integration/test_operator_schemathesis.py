@@ -12,14 +12,6 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from functions.core.attempt import Effect
 from functions.core.recovery import Status
@@ -27,19 +19,11 @@ from functions.core.replay import Plan, PlanItem, Prediction
 from functions.core.replay_job import Job, JobChange, State
 from ops.operator_openapi import document
 from tests.operator_calls import OPERATOR, call
+from tests.operator_fuzz import CHECKS, examples
 from tests.operator_world import OperatorWorld, operator_world
 from tests.recovery_rows import row
 
 EXAMPLES = 20  # of each call
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
-"""0 x 5xx, 0 undocumented answers. That a valid request may be refused for what is stored is what problems are for."""
-
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -108,13 +92,7 @@ def _put_jobs(made: OperatorWorld) -> None:
 
 
 @SCHEMA.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@examples(EXAMPLES)
 def test_every_answer_is_a_documented_one_and_none_is_a_5xx(case: schemathesis.Case[Any]) -> None:
     response = case.call()
     assert response.status_code < 500, response.text
