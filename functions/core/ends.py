@@ -13,7 +13,7 @@ from functions.core.decision import REPLY_EXPIRES_SECONDS
 from functions.core.failure import RootCause
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.quarantine import QUARANTINED
-from functions.core.recovery import EXPIRED, HELD, SUPPRESSED, TAKEN_BACK, Change, Row, Subject
+from functions.core.recovery import EXPIRED, HELD, SUPPRESSED, TAKEN_BACK, Change, Row, Status, Subject
 
 
 class Attention(StrEnum):
@@ -42,7 +42,7 @@ def attention(change: Change, *, is_critical: bool) -> Attention:
 
 def _is_done(row: Row) -> bool:
     """Done or superseded; or back where it was, after a replay that never was tried: it was counted then."""
-    return row.status.value == "succeeded" or row.result in ("succeeded", TAKEN_BACK)
+    return row.status is Status.SUCCEEDED or row.result in ("succeeded", TAKEN_BACK)
 
 
 def _is_for_people(row: Row, *, is_critical: bool) -> bool:
