@@ -135,8 +135,8 @@ class Tracing:
         head = self._ports.audit_log.of_request(request_id, AUDIT_OF_REQUEST)
         own = self._ports.audit_log.of_request(request_id, AUDIT_OF_REQUEST, part) if part else head
         rows = [one.affected_id for one in head.entries if one.affected_entity == ITEM and _is_its_own(one, request_id)]
-        began, _ = self._audit_of_rows(list(dict.fromkeys(rows)))
-        later = [event for event in began if _is_its_own(event, request_id)]
+        began = _at_once(self._record_of_row, list(dict.fromkeys(rows)))
+        later = [event for record in began for event in record if _is_its_own(event, request_id)]
         merged = {_order(event): event for event in (*own.entries, *later)}
         last = _order(own.entries[-1]) if own.further and own.entries else None
         keys = [key for key in sorted(merged) if key > seen and (last is None or key <= last)]
@@ -206,6 +206,17 @@ class Tracing:
 
         pages = _at_once(read, recovery_ids)
         return [event for page in pages for event in reversed(page.entries)], not any(page.further for page in pages)
+
+    def _record_of_row(self, recovery_id: str) -> list[AuditEvent]:
+        """All that is on record of it."""
+        found: list[AuditEvent] = []
+        after = ""
+        while True:
+            page = self._ports.audit_log.of_entity(f"{ITEM}#{recovery_id}", AUDIT_OF_ROW, after)
+            found += page.entries
+            after = page.further
+            if not after:
+                return found
 
     def _switch_changes(
         self, wanted: Sequence[Evidence], snapshot: Snapshot | None

@@ -68,13 +68,13 @@ def test_all_four_ends_are_found_by_ticket_request_and_recipient_and_told_whole(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that is done, one that waits, one that is dead, and one that a person has replayed; by API and by command."""
-    letters = world.letters("e2e-trace-ends", (WHERE,), 4)
     names = ("done", "dead", "replayed", "waiting")
+    letters = [letter for name in names for letter in world.letters(f"e2e-trace-{name}", (WHERE,), 1)]
     conversations = dict(zip(names, world.expect(letters), strict=True))
     deliveries = dict(zip(names, (delivery for delivery, _ in letters), strict=True))
     answers = {"done": world.post([deliveries["done"]])[0]}
-    refused = Fault("helpdesk", FaultMode.STATUS, operation="assign", status=422)
-    world.simulator.add_faults(refused)
+    world.await_settled([conversations["done"]])
+    world.simulator.add_faults(Fault("helpdesk", FaultMode.STATUS, operation="assign", status=422))
     answers |= {name: world.post([deliveries[name]])[0] for name in ("dead", "replayed")}
 
     def refused_by_name() -> dict[str, str]:

@@ -279,6 +279,18 @@ def test_of_an_item_with_a_long_record_the_latest_is_told(room: Room) -> None:
     assert document["is_complete"] is False
     (told,) = document["events"]
     assert max(step["at_ms"] for step in told["steps"]) == NOON_MS + AUDIT_OF_ROW
+    whole = [event_id for page in pages(room, request_id="req-1") for event_id in page]
+    assert sorted(whole) == sorted(f"b{number}" for number in range(AUDIT_OF_ROW + 1))
+
+
+def test_all_of_the_record_of_what_a_delivery_began_is_told_however_long_it_is(room: Room) -> None:
+    own = replace(room.recorded(0, entity="recovery_item"), request_id="req-1", origin_request_id="req-1")
+    FakeAudit(room.tables).append([replace(own, id="own")])
+    for number in range(AUDIT_OF_ROW + 1):
+        later = replace(own, id=f"b{number}", at_ms=NOON_MS + 1 + number, request_id=f"req-{number + 2}")
+        FakeAudit(room.tables).append([later])
+    found = [event_id for page in pages(room, request_id="req-1") for event_id in page]
+    assert found == ["own", *(f"b{number}" for number in range(AUDIT_OF_ROW + 1))]
 
 
 def test_shadow_is_told_beside_the_real_event_and_without_its_rows(room: Room) -> None:
