@@ -106,11 +106,10 @@ def test_all_four_ends_are_found_by_ticket_request_and_recipient_and_told_whole(
         assert one["received"] | {"at_ms": 0} == {
             "at_ms": 0,
             "request_id": answer.request_id,
-            "event_name": one["received"]["event_name"],
+            "event_name": world.line_of(answer)["event_name"],  # some senders name none
             "source": answer.event_id.partition(":")[0],
         }
         assert one["received"]["at_ms"] > 0
-        assert one["received"]["event_name"]
         assert one["decided"]["label"] == "order_status"
         assert one["switches"]["is_known"]
         assert {"received", "decided", "settled"} <= {step["what"] for step in one["steps"]}
