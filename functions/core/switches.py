@@ -119,8 +119,14 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
         return [part[name] for part in parts if name in part]
 
     def is_on(name: str, on: str) -> bool:
-        values_stated = stated(name)
-        return is_known and bool(values_stated) and all(value.strip() == on for value in values_stated)
+        is_stated = False
+        for part in parts:
+            value = part.get(name)
+            if value is not None:
+                if value.strip() != on:
+                    return False
+                is_stated = True
+        return is_known and is_stated
 
     return SwitchView(
         mode=_mode(stated("mode")) if is_known else Mode.ROUTE_ONLY,
