@@ -276,7 +276,7 @@ class SkewedClock:
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, as this process has it."""
-        return self._world.now_ms + self.skew_ms
+        return NOON_MS + round(self._world.loop._now * 1000) + self.skew_ms
 
 
 class Process:
@@ -338,9 +338,10 @@ class Process:
 
     async def latency(self) -> None:
         """A little while, in which others run."""
-        jitter = self.world.rng.randrange(1, 60) if self.world.schedule.is_jittery else 5
-        if not self.world.loop.pass_alone(jitter / 1000):
-            await asyncio.sleep(jitter / 1000)
+        world = self.world
+        seconds = (1 + world.rng.random() * 59) // 1 / 1000 if world.schedule.is_jittery else 0.005
+        if not world.loop.pass_alone(seconds):
+            await world.loop.pause(seconds)
 
     async def io(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """A call of a storage port."""
