@@ -92,9 +92,10 @@ chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup ## all tests of all tiers, with the branches of functions/core covered in full
-	$(PY) -m pytest tests --ignore=tests/e2e -n auto --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
+test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
+	$(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100
+	$(PY) -m pytest tests --ignore=tests/e2e --ignore=tests/unit -n auto --dist loadgroup
 	$(PY) -m pytest tests/e2e
 
 .PHONY: fast

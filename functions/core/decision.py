@@ -16,6 +16,8 @@ from typing import Any
 from functions.core.event import digest
 from functions.core.failure import MalformedDecision
 
+_compact = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
 DAY_SECONDS = 86_400
 REPLY_EXPIRES_SECONDS = 15 * 60
 REPLAYED_REPLY_EXPIRES_SECONDS = 30 * 60
@@ -113,14 +115,15 @@ class Action:
         """What of the action's content counts for its id: the message and its version, else the parameters."""
         if self.message is not None:
             return f"{self.message.id}@{self.message.version}"
-        return json.dumps(dict(self.params), separators=(",", ":"), sort_keys=True)
+        return _compact(dict(self.params))
 
     def bound(self, tenant: str, event_id: str, epoch_ms: int) -> Action:
         """This action with the id it has for that event."""
-        return replace(
-            self,
-            action_id=digest(tenant, event_id, str(epoch_ms), self.kind, self.target, self.content_version),
-        )
+        return replace(self, action_id=self.id_for(tenant, event_id, epoch_ms))
+
+    def id_for(self, tenant: str, event_id: str, epoch_ms: int) -> str:
+        """The id it has for that event: of the same effect, the same."""
+        return digest(tenant, event_id, str(epoch_ms), self.kind, self.target, self.content_version)
 
     def to_data(self, known_recipient: str = "") -> dict[str, Any]:
         """Short keys, defaults left out; read back by `from_data`. The id is left out: `bound` makes it again.
@@ -200,10 +203,16 @@ class Decision:
         """This decision with the action ids it has for that event. Raises ValueError if two actions are the same
         effect.
         """
-        actions = tuple(action.bound(tenant, event_id, epoch_ms) for action in self.actions)
-        if len({action.action_id for action in actions}) != len(actions):
+        ids = self.ids_for(tenant, event_id, epoch_ms)
+        bound = (replace(action, action_id=known) for action, known in zip(self.actions, ids, strict=True))
+        return replace(self, actions=tuple(bound))
+
+    def ids_for(self, tenant: str, event_id: str, epoch_ms: int) -> list[str]:
+        """The ids of its actions for that event. Raises ValueError if two actions are the same effect."""
+        ids = [action.id_for(tenant, event_id, epoch_ms) for action in self.actions]
+        if len(set(ids)) != len(ids):
             raise ValueError("two actions of one decision are the same effect")
-        return replace(self, actions=actions)
+        return ids
 
     def action(self, name: str) -> Action:
         """The action of that name. Raises KeyError."""

@@ -243,9 +243,6 @@ def _unpack(raw: Mapping[str, object]) -> bytes:
 
 def digest(*parts: str) -> str:
     """SHA-256 over the parts, each with its length, so that no two lists of parts meet. 64 hexadecimal digits."""
-    state = hashlib.sha256()
-    for part in parts:
-        # JSON can smuggle in half a surrogate pair, and ids come from strangers.
-        raw = part.encode("utf-8", "surrogatepass")
-        state.update(str(len(raw)).encode() + b":" + raw)
-    return state.hexdigest()
+    # JSON can smuggle in half a surrogate pair, and ids come from strangers.
+    raw = [part.encode("utf-8", "surrogatepass") for part in parts]
+    return hashlib.sha256(b"".join([b"%d:%b" % (len(one), one) for one in raw])).hexdigest()

@@ -363,12 +363,13 @@ def _next(row: Row, now_ms: int, why: str, **fields: Any) -> Row:
     """The row one version on, with the step in its history. Something has become of it: dead hints before that say
     nothing any more.
     """
-    known = replace(row, version=row.version + 1, updated_at_ms=now_ms, dead_hints=0)
-    after = replace(known, **fields)
+    to: Status = fields.get("status", row.status)
+    entry: dict[str, Any] = {"at": now_ms, "from": row.status.value, "to": to.value, "why": why[:160]}
+    step = {"version": row.version + 1, "updated_at_ms": now_ms, "dead_hints": 0}
+    after = replace(row, **(step | fields), history=(*row.history, entry)[-HISTORY_LENGTH:])
     if (row.status, row.result) != (after.status, after.result):
         ROW.require(state_of(row), state_of(after), row.recovery_id)
-    entry: dict[str, Any] = {"at": now_ms, "from": row.status.value, "to": after.status.value, "why": why[:160]}
-    return replace(after, history=(*row.history, entry)[-HISTORY_LENGTH:])
+    return after
 
 
 # ------------------------------------------------------------------------------------------------------------ new rows

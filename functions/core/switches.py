@@ -31,6 +31,7 @@ LLM = "llm"  # the integration that classifies
 KNOWN_FOR_MS = 10 * 60 * 1000  # everything but customer-visible sends may use a snapshot that old
 FRESH_FOR_MS = 5_000  # a customer-visible send asks for a new read after that
 _LIMITS = "limits/"
+_VIEWS = 1_000  # tenants and sources that are remembered at once
 USABLE_FOR_MS = 6_000  # and parks, if there was no new one, after that
 
 
@@ -81,6 +82,7 @@ class Snapshot:
     values: Mapping[str, str]
     read_at_ms: int
     by_scope: Mapping[str, Mapping[str, str]] = field(init=False, repr=False, compare=False)
+    _views: dict[tuple[str, str, str], SwitchView] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         scopes: dict[str, dict[str, str]] = {}
@@ -88,6 +90,18 @@ class Snapshot:
             scope, switch = scope_of(name)
             scopes.setdefault(scope, {})[switch] = value
         object.__setattr__(self, "by_scope", scopes)
+
+    def said(self, flow: str, source: str, tenant: str) -> SwitchView:
+        """What it says of that flow, source and tenant; worked out once for each, as every call asks."""
+        asked = (flow, source, tenant)
+        found = self._views.get(asked)
+        if found is None:
+            scopes = ("", f"flow/{flow}", f"source/{source}", f"tenant/{tenant}")
+            found = _said([self.by_scope[scope] for scope in scopes if scope in self.by_scope])
+            if len(self._views) >= _VIEWS:
+                self._views.clear()
+            self._views[asked] = found
+        return found
 
     @staticmethod
     def complete(values: Mapping[str, str], read_at_ms: int) -> Snapshot | None:
@@ -108,22 +122,35 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
     With no snapshot, or one older than ten minutes, every switch takes its value for "cannot be known"; lists and
     limits keep their last known one.
     """
-    by_scope = {} if snapshot is None else snapshot.by_scope
     # A clock that was set back since the read says nothing of the snapshot's age: it counts as that far off.
     age_ms = None if snapshot is None else abs(now_ms - snapshot.read_at_ms)
     is_known = age_ms is not None and age_ms <= KNOWN_FOR_MS
-    scopes = ("", f"flow/{flow}", f"source/{source}", f"tenant/{tenant}")
-    parts = [by_scope[scope] for scope in scopes if scope in by_scope]
+    said = _NOTHING_SAID if snapshot is None else snapshot.said(flow, source, tenant)
+    return SwitchView(
+        mode=said.mode if is_known else Mode.ROUTE_ONLY,
+        auto_reply=is_known and said.auto_reply,
+        use_llm=is_known and said.use_llm,
+        optional_calls=is_known and said.optional_calls,
+        replay=is_known and said.replay,
+        disabled=said.disabled,
+        replay_blocked=said.replay_blocked,
+        limits=said.limits,
+        age_ms=age_ms,
+    )
+
+
+def _said(parts: Sequence[Mapping[str, str]]) -> SwitchView:
+    """What the parameters of these scopes say together, as of when they were read."""
 
     def stated(name: str) -> list[str]:
         return [part[name] for part in parts if name in part]
 
     def is_on(name: str, on: str) -> bool:
         values_stated = stated(name)
-        return is_known and bool(values_stated) and all(value.strip() == on for value in values_stated)
+        return bool(values_stated) and all(value.strip() == on for value in values_stated)
 
     return SwitchView(
-        mode=_mode(stated("mode")) if is_known else Mode.ROUTE_ONLY,
+        mode=_mode(stated("mode")),
         auto_reply=is_on("auto_reply", "on"),
         use_llm=is_on("classifier", "llm"),
         optional_calls=is_on("optional_calls", "on"),
@@ -131,7 +158,7 @@ def view(snapshot: Snapshot | None, *, flow: str, source: str, tenant: str, now_
         disabled=_lists(stated("disabled_integrations")),
         replay_blocked=_lists(stated("replay_blocked_integrations")),
         limits=_limits(parts),
-        age_ms=age_ms,
+        age_ms=0,
     )
 
 
@@ -274,3 +301,6 @@ def _factor(value: str) -> float | None:
     except ValueError:
         return None
     return factor if math.isfinite(factor) and 0 <= factor <= 1 else None
+
+
+_NOTHING_SAID = _said([])

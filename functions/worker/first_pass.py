@@ -335,7 +335,9 @@ class FirstPass:
         prepared: Prepared | None = None,
     ) -> EventResult:
         ports, event = self._ports, admitted.event
-        decision.bound(event.tenant, event.event_id, event.epoch_ms)  # two equal effects are a defect: before the claim
+        decision.ids_for(
+            event.tenant, event.event_id, event.epoch_ms
+        )  # two equal effects are a defect: before the claim
         now_ms = ports.clock.now_ms()
         claim = Claim(
             key=admitted.key,

@@ -522,7 +522,7 @@ def _may_have_been_sent(row: Row) -> bool:
 def _action_of(row: Row) -> Action:
     if row.action is None:
         raise AssertionError(f"{row.recovery_id} is about an action and has none")
-    return replace(row.action).bound(row.tenant, row.event_id, row.epoch_ms)
+    return row.action.bound(row.tenant, row.event_id, row.epoch_ms)
 
 
 def _whose(row: Row) -> Whose:

@@ -103,7 +103,8 @@ class _Asking:
                 raise
             since_ms = refused.more.get("log_read_since_ms", 0)
             return {"events": [], "audit": [], "door": {"request": None, "since_ms": since_ms, "is_complete": True}}
-        return {"events": [found["event"], *found["others"]], "audit": [], "door": None, "cursor": None}
+        events = [found["event"], *found["others"]]
+        return {"events": events, "audit": [], "door": None, "cursor": None, "is_complete": found["is_complete"]}
 
     def _item(self, recovery_id: str) -> Answer:
         """By the request that began it, which its record names."""

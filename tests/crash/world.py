@@ -157,15 +157,15 @@ SCENARIOS: Mapping[str, Scenario] = {
 def actions_of(names: tuple[str, ...], target: str, turn: int) -> tuple[Action, ...]:
     """The actions of one decision. `turn` makes every decision another one: whoever decides again does other things."""
     said = {"turn": turn}
-    every = {
-        "tag": Action("tag", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, said),
-        "assign": Action("assign", "desk.assign", DESK, Repeat.SETTING, target, {"team": f"team-{turn}"}),
-        "create": Action("create", "desk.create", DESK, Repeat.KEYED, target, said),
-        "after_create": Action(
+    every: dict[str, Callable[[], Action]] = {
+        "tag": lambda: Action("tag", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, said),
+        "assign": lambda: Action("assign", "desk.assign", DESK, Repeat.SETTING, target, {"team": f"team-{turn}"}),
+        "create": lambda: Action("create", "desk.create", DESK, Repeat.KEYED, target, said),
+        "after_create": lambda: Action(
             "after_create", "desk.create", DESK, Repeat.KEYED, target, {"child": turn}, requires=("create",)
         ),
-        "note": Action("note", "desk.reply", DESK, Repeat.LOOKUP, target, said),
-        "reply": Action(
+        "note": lambda: Action("note", "desk.reply", DESK, Repeat.LOOKUP, target, said),
+        "reply": lambda: Action(
             "reply",
             "desk.reply",
             DESK,
@@ -177,10 +177,10 @@ def actions_of(names: tuple[str, ...], target: str, turn: int) -> tuple[Action, 
             recipient=RECIPIENT,
             expires_seconds=900,
         ),
-        "instead": Action(
+        "instead": lambda: Action(
             "instead", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, {"triage": turn}, instead_of="reply"
         ),
-        "mail": Action(
+        "mail": lambda: Action(
             "mail",
             "email.send",
             "email",
@@ -191,17 +191,17 @@ def actions_of(names: tuple[str, ...], target: str, turn: int) -> tuple[Action, 
             recipient=RECIPIENT,
             expires_seconds=7_200,
         ),
-        "by_hand": Action(
+        "by_hand": lambda: Action(
             "by_hand", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, {"call": turn}, instead_of="mail"
         ),
-        "push": Action("push", "desk.push", DESK, Repeat.BLIND, target, said),
-        "after_push": Action(
+        "push": lambda: Action("push", "desk.push", DESK, Repeat.BLIND, target, said),
+        "after_push": lambda: Action(
             "after_push", "desk.add_tags", DESK, Repeat.IDEMPOTENT, target, {"pushed": turn}, requires=("push",)
         ),
     }
     chosen = []
     for name in names:
-        action = every[name]
+        action = every[name]()
         if action.message is not None:  # what is decided anew is worded anew, which makes it another effect
             action = replace(action, message=replace(action.message, version=turn))
         chosen.append(action)
@@ -276,7 +276,7 @@ class SkewedClock:
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, as this process has it."""
-        return self._world.now_ms + self.skew_ms
+        return NOON_MS + round(self._world.loop._now * 1000) + self.skew_ms
 
 
 class Process:
@@ -338,9 +338,10 @@ class Process:
 
     async def latency(self) -> None:
         """A little while, in which others run."""
-        jitter = self.world.rng.randrange(1, 60) if self.world.schedule.is_jittery else 5
-        if not self.world.loop.pass_alone(jitter / 1000):
-            await asyncio.sleep(jitter / 1000)
+        world = self.world
+        seconds = (1 + world.rng.random() * 59) // 1 / 1000 if world.schedule.is_jittery else 0.005
+        if not world.loop.pass_alone(seconds):
+            await world.loop.pause(seconds)
 
     async def io(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """A call of a storage port."""
@@ -499,7 +500,7 @@ class World:
     @property
     def now_ms(self) -> int:
         """True time."""
-        return NOON_MS + round(self.loop.time() * 1000)
+        return NOON_MS + round(self.loop._now * 1000)
 
     def key_holds(self, stored_at_ms: int) -> bool:
         """Whether the provider still remembers a key."""

@@ -99,7 +99,7 @@ def test_a_token_that_is_not_of_the_pool_is_refused(stack: Stack, tokens: Tokens
 def test_a_token_that_has_ended_is_refused(stack: Stack, tokens: Tokens) -> None:
     with short_lived(stack):
         token = tokens.machine(Scope.VIEW)
-    assert ask(stack, LOOK, token).status_code == 404
+        assert ask(stack, LOOK, token).status_code == 404
     time.sleep(2)
     assert ask(stack, LOOK, token).status_code == 401
 

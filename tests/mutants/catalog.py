@@ -686,7 +686,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 return Later(_seconds_until(until_ms, now_ms), "another worker has it")
             case Mismatch():""",
                 """            case Busy(until_ms):
-                return self._duplicate(event, in_window=False)
+                return self._duplicate(event, admitted.item, in_window=False)
             case Mismatch():""",
             ),
         ),

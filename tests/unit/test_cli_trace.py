@@ -100,7 +100,7 @@ def test_what_is_said_is_not_guessed(api: Api, option: list[str], question: str)
 
 def test_an_event_is_asked_for_by_its_own_call_with_its_tenant(api: Api) -> None:
     path = "/platform/events/shop%3Aa%2Fb tenant=acme"
-    api.answers[path] = {"event": event(), "others": []}
+    api.answers[path] = {"event": event(), "others": [], "is_complete": True}
     assert run(["trace", "--event", "shop:a/b", "--tenant", "acme"]) == ExitCode.OK
     assert api.asked == [path]
 

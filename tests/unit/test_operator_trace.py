@@ -277,6 +277,7 @@ def test_of_an_item_with_a_long_record_the_latest_is_told(room: Room) -> None:
         FakeAudit(room.tables).append([replace(event, id=f"b{number}", at_ms=NOON_MS + number)])
     document = room.get("/platform/trace", request_id="req-1")["document"]
     assert document["is_complete"] is False
+    assert room.get("/platform/events/desk%3A1", tenant="acme")["document"]["is_complete"] is False
     (told,) = document["events"]
     assert max(step["at_ms"] for step in told["steps"]) == NOON_MS + AUDIT_OF_ROW
     whole = [event_id for page in pages(room, request_id="req-1") for event_id in page]

@@ -15,6 +15,7 @@ from functions.core.decision import Repeat
 from functions.core.gate import Health, IntegrationState
 from functions.core.integration import INTAKE, Rate
 from functions.core.limiter import Limit
+from functions.core.ports import Hint
 from functions.core.recovery import REHINT_SECONDS, Row, Status
 from functions.core.switches import Snapshot, SwitchView, view
 from tests.fakes import LIVE_SWITCHES, NOON_MS
@@ -337,3 +338,25 @@ def test_an_objects_name_says_when_its_event_was_received_or_nothing(key: str, a
 
 def test_rows_have_at_least_half_of_a_tick_whatever_is_in_the_spill() -> None:
     assert sweep.drain_until(NOON_MS, NOON_MS + 47_000) == NOON_MS + 23_500
+
+
+def test_what_is_down_keeps_a_row_alone_only_where_no_switch_does() -> None:
+    waiting = row(action=action())
+    horizon = sweep.horizon_ms(1.0)
+    assert sweep.is_kept_by_health_alone(waiting, down(), switches(), NOON_MS, horizon)
+    disabled = switches(disabled_integrations="helpdesk")
+    assert not sweep.is_kept_by_health_alone(waiting, down(), disabled, NOON_MS, horizon)
+    assert not sweep.is_kept_by_health_alone(replace(waiting, action=None), down(), switches(), NOON_MS, horizon)
+
+
+def test_the_llm_may_be_asked_while_nothing_stops_it() -> None:
+    assert switches().may_ask()
+    assert not switches(classifier="rules").may_ask()
+    assert not switches(disabled_integrations="llm").may_ask()
+    assert not switches(**{"limits/llm": "0"}).may_ask()
+
+
+def test_a_hint_is_read_back_from_its_message() -> None:
+    hint = Hint("r" * 24, 7)
+    assert Hint.from_message(hint.to_message()) == hint
+    assert Hint.from_message("{}") is None

@@ -25,6 +25,10 @@ class ToldFound(BaseModel):
 
     event: ToldEvent
     others: Annotated[list[ToldEvent], Field(description="Most often none.")]
+    is_complete: Annotated[
+        bool,
+        Field(description="False: an item's record is longer than what was read; `GET /platform/audit` has all of it."),
+    ]
 
 
 def routes(ports: Ports) -> APIGatewayHttpRouter:
@@ -57,6 +61,10 @@ def routes(ports: Ports) -> APIGatewayHttpRouter:
                 log_read_since_ms=since_ms,
             )
         ordered = sorted(found.events, key=lambda one: one.is_shadow)
-        return ToldFound(event=told_event(ordered[0]), others=[told_event(one) for one in ordered[1:]])
+        return ToldFound(
+            event=told_event(ordered[0]),
+            others=[told_event(one) for one in ordered[1:]],
+            is_complete=found.is_complete,
+        )
 
     return router
