@@ -19,6 +19,8 @@ from functions.core.event import Event
 from functions.core.failure import Done, Failure
 from functions.core.gate import IntegrationState
 from functions.core.health import Counts, HealthChange, Record
+from functions.core.incident import Board as IncidentBoard
+from functions.core.incident import Incident, IncidentChange
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
 from functions.core.operations import Answered
@@ -445,6 +447,30 @@ class ReplayJobs(Protocol):
         version. Meeting its own earlier success is success.
 
         Raises `Fenced` if the job has moved on, `VersionConflict` if a row has, or `StorageUnavailable`.
+        """
+        ...
+
+
+class Incidents(Protocol):
+    """Incidents: control items, one for each and one board of them all."""
+
+    def get(self, incident_id: str) -> Incident | None:
+        """Read consistently. Raises `StorageUnavailable`, also where it cannot be read back."""
+        ...
+
+    def several(self, incident_ids: Sequence[str]) -> Mapping[str, Incident]:
+        """Those of them that are there, read consistently. Raises like `get`."""
+        ...
+
+    def board(self) -> IncidentBoard:
+        """Which there are, read consistently; an empty one at version 0 before the first. Raises like `get`."""
+        ...
+
+    def store(self, change: IncidentChange) -> None:
+        """Write incident, board and audit events in one transaction: no audit, no change. Meeting its own earlier
+        success is success.
+
+        Raises `VersionConflict` if the incident or the board has moved on, or `StorageUnavailable`.
         """
         ...
 
