@@ -8,6 +8,7 @@ from constructs import Construct
 from infra.config import StageConfig
 from infra.intake import Intake
 from infra.monitoring import Monitoring
+from infra.on_call import OnCall
 from infra.operations import Operations
 from infra.operator_api import OperatorApi
 from infra.processing import Processing
@@ -50,6 +51,14 @@ class HoldfastStack(Stack):
             processing=processing,
             recovery=recovery,
         )
+        on_call = OnCall(
+            self,
+            config=config,
+            code_for=code_for,
+            storage=storage,
+            deployed=[intake.ingress, processing.worker],
+            ops_dlq=recovery.ops_dlq,
+        )
         monitoring = Monitoring(
             self,
             config=config,
@@ -60,6 +69,7 @@ class HoldfastStack(Stack):
                 "ops-dlq": recovery.ops_dlq,
             },
         )
+        on_call.listen([monitoring.topic])
         for key, value in {
             "ApiId": intake.api.api_id,
             "ApiUrl": intake.api.api_endpoint,
@@ -82,6 +92,11 @@ class HoldfastStack(Stack):
             "SweeperFunction": recovery.sweeper.function.function_name,
             "ReplayFunction": recovery.replay.function.function_name,
             "EvaluatorFunction": operations.evaluator.function.function_name,
+            "PagesQueueUrl": on_call.pages.queue.queue_url,
+            "PagesDlqUrl": on_call.pages.dlq.queue_url,
+            "OncallTopicArn": on_call.topic.topic_arn,
+            "OncallPath": config.oncall_path,
+            "PagerFunction": on_call.pager.function.function_name,
             "OperatorApiFunction": operators.api.function.function_name,
             "UserPoolId": operators.pool.user_pool_id,
             "LoginUrl": operators.domain.base_url(),

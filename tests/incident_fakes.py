@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from functions.core.failure import VersionConflict
 from functions.core.incident import Board, Incident, IncidentChange
-from tests.fakes import FakeTables
+from functions.core.page import Change, Letter
+from functions.core.ports import Sent
+from tests.fakes import FakeTables, Faults
 
 
 class FakeIncidents:
@@ -48,3 +50,40 @@ class FakeIncidents:
             if change.board is not None:
                 self.stored_board = change.board[1]
             self.tables.put_audit(change.audit)
+
+
+class FakeChannels:
+    """`ports.OnCallChannels`. `sent` are the letters by channel, in order. Channels in `down` take nothing; `elsewhere`
+    says who has acknowledged what where they were paged.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names or ("sns",)
+        self.sent: list[tuple[str, Letter]] = []
+        self.down: set[str] = set()
+        self.elsewhere: dict[str, str] = {}
+
+    def send(self, letter: Letter, already: Sequence[str] = ()) -> Sent:
+        """See the port."""
+        asked = [name for name in self.names if name not in already]
+        took = tuple(name for name in asked if name not in self.down)
+        self.sent += [(name, letter) for name in took]
+        return Sent(took, {name: "DOWN" for name in asked if name in self.down})
+
+    def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
+        """See the port."""
+        return {one: self.elsewhere[one] for one in incident_ids if one in self.elsewhere}
+
+
+class FakeRecentChanges:
+    """`ports.RecentChanges`."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.changes: list[Change] = []
+
+    def since(self, since_ms: int) -> Sequence[Change]:
+        """See the port."""
+        with self.faults.around("changes.since"):
+            found = [change for change in self.changes if change.at_ms >= since_ms]
+            return sorted(found, key=lambda change: (-change.at_ms, change.kind, change.name))

@@ -786,8 +786,6 @@ def reviewed(incident: Incident, postmortem: str, board: Board, now_ms: int, who
 
 def contained(incident: Incident, done: Contained, board: Board, now_ms: int) -> IncidentChange:
     """What the machine has done, or is to do, by itself; in place of what was said of the same switch."""
-    others = tuple(one for one in incident.contained if one.switch != done.switch)
-    said = f"{done.switch} {'set' if done.is_done else 'could not be set'} to {done.value}: {done.because}"
     return _moved(
         incident,
         "contain",
@@ -796,9 +794,26 @@ def contained(incident: Incident, done: Contained, board: Board, now_ms: int) ->
         board,
         now_ms,
         THE_MACHINE,
-        said,
-        contained=(*others, done),
+        _said_of(done),
+        contained=_with_contained(incident, done),
     )
+
+
+def and_contained(change: IncidentChange, done: Contained, now_ms: int) -> IncidentChange:
+    """The change, and in the same write what the machine has done because of it, or could not do."""
+    if change.after is None:
+        return change
+    after = replace(change.after, contained=_with_contained(change.after, done))
+    event = _event(AuditType.INCIDENT_CONTAINED, change.before, after, now_ms, THE_MACHINE, _said_of(done))
+    return replace(change, after=after, audit=(*change.audit, event))
+
+
+def _with_contained(incident: Incident, done: Contained) -> tuple[Contained, ...]:
+    return (*(one for one in incident.contained if one.switch != done.switch), done)
+
+
+def _said_of(done: Contained) -> str:
+    return f"{done.switch} {'set' if done.is_done else 'could not be set'} to {done.value}: {done.because}"
 
 
 # --------------------------------------------------------------------------------------------------------------- clocks

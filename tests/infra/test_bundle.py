@@ -20,7 +20,7 @@ from infra.bundle import BundleFailed, Bundler, Compiler, compiler_for, find_com
 from infra.config import Platform
 
 AARCH64 = 183  # e_machine of ELF
-FUNCTIONS = ("ingress", "worker", "triage", "sweeper", "evaluator", "replay", "operator_api")
+FUNCTIONS = ("ingress", "worker", "triage", "sweeper", "evaluator", "replay", "operator_api", "pager")
 SHARED = {"adapters", "catalog", "core", "flows", "signatures"}
 
 
