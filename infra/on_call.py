@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import Acknowledgment, Validations
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
-from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from functions.core.alarms import Audience, Sev
 from functions.pager.settings import PagerSettings
 from infra.config import StageConfig
+from infra.monitoring import let_alarms_publish
 from infra.python_function import CodeFor, PythonFunction, parameter_arn
 from infra.queues import WorkQueue
 from infra.recovery import every_minute
@@ -33,7 +35,11 @@ class OnCall(Construct):
     ) -> None:
         super().__init__(scope, "OnCall")
         # People, a chat or a paging service subscribe outside of this stack; its attributes are there to filter by.
-        self.topic = sns.Topic(self, "Oncall", enforce_ssl=not config.emulated)
+        self.topic = sns.Topic(
+            self, "Oncall", topic_name=f"holdfast-{config.name}-oncall", enforce_ssl=not config.emulated
+        )
+        if not config.emulated:
+            let_alarms_publish(self.topic)
         if config.emulated:
             Validations.of(self.topic).acknowledge(
                 Acknowledgment(
@@ -43,10 +49,27 @@ class OnCall(Construct):
         self.pages = WorkQueue(self, "pages", config=config, emptied_by="an alarm watches it, people send it back")
         self.pager = self._pager(config, code_for, storage, deployed, ops_dlq)
 
-    def listen(self, topics: Sequence[sns.ITopic]) -> None:
-        """What is said on these topics is heard."""
-        for topic in topics:
-            topic.add_subscription(subscriptions.SqsSubscription(self.pages.queue, raw_message_delivery=True))
+    def listen(self, topics: Mapping[tuple[Sev, Audience], sns.Topic]) -> None:
+        """What is said on these topics is heard. What SNS cannot hand over goes where people look."""
+        for (severity, audience), topic in topics.items():
+            sns.Subscription(
+                self,
+                f"From{severity}{audience.title()}",
+                topic=topic,
+                endpoint=self.pages.queue.queue_arn,
+                protocol=sns.SubscriptionProtocol.SQS,
+                raw_message_delivery=True,
+                dead_letter_queue=self.pages.dlq,
+            )
+        self.pages.queue.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmTopics",
+                principals=[iam.ServicePrincipal("sns.amazonaws.com")],
+                actions=["sqs:SendMessage"],
+                resources=[self.pages.queue.queue_arn],
+                conditions={"ArnEquals": {"aws:SourceArn": [topic.topic_arn for topic in topics.values()]}},
+            )
+        )
 
     def _pager(
         self,

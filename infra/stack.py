@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, CliCredentialsStackSynthesizer, Stack
+from aws_cdk import CfnOutput, CliCredentialsStackSynthesizer, Fn, Stack
 from constructs import Construct
 
 from infra.config import StageConfig
 from infra.intake import Intake
-from infra.monitoring import Monitoring
+from infra.monitoring import Monitoring, Watched
 from infra.on_call import OnCall
 from infra.operations import Operations
 from infra.operator_api import OperatorApi
@@ -62,14 +62,29 @@ class HoldfastStack(Stack):
         monitoring = Monitoring(
             self,
             config=config,
-            queues={
-                "events-dlq": intake.events.dlq,
-                "retries-dlq": processing.retries.dlq,
-                "replays-dlq": processing.replays.dlq,
-                "ops-dlq": recovery.ops_dlq,
-            },
+            watched=Watched(
+                queues={
+                    "events": intake.events.queue,
+                    "retries": processing.retries.queue,
+                    "events-dlq": intake.events.dlq,
+                    "retries-dlq": processing.retries.dlq,
+                    "replays-dlq": processing.replays.dlq,
+                    "ops-dlq": recovery.ops_dlq,
+                    "pages-dlq": on_call.pages.dlq,
+                },
+                functions={"worker": processing.worker.function},
+                tables={
+                    "LedgerTable": storage.ledger.table_name,
+                    "RecoveryTable": storage.recovery.table_name,
+                    "AuditTable": storage.audit.table_name,
+                    "ControlTable": storage.control.table_name,
+                    "RecipientsTable": storage.recipients.table_name,
+                },
+                api=intake.api,
+            ),
+            direct=on_call.topic,
         )
-        on_call.listen([monitoring.topic])
+        on_call.listen(monitoring.topics)
         for key, value in {
             "ApiId": intake.api.api_id,
             "ApiUrl": intake.api.api_endpoint,
@@ -103,7 +118,7 @@ class HoldfastStack(Stack):
             "PeopleClientId": operators.clients.people.user_pool_client_id,
             "ViewClientId": operators.clients.view.user_pool_client_id,
             "OperateClientId": operators.clients.operate.user_pool_client_id,
-            "AlarmTopicArn": monitoring.topic.topic_arn,
+            "AlarmTopicArns": Fn.join(" ", [topic.topic_arn for topic in monitoring.topics.values()]),
             "SwitchesPath": config.switches_path,
             "SourcesPath": config.sources_path,
             "IntegrationsPath": config.integrations_path,

@@ -52,7 +52,7 @@ _INTS: Final = {
     "reopened": "reopened",
     "ramp_from": "ramp_from_ms",
 }
-_TIMERS: Final = ("minute", "bad", "good", "collapsed", "refused", "silent", "recent")
+_TIMERS: Final = ("minute", "bad", "good", "collapsed", "refused", "silent", "unbroken", "unbroken_from", "recent")
 
 
 class DynamoHealthCounts:

@@ -13,7 +13,8 @@ look again. `TRANSITIONS` is the whole machine: a move that is not in it raises 
 
 A minute is `minute_ms(scale)` long, one second at the least: the stage that shortens all waits shortens this one too.
 Timers count minutes, not clocks: a minute with too little data holds them, and more than five in a row drop what was
-half built. Silence is never recovery.
+half built. Silence is never recovery. Where calls are so few that no timer ever fills, calls are counted instead: so
+many in a row without an error, over as many minutes as the timer has, are recovery too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ CATCH_UP_MINUTES = 60  # evaluated one by one after a gap; their counts are kept
 
 DEGRADE_MINUTES = 10
 RECOVER_MINUTES = 15
+RECOVER_CALLS = 15  # in a row, over more than those minutes, where a quiet integration never fills the timer
 HOLD_MINUTES = 5
 FORGET_MINUTES = 30  # of silence, after which earlier breaches and refused connections are history
 WIDEST_WINDOW = 5
@@ -249,7 +251,10 @@ _FLAPPING = "15 of the last 30 judged minutes were under the threshold"
 _COLLAPSED = "under 10 % of at least 10 calls succeeded, 3 minutes in a row"
 _UNREACHABLE_FOR = "10 connections in a row did not come about, and nothing was answered in between"
 _LOCKED_OUT = "credentials of 3 tenants were refused within one minute"
-_RECOVERED = "success ratio at the recovery threshold or over it in 15 judged minutes in a row"
+_RECOVERED = (
+    "success ratio at the recovery threshold or over it in 15 judged minutes in a row; or 15 calls in a row succeeded, "
+    "the last at least 15 minutes after the first"
+)
 _PROBED = "3 probes in a row succeeded: what waits is released little by little"
 
 TRANSITIONS: tuple[Edge, ...] = (
@@ -302,7 +307,8 @@ class Record:
     `bad`, `good` and `collapsed` count judged minutes in a row, `silent` minutes without judgement in a row, `refused`
     connections in a row. `window` holds (ok, error) of the last minutes and `recent` a 1 for each of the last judged
     minutes that breached the threshold, both oldest first. `reopened` counts probes that failed, and returns to
-    `hard_down`, since it was last healthy.
+    `hard_down`, since it was last healthy. While it is degraded, `unbroken` calls in a row have succeeded since the
+    minute `unbroken_from`.
     """
 
     health: Health = Health.HEALTHY
@@ -315,6 +321,8 @@ class Record:
     collapsed: int = 0
     refused: int = 0
     silent: int = 0
+    unbroken: int = 0
+    unbroken_from: int = 0
     window: tuple[tuple[int, int], ...] = ()
     recent: str = ""
     override: Health | None = None
@@ -403,7 +411,7 @@ def _after_minute(
     ends_ms = (minute + 1) * minute_ms(scale)
     if seen.health is Health.HARD_DOWN:
         return _while_down(replace(seen, minute=minute), counts, ends_ms, scale)
-    seen = _timed(replace(seen, minute=minute), counts, thresholds)
+    seen = replace(_unbroken(_timed(seen, counts, thresholds), minute, counts), minute=minute)
     event, reason = _judged(seen, counts)
     if event is None:
         return seen, None
@@ -454,6 +462,17 @@ def _timed(record: Record, counts: Counts, thresholds: Thresholds) -> Record:
     return replace(after, window=window, refused=0 if counts.has_answered else after.refused + counts.unreachable)
 
 
+def _unbroken(record: Record, minute: int, counts: Counts) -> Record:
+    """The row of successes after one minute. An error or a refused credential ends it, and so does a minute that nobody
+    has looked at: what was in it cannot be known. Silence neither adds to it nor ends it.
+    """
+    if record.health is not Health.DEGRADED or counts.error or counts.auth:
+        return replace(record, unbroken=0, unbroken_from=0)
+    is_next = minute == record.minute + 1
+    before, first = (record.unbroken, record.unbroken_from) if is_next else (0, 0)
+    return replace(record, unbroken=before + counts.ok, unbroken_from=(first or minute) if counts.ok else first)
+
+
 def _ratio(window: Sequence[tuple[int, int]], minimum: int) -> tuple[float | None, bool]:
     """The success ratio of the last 1 to 5 minutes, widened until they hold `minimum` calls; of 10 minutes where that
     is too much to ask of a quiet integration, which the second value says.
@@ -494,13 +513,23 @@ def _judged(record: Record, counts: Counts) -> tuple[HealthEvent | None, str]:
     if record.collapsed >= COLLAPSE_MINUTES:
         return HealthEvent.COLLAPSED, f"{of_calls}, the third in which nearly none did"
     if record.health is Health.DEGRADED:
-        is_well = record.good >= RECOVER_MINUTES and counts.judged > 0
-        return (HealthEvent.RECOVERED, f"{of_calls}; well for {record.good} minutes") if is_well else (None, "")
+        return _recovered(record, counts, of_calls)
     if record.bad >= DEGRADE_MINUTES:
         return HealthEvent.FAILING, f"{of_calls}; under the threshold for {record.bad} minutes"
     breaches = record.recent.count("1")
     if breaches >= FLAPPING_BREACHES:
         return HealthEvent.FLAPPING, f"{breaches} of the last {len(record.recent)} minutes were under the threshold"
+    return None, ""
+
+
+def _recovered(record: Record, counts: Counts, of_calls: str) -> tuple[HealthEvent | None, str]:
+    """Whether what is degraded is well again after a minute, and by which of the two rules."""
+    if record.good >= RECOVER_MINUTES and counts.judged > 0:
+        return HealthEvent.RECOVERED, f"{of_calls}; well for {record.good} minutes"
+    # From the beginning of a minute to the beginning of another: never sooner than the timer, nor on silence.
+    minutes = record.minute - record.unbroken_from
+    if counts.ok > 0 and record.unbroken >= RECOVER_CALLS and minutes >= RECOVER_MINUTES:
+        return HealthEvent.RECOVERED, f"{record.unbroken} calls in a row succeeded, over {minutes} minutes"
     return None, ""
 
 
@@ -518,6 +547,8 @@ def _moved(record: Record, event: HealthEvent, reason: str, at_ms: int, scale: f
         collapsed=0,
         refused=0,
         silent=0,
+        unbroken=0,
+        unbroken_from=0,
         recent="",
         probe_by="",
         probe_ok=0,

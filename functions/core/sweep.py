@@ -61,7 +61,8 @@ def rehint_scale(scale: float) -> float:
 
 
 def why_parked(state: IntegrationState, switches: SwitchView, now_ms: int, horizon: int) -> str | None:
-    """Why nothing of the integration is woken in this tick, or None if it may send. Parked rows cost nothing.
+    """Why nothing of the integration is woken in this tick, or None if it may send. A parked row costs a read, and a
+    write when it is too late, or where so many wait that it hides others.
 
     The reserved integration `intake` is ours: only the mode holds it.
     """

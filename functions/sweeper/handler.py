@@ -27,7 +27,7 @@ from functions.sweeper.jobs import JobDuty
 from functions.sweeper.settings import SweeperSettings
 
 BUDGET_MARGIN_MS = 3_000  # kept free at the end, for the answer and what is under way
-_LEAVING_READ = sweep.READ_AHEAD * sweep.PER_INTEGRATION
+_PARKED_READ = sweep.READ_AHEAD * sweep.PER_INTEGRATION
 HINT_BATCH = 10  # committed and sent together, so that a crash leaves few rows to wait for their next turn
 UNWRITTEN_LIMIT = 3  # rows in a row that could not be written: then it is the table, and not the row
 
@@ -164,8 +164,8 @@ class _Duty:
             probe_ms = sweep.probe_from(self.state, general, now_ms, horizon)
             if probe_ms is not None:
                 self._probe(now_ms + horizon, probe_ms)
-            if parked == "hard_down" and fallback.lets_leave(self.fallbacks, name):
-                self._let_leave(now_ms, horizon, min(sweep.PER_INTEGRATION, sweep.PER_TICK - self.tally.woken))
+            lets_leave = parked == "hard_down" and fallback.lets_leave(self.fallbacks, name)
+            self._while_parked(now_ms, now_ms + horizon if lets_leave else now_ms, lets_leave=lets_leave)
             return
         limit = (
             None
@@ -193,9 +193,7 @@ class _Duty:
                     if sweep.is_overdue(row, now_ms, self.scale):
                         self._count("rows_overdue")
                 case sweep.LetExpire():
-                    self._commit(
-                        end(row, "EXPIRED", "nothing could be sent before it was too late", now_ms), "rows_expired"
-                    )
+                    self._expire(row, now_ms)
                 case sweep.PutOff(until_ms):
                     self._commit(put_off(row, until_ms), "rows_put_off")
                 case sweep.Leave():
@@ -229,23 +227,34 @@ class _Duty:
         later_ms = now_ms + int(POLL_SECONDS * 1000 * self.scale)
         self._commit(put_off(row, max(later_ms, row.due_at_ms)), "rows_put_off")
 
-    def _let_leave(self, now_ms: int, horizon: int, cap: int) -> None:
-        """The integration is down; what must arrive goes another way, or to a person, without waiting for it.
+    def _expire(self, row: Row, now_ms: int) -> None:
+        self._commit(end(row, "EXPIRED", "nothing could be sent before it was too late", now_ms), "rows_expired")
+
+    def _while_parked(self, now_ms: int, until_ms: int, *, lets_leave: bool) -> None:
+        """Nothing may be sent, whoever says so, but time goes on: what is too late ends. While the integration is down
+        (`lets_leave`), what must arrive goes another way, or to a person, without waiting for it.
 
         The others wait. Where there are more of them than a tick reads, they make room for what is due after them.
         """
         leaving: list[tuple[Row, int]] = []
-        rows = self.recovery.due(self.state.integration, now_ms + horizon, _LEAVING_READ)
+        rows = self.recovery.due(self.state.integration, until_ms, _PARKED_READ)
+        is_crowded = len(rows) >= _PARKED_READ
         for row in rows:
-            look = sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale)
             kind = "" if row.action is None else row.action.kind
-            if isinstance(look, sweep.Wake) and fallback.may_leave(self.fallbacks, kind, row.event_name, row.effect):
-                leaving.append((row, max(now_ms, row.not_before_ms)))
-            elif isinstance(look, sweep.Wake) and len(rows) >= _LEAVING_READ:
-                self._put_off(row, now_ms)
+            match sweep.look(row, self.state, self._switches(row, now_ms), now_ms, self.scale):
+                case sweep.LetExpire():
+                    self._expire(row, now_ms)
+                case sweep.Wake() if lets_leave and fallback.may_leave(
+                    self.fallbacks, kind, row.event_name, row.effect
+                ):
+                    leaving.append((row, max(now_ms, row.not_before_ms)))
+                case sweep.Wake() if is_crowded:
+                    self._put_off(row, now_ms)
+                case sweep.PutOff(later_ms) if is_crowded:
+                    self._commit(put_off(row, later_ms), "rows_put_off")
             if self.clock.now_ms() >= self.deadline_ms:
                 break
-        self._wake(leaving, cap)
+        self._wake(leaving, min(sweep.PER_INTEGRATION, sweep.PER_TICK - self.tally.woken))
 
     def _switches(self, row: Row, now_ms: int) -> SwitchView:
         return view(self.snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from functions.core.failure import HoldfastError
+from ops.function_logs import logged_by
 from ops.stack import Stack
 
 _NOT_OURS = frozenset({"ModuleNotFoundError"})
 """The emulator takes a process's code away before it ends the process, which then cannot load what it had not yet."""
 _TEXT_LENGTH = 1500
-_MOST_IN_A_PAGE = 10_000  # of FilterLogEvents, also the emulator's, which gives no token for the rest
-
-
-class UnreadableLog(Exception):
-    """What a function has logged cannot be read to its end."""
 
 
 @dataclass(slots=True)
@@ -38,7 +33,7 @@ def said_by(stack: Stack, outputs: Iterable[str]) -> Said:
     """Everything these functions have logged, summed up. What a killed process had not written yet is lost."""
     said = Said()
     for output in outputs:
-        for line in _lines(stack, output):
+        for line in logged_by(stack, output):
             add(said, line)
     return said
 
@@ -59,29 +54,3 @@ def add(said: Said, line: dict[str, Any]) -> None:
 
 def _names_of(kind: type[Exception]) -> set[str]:
     return {kind.__name__}.union(*(_names_of(narrower) for narrower in kind.__subclasses__()))
-
-
-def _lines(stack: Stack, output: str) -> Iterator[dict[str, Any]]:
-    """Every line of JSON, stream by stream: of a whole group the emulator tells the first lines, and nobody that there
-    are more.
-    """
-    configuration = stack.client("lambda").get_function_configuration(FunctionName=stack.output(output))
-    group, logs = configuration["LoggingConfig"]["LogGroup"], stack.client("logs")
-    for streams in logs.get_paginator("describe_log_streams").paginate(logGroupName=group):
-        for stream in streams["logStreams"]:
-            yield from _of_stream(logs, group, stream["logStreamName"])
-
-
-def _of_stream(logs: Any, group: str, stream: str) -> Iterator[dict[str, Any]]:
-    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, logStreamNames=[stream])
-    for page in pages:
-        if len(page["events"]) >= _MOST_IN_A_PAGE and "nextToken" not in page:
-            raise UnreadableLog(f"{group}, {stream} has more lines than are told")
-        for event in page["events"]:
-            for text in event["message"].splitlines():
-                if text.startswith("{"):
-                    try:
-                        line = json.loads(text)
-                    except ValueError:
-                        continue  # a line that its process did not live to finish
-                    yield line

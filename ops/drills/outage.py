@@ -7,7 +7,6 @@ longer than 1.5 s.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from functions.core.event import Event
 from ops.demo.stage import Stage
 from ops.drills.failing import Trouble, failing, pointed_at
 from ops.expectation import BANK, WHERE, Balance, balance
+from ops.function_logs import logged_by
 from ops.traffic import Answer, Delivery, post_all
 
 CONCURRENCY = 8
@@ -125,30 +125,14 @@ def _without_bucket(stage: Stage, count: int, pairs: int, name: str, seen: Outag
 
 def _slowest_ms(stage: Stage, answers: Sequence[Answer]) -> int:
     """The longest that ingress took over these requests, from the line it writes about each."""
-    function = stage.stack.output("IngressFunction")
-    configuration = stage.stack.client("lambda").get_function_configuration(FunctionName=function)
     wanted = {answer.request_id for answer in answers}
     deadline = time.monotonic() + _LOG_SECONDS
     while True:
-        pages = (
-            stage.stack.client("logs")
-            .get_paginator("filter_log_events")
-            .paginate(logGroupName=configuration["LoggingConfig"]["LogGroup"])
-        )
-        lines = [line for page in pages for event in page["events"] for line in event["message"].splitlines()]
         took = {
             str(line["request_id"]): int(str(line["duration_ms"]))
-            for line in map(_line, lines)
+            for line in logged_by(stage.stack, "IngressFunction")
             if line.get("request_id") in wanted and "duration_ms" in line
         }
         if len(took) >= len(wanted) or time.monotonic() > deadline:
             return max(took.values(), default=-1)
         time.sleep(0.5)
-
-
-def _line(text: str) -> dict[str, object]:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return {}
-    return line if isinstance(line, dict) else {}

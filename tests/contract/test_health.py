@@ -48,6 +48,8 @@ FULL = Record(
     collapsed=3,
     refused=4,
     silent=5,
+    unbroken=14,
+    unbroken_from=MINUTE - 200,
     window=((1, 2), (0, 30)),
     recent="0110",
     override=Health.DEGRADED,
@@ -429,6 +431,21 @@ def test_a_record_that_somebody_spoiled_is_begun_anew_and_stops_no_batch(broken:
         world = dynamo_world(client)
         assert world.record() == Record(Health.DEGRADED)
         assert world.ledger.read([], ["desk"]).integrations["desk"] == IntegrationState("desk", Health.DEGRADED)
+
+
+def test_a_records_timers_may_be_older_or_newer_than_the_code_that_reads_them() -> None:
+    """Functions of two releases share a record for a while: none begins the other's timers anew."""
+    old = (
+        '{"minute": 7, "bad": 2, "good": 3, "collapsed": 0, "refused": 0, "silent": 1, "recent": "01", '
+        '"window": [[1, 0]]}'
+    )
+    expected = Record(minute=7, bad=2, good=3, silent=1, recent="01", window=((1, 0),))
+    assert record_of("desk", {"health_timers": {"S": old}}) == expected
+    newer = old.replace("{", '{"what_a_later_release_counts": 5, ', 1)
+    assert record_of("desk", {"health_timers": {"S": newer}}) == expected
+    record = replace(expected, unbroken=14, unbroken_from=6)
+    stored = {"health_timers": {"S": record_attributes(record)["health_timers"]}}
+    assert record_of("desk", stored) == record
 
 
 @pytest.mark.parametrize("attribute", ["health", "override"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from ops.demo.stage import Stage
 from ops.demo.story import Story
 from ops.expectation import balance
+from ops.function_logs import logged_by, texts_of
 from ops.local import LocalStack
 from ops.stack import STACK_FILE_VARIABLE
 from ops.traffic import Answer
@@ -60,15 +60,13 @@ class World(Stage):
 
     def log_of(self, function_output: str) -> str:
         """Everything the function has logged."""
-        return "".join(self._logged_by(function_output))
+        return "\n".join(texts_of(self.stack, function_output))
 
     def line_of(self, answer: Answer) -> dict[str, Any]:
         """What ingress has logged of the request with this answer."""
-        for text in self._logged_by("IngressFunction"):
-            if text.startswith("{"):
-                line: dict[str, Any] = json.loads(text)
-                if line.get("request_id") == answer.request_id:
-                    return line
+        for line in logged_by(self.stack, "IngressFunction"):
+            if line.get("request_id") == answer.request_id:
+                return line
         pytest.fail(f"ingress has logged nothing of the request {answer.request_id}")
 
     def logged_under(self, function_output: str, request_id: str) -> list[dict[str, Any]]:
@@ -76,19 +74,12 @@ class World(Stage):
         found: list[dict[str, Any]] = []
 
         def missing() -> str:
-            lines = [json.loads(text) for text in self._logged_by(function_output) if text.startswith("{")]
+            lines = logged_by(self.stack, function_output)
             found.extend(line for line in lines if line.get("request_id") == request_id)
             return "" if found else f"{function_output} has logged nothing of the request {request_id}"
 
         self.eventually(missing, seconds=30)
         return found
-
-    def _logged_by(self, function_output: str) -> list[str]:
-        function = self.stack.output(function_output)
-        configuration = self.stack.client("lambda").get_function(FunctionName=function)["Configuration"]
-        group = configuration["LoggingConfig"]["LogGroup"]
-        pages = self.stack.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
-        return [event["message"] for page in pages for event in page["events"]]
 
     def denials(self) -> str:
         """Which functions were denied something, and the first line that says what: a missing grant names itself."""

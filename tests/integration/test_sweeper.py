@@ -11,12 +11,14 @@ import pytest
 
 from functions import observability
 from functions.core import sweep
+from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.gate import Health, WaitingFor
+from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.integration import Rate
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status, claim
+from functions.sweeper import handler
 from functions.sweeper.handler import UNWRITTEN_LIMIT, Handler, build
 from functions.sweeper.settings import SweeperSettings
 from tests.fakes import (
@@ -168,6 +170,87 @@ def test_a_row_past_its_expiry_ends_with_its_audit_event_and_no_hint() -> None:
     assert (stage.now(late).status, stage.now(late).failure_code) == (Status.FAILED, "EXPIRED")
     assert [each.event_type for each in stage.tables.events] == [AuditType.DISMISSED]
     assert stage.retries.sent == []
+
+
+LATER_MS = NOON_MS + 3_600_000
+DOWN = {"health": Health.HARD_DOWN, "probe_at_ms": LATER_MS}
+# What holds `helpdesk`: by switches, and by what its control item says.
+HOLDS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "switched off": ({"disabled_integrations": "helpdesk"}, {}),
+    "all are switched off": ({"disabled_integrations": "all"}, {}),
+    "mode hold": ({"mode": "hold"}, {}),
+    "mode shadow": ({"mode": "shadow"}, {}),
+    "limit 0": ({"limits/helpdesk": "0"}, {}),
+    "paused by its provider": ({}, {"paused_until_ms": LATER_MS}),
+    "down, and a probe is under way": ({}, DOWN),
+    "down and switched off": ({"disabled_integrations": "helpdesk"}, DOWN | {"probe_at_ms": 0}),
+    "held down by a person": ({}, {"override": Health.HARD_DOWN, "override_until_ms": LATER_MS}),
+}
+
+
+def held_by(stage: Stage, holds: tuple[dict[str, str], dict[str, Any]]) -> Stage:
+    switches, state = holds
+    stage.switches.values.update(switches)
+    stage.tables.integrations["helpdesk"] = IntegrationState("helpdesk", **state)
+    return stage
+
+
+@pytest.mark.parametrize("holds", HOLDS.values(), ids=HOLDS)
+def test_what_may_not_send_keeps_no_row_from_ending_when_it_is_too_late(
+    holds: tuple[dict[str, str], dict[str, Any]],
+) -> None:
+    """A reply that nobody may send any more is shown as ended in that minute, and not when somebody opens again."""
+    late, early = row("late", expires_at_ms=NOON_MS), row("early", expires_at_ms=NOON_MS + 30_001)
+    other, unsure = row("other"), row("unsure", expires_at_ms=NOON_MS, effect=Effect.UNKNOWN)
+    stage = held_by(Stage(late, early, other, unsure), holds)
+    counts = stage.tick()
+    assert counts == {"integrations_parked": counts["integrations_parked"], "rows_expired": 1}
+    assert (stage.now(late).status, stage.now(late).failure_code) == (Status.FAILED, "EXPIRED")
+    assert [each.event_type for each in stage.tables.events] == [AuditType.DISMISSED]
+    assert [stage.now(each) for each in (early, other, unsure)] == [early, other, unsure]  # a worker looks first
+    stage.clock.advance(30_001)
+    assert stage.tick()["rows_expired"] == 1
+    assert stage.now(early).failure_code == "EXPIRED"
+    assert stage.now(other) == other
+    assert (stage.retries.sent, stage.replays.sent) == ([], [])
+
+
+@pytest.mark.parametrize("parked", ["switched off", "down, and a probe is under way"])
+def test_rows_that_wait_hide_none_that_is_too_late(monkeypatch: pytest.MonkeyPatch, parked: str) -> None:
+    """More waits than a tick reads: what has been looked at makes room, and is woken all the same once it may be."""
+    monkeypatch.setattr(handler, "_PARKED_READ", 4)
+    monkeypatch.setattr(sweep, "PER_INTEGRATION", 100)
+    others = [row(f"o{n}", due_at_ms=NOON_MS - 1_000 + n) for n in range(6)]
+    child = row(
+        "child", status=Status.PENDING, waits_for=("p",), due_at_ms=NOON_MS - 994, expires_at_ms=NOON_MS + 10**7
+    )
+    late = row("late", due_at_ms=NOON_MS, expires_at_ms=NOON_MS)
+    stage = held_by(Stage(*others, child, late), HOLDS[parked])
+    assert stage.tick() == {"integrations_parked": 1, "rows_put_off": 4}
+    assert stage.tick() == {"integrations_parked": 1, "rows_put_off": 3, "rows_expired": 1}
+    assert stage.now(late).failure_code == "EXPIRED"
+    assert stage.now(child).due_at_ms == child.expires_at_ms
+    assert all(stage.now(one).is_open for one in others)
+    stage.switches.values.update(LIVE_SWITCHES)
+    stage.tables.integrations.clear()
+    stage.clock.advance(60_000)
+    stage.tick()
+    assert sorted(stage.hints(stage.retries)) == sorted(one.recovery_id for one in others)
+
+
+def test_ending_what_is_too_late_leaves_the_others_their_part_of_a_tick() -> None:
+    late = [row(f"l{n}", expires_at_ms=NOON_MS) for n in range(9)]
+    stage = Stage(*late, disabled_integrations="helpdesk")
+    commit = stage.recovery.commit
+
+    def slow(changes: Sequence[Change]) -> None:
+        stage.clock.advance(20_000)
+        commit(changes)
+
+    stage.recovery.commit = slow  # type: ignore[method-assign]  # a table that takes its time
+    counts = stage.tick()
+    assert (counts["rows_expired"], counts["integrations_not_reached"]) == (3, 1)
+    assert stage.tick()["rows_expired"] == 3
 
 
 def test_a_row_that_waits_for_another_costs_one_write_and_ends_when_it_expires() -> None:

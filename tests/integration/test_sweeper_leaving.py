@@ -11,7 +11,7 @@ from functions import observability
 from functions.core import sweep
 from functions.core.attempt import Effect
 from functions.core.gate import Health
-from functions.core.recovery import Row, Status
+from functions.core.recovery import Row
 from functions.sweeper.handler import Handler, build
 from tests.fakes import NOON_MS, FakeIds, FakeLedger
 from tests.fallback_matrix import MATRIX, action
@@ -76,12 +76,12 @@ def test_what_must_arrive_but_cannot_leave_is_left_alone(fields: dict[str, Any])
     assert stage.retries.sent == []
 
 
-def test_what_is_too_late_is_not_woken() -> None:
-    late = message(expires_at_ms=NOON_MS - 1)
-    stage = Channels(late)
+def test_what_is_too_late_is_not_woken_and_ends() -> None:
+    late, other = message(expires_at_ms=NOON_MS - 1), message("t2", "digest.weekly", expires_at_ms=NOON_MS)
+    stage = Channels(late, other)
     stage.tick()
     assert stage.retries.sent == []
-    assert stage.now(late).status is Status.RETRYING  # nothing is lost by its ending when the channel is back
+    assert [stage.now(each).failure_code for each in (late, other)] == ["EXPIRED", "EXPIRED"]
 
 
 def test_an_operator_s_switch_holds_what_must_arrive_too() -> None:

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from ops.chaos import logs
-from ops.chaos.logs import UnreadableLog, said_by
+from ops import function_logs
+from ops.chaos.logs import said_by
+from ops.function_logs import UnreadableLog
 from ops.stack import Stack
 
 MOST = 5
@@ -54,7 +55,7 @@ def raised(name: str) -> str:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_MOST_IN_A_PAGE", MOST)
+    monkeypatch.setattr(function_logs, "_MOST_IN_A_PAGE", MOST)
 
 
 def test_a_defect_behind_more_lines_than_are_told_of_a_group_is_found() -> None:

@@ -60,6 +60,7 @@ def locked_out(*tenants: str) -> Counts:
 
 
 WELL, BAD, DEAD, SILENT = calls(100), calls(50, 50), calls(0, 100), Counts()
+NEARLY = calls(99, 1)  # over the recovery threshold, with an error
 
 
 @dataclass
@@ -187,8 +188,9 @@ def test_five_silent_minutes_hold_a_timer_and_the_sixth_drops_it() -> None:
     assert dropped.minutes(BAD).moves == [(20, Health.DEGRADED)]
     good = Story().minutes(BAD, times=10).minutes(WELL, times=14).minutes(SILENT, times=5).minutes(WELL)
     assert good.moves[1:] == [(29, Health.HEALTHY)]
-    begun_anew = Story().minutes(BAD, times=10).minutes(WELL, times=14).minutes(SILENT, times=6).minutes(WELL, times=14)
-    assert begun_anew.moves[1:] == []
+    begun_anew = Story().minutes(BAD, times=10).minutes(NEARLY, times=14).minutes(SILENT, times=6)
+    assert begun_anew.minutes(NEARLY, times=14).moves[1:] == []
+    assert begun_anew.minutes(NEARLY).moves[1:] == [(44, Health.HEALTHY)]
 
 
 def test_a_burst_of_failures_in_one_minute_is_one_minute_however_wide_the_window_is() -> None:
@@ -254,6 +256,106 @@ def test_minutes_shrink_with_the_stages_waits_but_not_below_a_second() -> None:
     story = Story(scale=1 / 60).minutes(WELL, times=5).minutes(BAD, times=10)
     assert story.moves == [(14, Health.DEGRADED)]
     assert story.record.since_ms == (M0 + 15) * 1_000
+
+
+# ----------------------------------------------------------------------------------------- recovery where calls are few
+
+
+def released() -> Story:
+    """Degraded at m2's end by three probes that succeeded, with nothing to judge by."""
+    down = replace(Story().minutes(DEAD, times=3).record, probe_by="me", probe_ok=2)
+    opened = probed("desk", down, "me", CallOutcome.OK, (M0 + 3) * MIN_MS, 1.0)
+    assert opened is not None
+    assert (opened.after.health, opened.after.window) == (Health.DEGRADED, ())
+    return Story(record=opened.after, at=2)
+
+
+def every(minutes: int, counts: Counts | None = None) -> tuple[Counts, ...]:
+    """So many minutes, and calls in the last of them."""
+    return (*(SILENT,) * (minutes - 1), calls(1) if counts is None else counts)
+
+
+@pytest.mark.parametrize("gap", [3, 10, 20, 60])
+def test_a_quiet_integration_is_well_again_with_the_fifteenth_call_in_a_row_that_succeeds(gap: int) -> None:
+    """000.23: one call in ten or twenty minutes fills no timer, and must not leave it degraded for ever."""
+    story = released().minutes(*every(gap), times=14).minutes(*every(gap)[:-1])
+    assert (story.moves, story.record.good) == ([], 0)
+    story.minute(calls(1))
+    assert story.moves == [(2 + 15 * gap, Health.HEALTHY)]
+    assert story.record.reason == f"recovered: 15 calls in a row succeeded, over {14 * gap} minutes"
+    assert (story.record.unbroken, story.record.unbroken_from) == (0, 0)
+    assert [event.at_ms for event in story.audit] == [(M0 + 3 + 15 * gap) * MIN_MS]
+    assert story.minutes(*every(gap), times=20).moves == [(2 + 15 * gap, Health.HEALTHY)]
+
+
+def test_a_burst_of_successes_is_recovery_only_when_one_more_comes_fifteen_minutes_later() -> None:
+    """000.23: fifteen minutes are fifteen minutes, however many calls are in the first of them."""
+    assert released().minutes(calls(40), *every(14)).moves == []
+    assert released().minutes(calls(40), *every(14), calls(1)).moves == [(18, Health.HEALTHY)]
+    story = released().minutes(calls(40), *every(15))
+    assert story.moves == [(18, Health.HEALTHY)]
+    assert story.record.reason == "recovered: 41 calls in a row succeeded, over 15 minutes"
+    assert released().minutes(calls(13), *every(15)).moves == []
+    assert released().minutes(calls(14), *every(15)).moves == [(18, Health.HEALTHY)]
+
+
+def test_where_the_timer_is_full_first_the_reason_says_that_it_was_the_timer() -> None:
+    story = Story(record=Record(Health.DEGRADED)).minutes(WELL, times=15)
+    assert story.record.reason == "recovered: 100 of 100 calls succeeded in the last minute; well for 15 minutes"
+
+
+@pytest.mark.parametrize("end", [calls(0, 1), calls(30, 1), locked_out("acme"), calls(1) + locked_out("acme")])
+def test_one_error_or_refused_credential_begins_the_row_of_successes_anew(end: Counts) -> None:
+    """000.23"""
+    story = released().minutes(*every(10), times=14).minutes(*every(10, end))
+    assert (story.record.unbroken, story.record.unbroken_from) == (0, 0)
+    assert story.minutes(*every(10), times=14).moves == []
+    assert story.minutes(*every(10)).moves == [(2 + 300, Health.HEALTHY)]
+
+
+def test_what_fails_every_fifteenth_time_is_never_well_by_the_calls_in_a_row() -> None:
+    """000.23: flapping at low traffic."""
+    assert released().minutes(*every(10) * 14, *every(10, calls(0, 1)), times=50).moves == []
+
+
+@pytest.mark.parametrize("neutral", [Counts(rate_limited=3), Counts(ours=3)])
+def test_what_says_neither_yes_nor_no_neither_adds_to_the_row_nor_ends_it(neutral: Counts) -> None:
+    story = released().minutes(*every(10), times=14).minutes(*every(10, neutral))
+    assert (story.moves, story.record.unbroken) == ([], 14)
+    assert story.minutes(*every(10)).moves == [(2 + 160, Health.HEALTHY)]
+
+
+def test_silence_after_a_row_of_successes_is_no_recovery_however_long_it_is() -> None:
+    story = released().minutes(calls(40)).minutes(SILENT, times=3_000)
+    assert story.moves == []
+    assert story.minutes(Counts(ours=1), Counts(rate_limited=1)).moves == []
+
+
+def test_minutes_that_nobody_looked_at_end_the_row_of_successes() -> None:
+    """What was in them cannot be known, so that what came before them says nothing any more."""
+    story = released().minutes(*every(10), times=14)
+    late, edges = evaluated(story.record, story.at + 100, [calls(1)])
+    assert (edges, late.unbroken, late.unbroken_from) == ([], 1, M0 + story.at + 100)
+    seen, edges = evaluated(story.record, story.at + 1, [SILENT] * 59 + [calls(1)])  # late, and looked at all the same
+    assert [edge.event for edge in edges] == [HealthEvent.RECOVERED]
+    assert seen.health is Health.HEALTHY
+
+
+def test_a_minute_that_is_judged_twice_adds_nothing_to_what_was_seen_of_it() -> None:
+    """A clock that was ahead has judged minutes that had not closed."""
+    ahead, _ = evaluated(released().record, 3, [calls(10), *(SILENT,) * 19])
+    closed = M0 + 12
+    assert pending_minutes(ahead, closed) == [closed]
+    back, edges = evaluated(ahead, 12, [calls(10)])
+    assert (edges, back.unbroken, back.unbroken_from) == ([], 10, closed)
+
+
+def test_successes_are_counted_in_a_row_only_while_it_is_degraded() -> None:
+    assert Story().minutes(WELL, times=30).record.unbroken == 0
+    begun = Story().minutes(BAD, times=10)
+    assert (begun.record.health, begun.record.unbroken) == (Health.DEGRADED, 0)
+    again = released().minutes(*every(10), times=5).minutes(*(DEAD,) * 3)
+    assert (again.record.health, again.record.unbroken, again.record.unbroken_from) == (Health.HARD_DOWN, 0, 0)
 
 
 # ----------------------------------------------------------------------------------------------- gaps, clocks, restarts

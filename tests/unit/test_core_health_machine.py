@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from functions.core.health import (
     CallOutcome,
     Counts,
     HealthChange,
+    HealthEvent,
     Record,
     Thresholds,
     evaluate,
@@ -101,6 +103,20 @@ class HealthOfOne(RuleBasedStateMachine):
             if self.stored.health is Health.HEALTHY and change.edges:
                 at = self.stored.since_ms // MINUTE_MS - 1
                 assert self.counts[at].ok > 0, "silence never declares recovery"
+                self.is_earned(change.edges[-1].event, self.stored.reason, at)
+
+    def is_earned(self, event: HealthEvent, reason: str, at: int) -> None:
+        """Calls in a row are recovery only if the minutes that they lie in hold no error and no refused credential."""
+        assert event is HealthEvent.RECOVERED
+        found = re.fullmatch(r"recovered: (\d+) calls in a row succeeded, over (\d+) minutes", reason)
+        if found is None:
+            return
+        calls, minutes = int(found[1]), int(found[2])
+        held = [self.counts.get(minute, SILENT) for minute in range(at - minutes, at + 1)]
+        assert minutes >= machine.RECOVER_MINUTES
+        assert calls >= machine.RECOVER_CALLS
+        assert sum(each.ok for each in held) >= calls
+        assert not any(each.error or each.auth for each in held)
 
     @rule()
     def a_slow_evaluator_reads(self) -> None:
@@ -184,6 +200,10 @@ class HealthOfOne(RuleBasedStateMachine):
         assert 0 <= record.silent <= machine.FORGET_MINUTES
         if record.health is Health.HEALTHY:
             assert record.bad < machine.DEGRADE_MINUTES
+        if record.health is not Health.DEGRADED:
+            assert (record.unbroken, record.unbroken_from) == (0, 0)
+        assert (record.unbroken == 0) == (record.unbroken_from == 0)
+        assert record.unbroken_from <= record.minute
         if record.health is Health.HARD_DOWN:
             assert (record.bad, record.good, record.collapsed) == (0, 0, 0)
             assert record.probe_ok < machine.PROBES_NEEDED
