@@ -89,6 +89,7 @@ class OnCall(Construct):
                 audit_table=storage.audit.table_name,
                 control_table=storage.control.table_name,
                 recovery_table=storage.recovery.table_name,
+                pages_queue_url=self.pages.queue.queue_url,
                 oncall_topic_arn=self.topic.topic_arn,
                 parameters_path=config.parameters_path,
                 switches_path=config.switches_path,

@@ -450,6 +450,21 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         datapoints=2,
     ),
     Alarm(
+        name="support-failing",
+        says="A quarter of the support flow's events meets a defect of ours: it is held for half an hour",
+        sev=Sev.SEV2,
+        group="flow-errors",
+        series={
+            "failed": _counted("worker", "flow_errors", 300, flow="support"),
+            "events": _counted("worker", "flow_events", 300, flow="support"),
+        },
+        expression="IF(events >= 20, failed / events, 0)",
+        threshold=0.25,
+        periods=3,
+        datapoints=2,
+        flow="support",
+    ),
+    Alarm(
         name="worker-dying",
         says="More than one batch in twenty kills its worker, or is refused one",
         sev=Sev.SEV2,

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from functions.core.alarms import Sev
+
 
 @dataclass(frozen=True, slots=True)
 class FirstStep:
@@ -33,6 +35,7 @@ BY_GROUP: Final[Mapping[str, FirstStep]] = {
     "intake": FirstStep("holdfast rejections"),
     "sources": FirstStep("holdfast source list"),
     "pipeline": FirstStep("holdfast queue"),
+    "flow-errors": FirstStep("holdfast queue --status dlq"),
     "triage": FirstStep("holdfast queue --integration intake"),
     "duties": FirstStep("holdfast env"),
     "heartbeats": FirstStep("holdfast env"),
@@ -52,8 +55,10 @@ BY_ALARM: Final[Mapping[str, FirstStep]] = {
 ELSE: Final = FirstStep("holdfast incident show {incident}")
 
 
-def first_step(group: str, alarms: tuple[str, ...], incident_id: str) -> FirstStep:
-    """For an incident of that group, of which these alarms fire."""
+def first_step(group: str, alarms: tuple[str, ...], severity: Sev, incident_id: str) -> FirstStep:
+    """For an incident of that group with these alarms. What a person calls a SEV0 is stopped before it is looked at."""
+    if severity is Sev.SEV0 and not alarms:
+        return _REPLIES_OFF.of(incident_id)
     by_alarm = [BY_ALARM[name] for name in alarms if name in BY_ALARM]
     found = by_alarm[0] if len(by_alarm) == len(alarms) == 1 else BY_GROUP.get(group, ELSE)
     return found.of(incident_id)

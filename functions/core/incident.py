@@ -42,6 +42,8 @@ TEST_MS = 10 * _MINUTE_MS  # a test page that has not arrived by then has failed
 WORKING_DAY_MS = 8 * _HOUR_MS  # where waits are shortened, of which no calendar knows
 SHORTEST_MS = 1_000
 MOST_ESCALATIONS = 8
+RECURS_MS = 24 * _HOUR_MS  # what fires that long after it was mitigated is another incident
+GIVEN_UP_MS = 24 * _HOUR_MS  # a page that no channel took in that time is news to nobody
 LEASE_MS = 60_000  # for one delivery, and from a failed one to the next
 MOST_PAGES = 30
 MOST_RECENT = 200
@@ -328,7 +330,8 @@ class Board:
     def with_incident(self, incident: Incident, alarm: str = "", seen: tuple[int, int] = (0, 0)) -> Board:
         """As it is to be once the incident is as it is, and that is the last that was heard of the alarm."""
         others = {group: one for group, one in self.open.items() if one != incident.incident_id}
-        if incident.group and not incident.is_over:
+        is_new = incident.incident_id not in self.recent and incident.incident_id not in self.active
+        if incident.group and not incident.is_over and (is_new or incident.group not in others):
             others[incident.group] = incident.incident_id
         active = tuple(one for one in self.active if one != incident.incident_id)
         if is_worked_on(incident):
@@ -424,13 +427,22 @@ def runs_out_first(incident: Incident) -> int:
 # ------------------------------------------------------------------------------------------------------------- opening
 
 
-def id_of(severity: Sev, at_ms: int, new_id: str) -> str:
-    """What people call it: short enough to be said, and of no two the same. `new_id` is 32 hexadecimal digits."""
-    return f"{severity.value}-{at_ms // 1000}-{new_id[:6]}"
+def id_of(at_ms: int, new_id: str) -> str:
+    """What people call it: short enough to be said, whatever becomes of its severity. `new_id` is 32 hexadecimal
+    digits; of two in one second that begin alike the second is refused, and tried again under another.
+    """
+    return f"INC-{at_ms // 1000}-{new_id[:6]}"
 
 
 def opened(
-    incident: Incident, board: Board, now_ms: int, who: Who, rules: Rules, *, heard: _Heard | None = None
+    incident: Incident,
+    board: Board,
+    now_ms: int,
+    who: Who,
+    rules: Rules,
+    reason: str = "",
+    *,
+    heard: _Heard | None = None,
 ) -> IncidentChange:
     """A new one, with both its clocks, and a page for whoever is on call. `incident` is what is known of it."""
     INCIDENT.require(ABSENT, State.OPEN.value, incident.incident_id)
@@ -446,7 +458,9 @@ def opened(
         (Role.PRIMARY, Role.SECONDARY) if incident.is_test else (Role.PRIMARY,),
         now_ms,
     )
-    event = _event(AuditType.INCIDENT_OPENED, None, after, now_ms, who, after.title)
+    event = _event(
+        AuditType.INCIDENT_OPENED, None, after, now_ms, who, f"{after.title}{f': {reason}' if reason else ''}"
+    )
     boards = board, board.with_incident(after, *(() if heard is None else (heard.alarm, heard.seen)))
     return IncidentChange(None, after, boards, (event,))
 
@@ -495,12 +509,12 @@ def rang(
         return None
     fired_ms, cleared_ms = board.seen.get(symptom.name, (0, 0))
     seen = (at_ms, cleared_ms) if is_firing else (fired_ms, at_ms)
-    if incident is not None:
+    if incident is not None and not (is_firing and _is_another(incident, now_ms, rules)):
         return _heard_again(symptom, seen, incident, board, now_ms, rules, is_firing=is_firing)
     if not is_firing:
         return IncidentChange(None, None, (board, board.having_heard(symptom.name, seen)))
     made = Incident(
-        incident_id=id_of(symptom.sev, now_ms, new_id),
+        incident_id=id_of(now_ms, new_id),
         state=State.OPEN,
         severity=symptom.sev,
         title=symptom.says,
@@ -516,6 +530,12 @@ def rang(
         alarms={symptom.name: Signal(symptom.says, symptom.sev, *seen, count=1)},
     )
     return opened(made, board, now_ms, THE_MACHINE, rules, heard=_Heard(symptom.name, seen))
+
+
+def _is_another(incident: Incident, now_ms: int, rules: Rules) -> bool:
+    """Whether what fires now is no part of it any more, though nobody has closed it yet."""
+    is_harmless = incident.state is State.MITIGATED and not incident.firing
+    return is_harmless and now_ms - incident.mitigated_at_ms >= rules.scaled(RECURS_MS)
 
 
 def _heard_again(
@@ -809,7 +829,11 @@ def and_contained(change: IncidentChange, done: Contained, now_ms: int) -> Incid
 
 
 def _with_contained(incident: Incident, done: Contained) -> tuple[Contained, ...]:
-    return (*(one for one in incident.contained if one.switch != done.switch), done)
+    """In place of what was said of the same switch; that it said so already takes nothing back from who has set it."""
+    earlier = next((one for one in incident.contained if one.switch == done.switch), None)
+    if earlier is not None and earlier.is_done and done.is_done and done.before == done.value == earlier.value:
+        return incident.contained
+    return (*(one for one in incident.contained if one is not earlier), done)
 
 
 def _said_of(done: Contained) -> str:
@@ -821,11 +845,27 @@ def _said_of(done: Contained) -> str:
 
 def ticked(incident: Incident, board: Board, now_ms: int, rules: Rules) -> IncidentChange | None:
     """What the time that has passed leads to, one thing at a time; None: nothing."""
+    if any(_is_given_up(page, now_ms, rules) for page in incident.pages):
+        return _given_up(incident, board, now_ms, rules)
     if incident.is_over:
         return None
     if incident.is_test:
         return _tested(incident, board, now_ms, rules)
     return _recovered(incident, board, now_ms, rules) or _run_out(incident, board, now_ms, rules)
+
+
+def _is_given_up(page: Page, now_ms: int, rules: Rules) -> bool:
+    return not page.delivered_at_ms and now_ms - page.asked_at_ms >= rules.scaled(GIVEN_UP_MS)
+
+
+def _given_up(incident: Incident, board: Board, now_ms: int, rules: Rules) -> IncidentChange:
+    """Pages that were on their way for too long. That they did not arrive was counted each minute, and is an alarm."""
+    old = [page for page in incident.pages if _is_given_up(page, now_ms, rules)]
+    pages = tuple(replace(page, delivered_at_ms=now_ms) if page in old else page for page in incident.pages)
+    said = "; ".join(f"{page.kind.value}: given up, taken by {', '.join(page.took) or 'no channel'}" for page in old)
+    return _moved(
+        incident, "page", incident.state, AuditType.INCIDENT_PAGED, board, now_ms, THE_MACHINE, said, pages=pages
+    )
 
 
 def _tested(incident: Incident, board: Board, now_ms: int, rules: Rules) -> IncidentChange | None:

@@ -14,7 +14,7 @@ CHANGES_MS = 2 * 3_600_000  # what changed in that time before it began is the f
 PLAIN = frozenset({PageKind.UPDATE, PageKind.ACKNOWLEDGED, PageKind.RESOLVED, PageKind.TEST})
 """Of these nobody needs to know how things are."""
 MOST_LINES = 12  # of one kind
-TITLE_LENGTH = 100  # SNS takes no longer subject
+TITLE_LENGTH = 99  # SNS takes no longer subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
     yield from _affected(incident, now)
     yield ""
     yield from _contained(incident)
-    step = first_step(incident.group, tuple(incident.alarms), incident.incident_id)
+    step = first_step(incident.group, tuple(incident.alarms), incident.severity, incident.incident_id)
     yield f"First: {step.command}"
     yield f"To take it back: {step.undo}" if step.undo else "It only looks: there is nothing to take back."
     if runbook:

@@ -28,7 +28,7 @@ from functions.core.incident import (
     rang,
     ticked,
 )
-from functions.core.ports import Incidents, OnCallChannels
+from functions.core.ports import Incidents, OnCallChannels, Visibility
 from functions.incident_board import TRIES, move
 from functions.observability import Metrics
 from functions.pager.containing import Containment
@@ -37,6 +37,8 @@ from functions.pager.heard import FIRING, QUIET, Heard, read
 from functions.pager.settings import PagerSettings
 
 BUDGET_MARGIN_MS = 15_000  # for the page that is being made and sent when the time is over
+AGAIN_SECONDS = 15  # what could not be taken down comes back after that, then twice that, and so on
+LATEST_SECONDS = 300  # ten times come to more than half an hour, which a table may be down
 MOST_STEPS = 5  # of one incident in one tick
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
@@ -49,6 +51,7 @@ def build(
     channels: OnCallChannels,
     containment: Containment,
     delivery: Delivery,
+    visibility: Visibility,
     rules: Rules,
     clock: Clock,
     ids: Ids,
@@ -60,7 +63,7 @@ def build(
     A message is let go once what it says is written down. That a page did not go out keeps no message: the page is
     written down as well, and the tick sends it.
     """
-    pager = _Pager(incidents, channels, containment, delivery, rules, clock, ids, log, metrics)
+    pager = _Pager(incidents, channels, containment, delivery, visibility, rules, clock, ids, log, metrics)
 
     def handle(event: dict[str, Any], _context: object) -> dict[str, Any]:
         try:
@@ -80,6 +83,7 @@ class _Pager:
         channels: OnCallChannels,
         containment: Containment,
         delivery: Delivery,
+        visibility: Visibility,
         rules: Rules,
         clock: Clock,
         ids: Ids,
@@ -90,6 +94,7 @@ class _Pager:
         self._channels = channels
         self._containment = containment
         self._delivery = delivery
+        self._visibility = visibility
         self._rules = rules
         self._clock = clock
         self._ids = ids
@@ -111,6 +116,7 @@ class _Pager:
                     extra={"message_id": record["messageId"]},
                 )
                 failed.append({"itemIdentifier": record["messageId"]})
+                self._soon_again(record)
                 continue
             if incident_id:
                 told[incident_id] = None
@@ -121,6 +127,12 @@ class _Pager:
                 self._metrics.count("pages_failed")
                 self._log.exception("a page could not be delivered: the next tick tries again")
         return {"batchItemFailures": failed}
+
+    def _soon_again(self, record: dict[str, Any]) -> None:
+        """The queue's own timeout is made for long work: somebody is to hear of this sooner."""
+        tried = int(record.get("attributes", {}).get("ApproximateReceiveCount", "1"))
+        seconds = min(AGAIN_SECONDS << min(tried - 1, 10), LATEST_SECONDS)
+        self._visibility.delay(record["eventSourceARN"], record["receiptHandle"], seconds)
 
     def _hear(self, heard: Heard) -> str:
         """The incident that it is of; empty where it changes none."""

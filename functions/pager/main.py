@@ -8,6 +8,7 @@ from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.oncall import SnsAndWebhooks
 from functions.adapters.recent_changes import AwsRecentChanges
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.sqs_hints import SqsVisibility
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.adapters.switch_returns import DynamoSwitchReturns
@@ -70,6 +71,9 @@ handler = build(
         _metrics,
     ),
     delivery=Delivery(_incidents, _channels, _situations.since, _rules, _settings.stage, _clock, _log, _metrics),
+    visibility=SqsVisibility(
+        aws.sqs_client(), {_settings.pages_queue_url.rpartition("/")[2]: _settings.pages_queue_url}
+    ),
     rules=_rules,
     clock=_clock,
     ids=_ids,

@@ -234,6 +234,7 @@ RECORDINGS: dict[str, Recording] = {
     "retries-late": Recording({"age": 1_000}, {"age": 20}, 4),
     "rows-overdue": Recording({"overdue": 1}, {}, 4),
     "items-failing": Recording({"failed": 5, "received": 20}, {"received": 20}, 11),
+    "support-failing": Recording({"failed": 8, "events": 20}, {"events": 20}, 11),
     "worker-dying": Recording({"errors": 5, "batches": 20}, {"errors": 0, "batches": 20}, 11),
     "effects-missing": Recording({"decided": 30}, {"decided": 30, "done": 28, "kept": 2}, 11),
     "outcomes-unknown": Recording({"unknown": 1}, {}, 3),

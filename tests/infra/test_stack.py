@@ -441,6 +441,14 @@ def test_every_call_of_the_operator_api_has_its_route_and_what_is_no_call_is_ans
         "GET /platform/switches",
         "PUT /platform/switches/{name+}",
         "GET /platform/audit",
+        "GET /platform/incidents",
+        "POST /platform/incidents",
+        "GET /platform/incidents/{incident_id}",
+        *(
+            f"POST /platform/incidents/{{incident_id}}/{what}"
+            for what in ("ack", "severity", "note", "mitigate", "resolve", "message", "postmortem")
+        ),
+        "POST /platform/pages/test",
         "ANY /platform/{proxy+}",
     }
 
@@ -684,7 +692,10 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "ReplayFunction": {"lambda:InvokeFunction"},
         "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
-        "switches/*": {"ssm:GetParametersByPath", "ssm:PutParameter"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
+        "*": {"ssm:DescribeParameters"},
+        "IngressFunction": {"lambda:GetFunctionConfiguration"},
+        "WorkerFunction": {"lambda:GetFunctionConfiguration"},
     },
     "evaluator": {
         "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},

@@ -33,7 +33,16 @@ from functions.pager.handler import build
 from functions.pager.settings import PagerSettings
 from functions.pager.situation import CACHED_MS, MOST_ROWS, Situations
 from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
-from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeHealthRecords, FakeIds, FakeRecovery, FakeTables
+from tests.fakes import (
+    LIVE_SWITCHES,
+    NOON_MS,
+    FakeClock,
+    FakeHealthRecords,
+    FakeIds,
+    FakeRecovery,
+    FakeTables,
+    FakeVisibility,
+)
 from tests.incident_fakes import FakeChannels, FakeIncidents, FakeRecentChanges
 from tests.incidents import ADA, DOWN, HOUR_MS, MINUTE_MS, RULES
 from tests.recovery_rows import dead
@@ -43,6 +52,7 @@ SETTINGS = PagerSettings(
     audit_table="a",
     control_table="c",
     recovery_table="r",
+    pages_queue_url="q",
     oncall_topic_arn="t",
     parameters_path="/p",
     switches_path="/p/switches",
@@ -69,6 +79,7 @@ class World:
         self.changes = FakeRecentChanges(self.tables.faults)
         self.lines: list[str] = []
         self.rules = RULES
+        self.visibility = FakeVisibility()
         self.handler = self.pager()
 
     def pager(self) -> Any:
@@ -96,6 +107,7 @@ class World:
             delivery=Delivery(
                 self.incidents, self.channels, situations.since, self.rules, "prod", self.clock, log, metrics
             ),
+            visibility=self.visibility,
             rules=self.rules,
             clock=self.clock,
             ids=self.ids,
@@ -103,10 +115,16 @@ class World:
             metrics=metrics,
         )
 
-    def hear(self, *messages: dict[str, Any] | str) -> list[str]:
+    def hear(self, *messages: dict[str, Any] | str, tried: int = 1) -> list[str]:
         """A batch; gives the messages that stay in the queue."""
         records = [
-            {"messageId": f"m{n}", "body": one if isinstance(one, str) else json.dumps(one)}
+            {
+                "messageId": f"m{n}",
+                "body": one if isinstance(one, str) else json.dumps(one),
+                "receiptHandle": f"r{n}",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:1:pages",
+                "attributes": {"ApproximateReceiveCount": str(tried)},
+            }
             for n, one in enumerate(messages)
         ]
         answer = self.handler({"Records": records}, None)
@@ -235,6 +253,12 @@ def test_what_could_not_be_written_down_is_heard_again_and_pages_once(world: Wor
     world.hear(said)
     world.tick(LEASE_MS + 1)
     assert world.kinds() == [PageKind.OPENED]
+
+
+@pytest.mark.parametrize(("tried", "seconds"), [(1, 15), (2, 30), (5, 240), (6, 300), (40, 300)])
+def test_what_could_not_be_written_down_comes_back_soon(world: World, tried: int, seconds: int) -> None:
+    world.hear("hello", tried=tried)
+    assert world.visibility.delays == [("arn:aws:sqs:us-east-1:1:pages", "r0", seconds)]
 
 
 def test_who_is_always_overtaken_leaves_the_message_in_its_queue(world: World) -> None:

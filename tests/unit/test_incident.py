@@ -13,6 +13,7 @@ from functions.core.alarms import Sev
 from functions.core.audit import MACHINE, AuditType, Severity
 from functions.core.failure import IllegalTransition
 from functions.core.incident import (
+    GIVEN_UP_MS,
     INCIDENT,
     LEASE_MS,
     MOST_ESCALATIONS,
@@ -20,6 +21,7 @@ from functions.core.incident import (
     MOST_RECENT,
     MOST_SEEN,
     QUIET_MS,
+    RECURS_MS,
     REVIEW_MS,
     SHORTEST_LEASE_MS,
     TEST_MS,
@@ -321,6 +323,23 @@ def test_the_board_keeps_the_newest_and_what_was_last_heard() -> None:
     assert board.with_incident(incident) is board
 
 
+def test_what_fires_a_day_after_it_was_mitigated_is_another_incident_and_the_old_one_takes_nothing_from_it() -> None:
+    old, board = in_state(State.MITIGATED)
+    old, board = quiet(DOWN, NOON_MS + 10, old, board)
+    late_ms = NOON_MS + 2 + RECURS_MS
+    other, board = fired(OUT, late_ms, old, board, new_id="f" * 32)
+    assert (other.incident_id != old.incident_id, other.state) == (True, State.OPEN)
+    assert board.open == {"providers": other.incident_id}
+    old, board = after(noted(old, Findings("x"), board, late_ms, ADA), board)
+    assert board.open == {"providers": other.incident_id}
+    assert set(board.active) == {old.incident_id, other.incident_id}
+    firing, seen = in_state(State.MITIGATED)
+    again, _ = fired(OUT, late_ms, firing, seen)
+    assert again.incident_id == firing.incident_id, "an alarm of it has never been quiet"
+    over, seen = quiet(DOWN, late_ms + 1, firing, seen)
+    assert over.incident_id == firing.incident_id
+
+
 # ------------------------------------------------------------------------------------------------------------- by hand
 
 
@@ -476,6 +495,19 @@ def test_what_the_machine_does_by_itself_is_kept_until_it_is_done_003_25() -> No
     over = replace(incident, state=State.RESOLVED, pages=())
     assert not is_worked_on(over)
     assert is_worked_on(replace(over, contained=(failed,)))
+
+
+def test_that_it_was_so_already_takes_nothing_back() -> None:
+    incident, board = fired(STORM)
+    done = Contained("auto_reply", "off", "reply-storm", NOON_MS, is_done=True, before="on")
+    incident, board = after(contained(incident, done, board, NOON_MS), board)
+    again = replace(done, at_ms=NOON_MS + 1, before="off")
+    incident, board = after(contained(incident, again, board, NOON_MS + 1), board)
+    assert incident.contained == (done,)
+    failed = replace(done, is_done=False)
+    assert after(contained(incident, failed, board, NOON_MS), board)[0].contained == (failed,)
+    turned = replace(done, at_ms=NOON_MS + 2)
+    assert after(contained(incident, turned, board, NOON_MS), board)[0].contained == (turned,)
 
 
 # --------------------------------------------------------------------------------------------------------------- clocks
@@ -641,6 +673,18 @@ def test_the_same_page_does_not_wait_twice_and_the_list_has_an_end() -> None:
     assert len(incident.pages) == MOST_PAGES
     assert [page.number for page in incident.pages] == sorted(page.number for page in incident.pages)
     assert incident.pages[-1].text == str(3 * MOST_PAGES - 1)
+
+
+def test_a_page_that_no_channel_took_in_a_day_is_given_up() -> None:
+    incident, board = by_hand(Sev.SEV3)
+    over, board = after(resolved(incident, board, NOON_MS, ADA, "done"), board)
+    half, board = after(delivered(over, {1: ["sns"]}, {1: ["desk"]}, board, NOON_MS + 1, RULES), board)
+    assert ticked(half, board, NOON_MS + GIVEN_UP_MS - 1, RULES) is None
+    change = ticked(half, board, NOON_MS + GIVEN_UP_MS, RULES)
+    assert change is not None
+    assert change.audit[0].reason == "opened: given up, taken by sns; resolved: given up, taken by no channel"
+    ended, board = after(change, board)
+    assert (board.active, ticked(ended, board, NOON_MS + 2 * GIVEN_UP_MS, RULES)) == ((), None)
 
 
 # -------------------------------------------------------------------------------------------------- the table, and JSON

@@ -169,11 +169,24 @@ def test_every_first_step_is_a_command_that_there_is_and_so_is_its_undoing(step:
         assert trouble_with(one.undo) == ""
 
 
-def test_the_step_of_an_alarm_goes_before_that_of_its_group_where_it_is_alone() -> None:
-    assert first_step("providers", ("rate-limited",), "i").command == "holdfast limits"
-    assert first_step("providers", ("rate-limited", "integration-down"), "i").command == "holdfast integrations"
-    assert first_step("nowhere", ("x",), "i").command == "holdfast incident show i"
-    assert first_step("replies", ("reply-storm",), "i").undo == 'holdfast switch set auto_reply on --reason "i is over"'
+@pytest.mark.parametrize(
+    ("group", "alarms", "severity", "command"),
+    [
+        ("providers", ("rate-limited",), Sev.SEV3, "holdfast limits"),
+        ("providers", ("rate-limited", "integration-down"), Sev.SEV2, "holdfast integrations"),
+        ("nowhere", ("x",), Sev.SEV2, "holdfast incident show i"),
+        ("replies", ("reply-storm",), Sev.SEV0, 'holdfast switch set auto_reply off --reason "i"'),
+    ],
+)
+def test_the_step_of_an_alarm_goes_before_that_of_its_group_where_it_is_alone(
+    group: str, alarms: tuple[str, ...], severity: Sev, command: str
+) -> None:
+    assert first_step(group, alarms, severity, "i").command == command
+
+
+def test_what_a_person_calls_a_sev0_is_stopped_before_it_is_looked_at_002_14() -> None:
+    assert first_step("", (), Sev.SEV0, "i").command.startswith("holdfast switch set auto_reply off")
+    assert first_step("", (), Sev.SEV1, "i").command == "holdfast incident show i"
 
 
 # ---------------------------------------------------------------------------------------------------------- containment
