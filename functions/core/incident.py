@@ -429,9 +429,9 @@ def runs_out_first(incident: Incident) -> int:
 
 def id_of(at_ms: int, new_id: str) -> str:
     """What people call it: short enough to be said, whatever becomes of its severity. `new_id` is 32 hexadecimal
-    digits; of two in one second that begin alike the second is refused, and tried again under another.
+    digits; of two in one second that end alike the second is refused, and tried again under another.
     """
-    return f"INC-{at_ms // 1000}-{new_id[:6]}"
+    return f"INC-{at_ms // 1000}-{new_id[-6:]}"
 
 
 def opened(

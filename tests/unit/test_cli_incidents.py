@@ -157,7 +157,7 @@ def test_a_test_page_is_waited_for_001_57(
         slept.append(seconds)
         arrives(desk, "sns", "desk", failed=failed)
 
-    monkeypatch.setattr(incidents.time, "sleep", sleep)
+    monkeypatch.setattr("ops.cli.incidents.time.sleep", sleep)
     found, _, err = desk.run("page", "test")
     assert (found, said in err, slept) == (code, True, [incidents.POLL_SECONDS])
 

@@ -549,7 +549,7 @@ def test_an_update_or_a_review_that_is_due_is_remembered_again_and_again_001_51(
     assert change is not None
     incident, board = after(change, board)
     assert (kinds(incident)[-1], incident.remind_at_ms) == (PageKind.UPDATE_DUE, due_ms + 2 * HOUR_MS)
-    incident, board = in_state(State.MITIGATED)
+    incident, board = all_delivered(*in_state(State.MITIGATED), NOON_MS + 2)
     change = ticked(incident, board, incident.remind_at_ms, RULES)
     assert change is not None
     assert change.after is not None
@@ -597,7 +597,7 @@ def test_a_sev0_that_is_quiet_because_of_what_was_switched_off_waits_for_a_perso
 def test_what_a_person_opened_is_over_when_a_person_says_so() -> None:
     incident, board = by_hand(Sev.SEV3)
     assert ticked(incident, board, NOON_MS + QUIET_MS * 3, RULES) is None
-    over, board = in_state(State.RESOLVED)
+    over, board = all_delivered(*in_state(State.RESOLVED), NOON_MS + 5)
     assert ticked(over, board, NOON_MS + 100 * HOUR_MS, RULES) is None
 
 

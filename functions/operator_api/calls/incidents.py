@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Literal, TypeVar
 
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -271,7 +272,7 @@ class ToldPostmortem(_Model):
     text: str
 
 
-def _answers(what: str) -> dict[int, dict[str, str]]:
+def _answers(what: str) -> dict[int, OpenAPIResponse]:
     """What a call that changes one incident may answer."""
     return {
         200: {"description": what},
