@@ -932,6 +932,7 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         # Reads of parameters by path; what exactly is tested with the grants.
         "AWS::IAM::Policy.PolicyDocument.Statement",
         # Numbers: the same waits on a shorter clock.
+        "AWS::Lambda::Function.Environment.Variables.PARAMETERS_PATH",
         "AWS::Lambda::Function.Environment.Variables.STAGE",
         "AWS::Lambda::Function.Environment.Variables.TIMEOUT_SECONDS",
         "AWS::Lambda::Function.Environment.Variables.TIME_SCALE",
@@ -939,4 +940,6 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         "AWS::Logs::LogGroup.RetentionInDays",
         "AWS::SQS::Queue.RedrivePolicy.maxReceiveCount",
         "AWS::SQS::Queue.VisibilityTimeout",
+        # The queue of pages lets topics in; elsewhere it refuses plain HTTP as well.
+        "AWS::SQS::QueuePolicy.PolicyDocument.Statement",
     }
