@@ -44,6 +44,7 @@ class StageConfig:
     triage_timeout_seconds: int = 30
     sweeper_timeout_seconds: int = 50
     evaluator_timeout_seconds: int = 50
+    pager_timeout_seconds: int = 50
     replay_timeout_seconds: int = 900
     """A bulk replay is taken up again within a minute of this."""
     max_receive_count: int = 10
@@ -85,6 +86,11 @@ class StageConfig:
         """Integrations' addresses and credentials, one parameter per integration. Has no trailing slash."""
         return f"{self.parameters_path}/integrations"
 
+    @property
+    def oncall_path(self) -> str:
+        """Where whoever is on call is told beside the topic, one parameter per channel. Has no trailing slash."""
+        return f"{self.parameters_path}/oncall"
+
 
 LOCAL = StageConfig(
     name="local",
@@ -96,6 +102,7 @@ LOCAL = StageConfig(
     triage_timeout_seconds=10,
     sweeper_timeout_seconds=20,
     evaluator_timeout_seconds=20,
+    pager_timeout_seconds=20,
     replay_timeout_seconds=60,
     max_receive_count=4,
     time_scale=1 / 60,

@@ -15,7 +15,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from functions.core.alarms import ALARMS, HOLDFAST, STAGE, Alarm, Audience, Series, Sev, name_at
+from functions.core.alarms import ALARMS, HOLDFAST, ON_CALL, STAGE, Alarm, Audience, Series, Sev, name_at
 from infra.config import StageConfig
 
 _LOCAL_PERIOD = Duration.seconds(10)
@@ -39,7 +39,7 @@ class Monitoring(Construct):
     emulator computes neither expressions nor M of N, tells no dimensions apart and makes no metrics of logs.
     """
 
-    def __init__(self, scope: Construct, *, config: StageConfig, watched: Watched) -> None:
+    def __init__(self, scope: Construct, *, config: StageConfig, watched: Watched, direct: sns.ITopic) -> None:
         super().__init__(scope, "Monitoring")
         self._config, self._watched = config, watched
         self.topics: Mapping[tuple[Sev, Audience], sns.Topic] = {
@@ -54,6 +54,9 @@ class Monitoring(Construct):
                 action = actions.SnsAction(self.topics[topic])
                 made.add_alarm_action(action)
                 made.add_ok_action(action)
+            if alarm.group == ON_CALL:
+                made.add_alarm_action(actions.SnsAction(direct))
+                made.add_ok_action(actions.SnsAction(direct))
 
     def metric(self, series: Series) -> cloudwatch.Metric:
         """The metric as this stage's functions and AWS count it."""
@@ -98,17 +101,7 @@ class Monitoring(Construct):
                 )
             )
             return topic
-        # A topic that has a policy has that one alone, and this one would else only refuse plain HTTP: nobody, and no
-        # alarm either, could publish.
-        topic.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="AlarmsOfThisAccount",
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
-                actions=["sns:Publish"],
-                resources=[topic.topic_arn],
-                conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
-            )
-        )
+        let_alarms_publish(topic)
         return topic
 
     def _alarm(self, alarm: Alarm) -> cloudwatch.AlarmBase:
@@ -170,6 +163,21 @@ class Monitoring(Construct):
             evaluation_periods=1,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
+
+
+def let_alarms_publish(topic: sns.Topic) -> None:
+    """A topic that has a policy has that one alone, and this one would else only refuse plain HTTP: nobody, and no
+    alarm either, could publish.
+    """
+    topic.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="AlarmsOfThisAccount",
+            principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+            actions=["sns:Publish"],
+            resources=[topic.topic_arn],
+            conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
+        )
+    )
 
 
 def _id_of(alarm: Alarm) -> str:

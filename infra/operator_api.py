@@ -23,6 +23,7 @@ from infra.storage import BY_REQUEST_INDEX, TRACE_INDEXES, WORK_INDEX, Storage
 _GET, _POST, _PUT, _DELETE = apigw.HttpMethod.GET, apigw.HttpMethod.POST, apigw.HttpMethod.PUT, apigw.HttpMethod.DELETE
 _ITEM = "/platform/integrations/{integration_id}/recovery/queue/{recovery_id}"
 _JOB = "/platform/replays/{replay_id}"
+_INCIDENT = "/platform/incidents/{incident_id}"
 
 CALLS: dict[str, list[apigw.HttpMethod]] = {
     "/platform/integrations": [_GET],
@@ -49,6 +50,16 @@ CALLS: dict[str, list[apigw.HttpMethod]] = {
     "/platform/switches": [_GET],
     "/platform/switches/{name+}": [_PUT],
     "/platform/audit": [_GET],
+    "/platform/incidents": [_GET, _POST],
+    _INCIDENT: [_GET],
+    f"{_INCIDENT}/ack": [_POST],
+    f"{_INCIDENT}/severity": [_POST],
+    f"{_INCIDENT}/note": [_POST],
+    f"{_INCIDENT}/mitigate": [_POST],
+    f"{_INCIDENT}/resolve": [_POST],
+    f"{_INCIDENT}/message": [_POST],
+    f"{_INCIDENT}/postmortem": [_POST],
+    "/platform/pages/test": [_POST],
 }
 """Every call, by path. A switch's name may hold slashes: `limits/helpdesk`."""
 
@@ -193,6 +204,8 @@ class OperatorApi(Construct):
                 bucket=storage.bucket.bucket_name,
                 replay_function=recovery.replay.function.function_name,
                 switches_path=config.switches_path,
+                parameters_path=config.parameters_path,
+                functions=",".join(one.function.function_name for one in (intake.ingress, processing.worker)),
                 door_log_group=intake.ingress.log_group.log_group_name,
                 time_scale=config.time_scale,
             ),
@@ -229,7 +242,13 @@ class OperatorApi(Construct):
         )
         function.allow(["lambda:InvokeFunction"], [recovery.replay.function.function_arn])
         function.allow(["sqs:SendMessage"], [processing.replays.queue.queue_arn])
-        function.allow_switches(config=config, write=True)
+        function.allow_switches(config=config, write=True, history=True)
+        # The timeline of an incident: names, times and authors of parameters, never what they say; and deploys.
+        function.allow(["ssm:DescribeParameters"], ["*"], why_wildcard="DescribeParameters knows no resource")
+        function.allow(
+            ["lambda:GetFunctionConfiguration"],
+            [one.function.function_arn for one in (intake.ingress, processing.worker)],
+        )
         return function
 
     def _routes(self, intake: Intake) -> None:

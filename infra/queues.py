@@ -15,7 +15,9 @@ RETENTION = Duration.days(14)
 class WorkQueue(Construct):
     """A standard queue with its dead-letter queue, which takes messages from this one and no other."""
 
-    def __init__(self, scope: Construct, name: str, *, config: StageConfig) -> None:
+    def __init__(
+        self, scope: Construct, name: str, *, config: StageConfig, emptied_by: str = "triage empties it"
+    ) -> None:
         super().__init__(scope, f"{name.title()}Queue")
         # The two queues name each other, which references cannot do; hence names that are known beforehand.
         queue_name = f"holdfast-{config.name}-{name}"
@@ -35,7 +37,7 @@ class WorkQueue(Construct):
             redrive_allow_policy=sqs.RedriveAllowPolicy(source_queues=[source]),
             removal_policy=_removal(config),
         )
-        _acknowledge(self.dlq, "Serverless-SQSRedrivePolicy", "It is a dead-letter queue: triage empties it")
+        _acknowledge(self.dlq, "Serverless-SQSRedrivePolicy", f"It is a dead-letter queue: {emptied_by}")
         self.queue = sqs.Queue(
             self,
             "Queue",

@@ -9,6 +9,7 @@ from infra.config import StageConfig
 from infra.dashboard import Dashboard
 from infra.intake import Intake
 from infra.monitoring import Monitoring, Watched
+from infra.on_call import OnCall
 from infra.operations import Operations
 from infra.operator_api import OperatorApi
 from infra.processing import Processing
@@ -59,6 +60,14 @@ class HoldfastStack(Stack):
             "triage": recovery.triage,
             "operator_api": operators.api,
         }
+        on_call = OnCall(
+            self,
+            config=config,
+            code_for=code_for,
+            storage=storage,
+            deployed=[intake.ingress, processing.worker],
+            ops_dlq=recovery.ops_dlq,
+        )
         monitoring = Monitoring(
             self,
             config=config,
@@ -71,6 +80,7 @@ class HoldfastStack(Stack):
                     "retries-dlq": processing.retries.dlq,
                     "replays-dlq": processing.replays.dlq,
                     "ops-dlq": recovery.ops_dlq,
+                    "pages-dlq": on_call.pages.dlq,
                 },
                 functions={name: each.function for name, each in functions.items()},
                 tables={
@@ -82,6 +92,7 @@ class HoldfastStack(Stack):
                 },
                 api=intake.api,
             ),
+            direct=on_call.topic,
         )
         Dashboard(
             self,
@@ -90,6 +101,7 @@ class HoldfastStack(Stack):
             log_groups={name: each.log_group for name, each in functions.items()},
             alarms=monitoring.alarms,
         )
+        on_call.listen(monitoring.topics)
         for key, value in {
             "ApiId": intake.api.api_id,
             "ApiUrl": intake.api.api_endpoint,
@@ -112,6 +124,11 @@ class HoldfastStack(Stack):
             "SweeperFunction": recovery.sweeper.function.function_name,
             "ReplayFunction": recovery.replay.function.function_name,
             "EvaluatorFunction": operations.evaluator.function.function_name,
+            "PagesQueueUrl": on_call.pages.queue.queue_url,
+            "PagesDlqUrl": on_call.pages.dlq.queue_url,
+            "OncallTopicArn": on_call.topic.topic_arn,
+            "OncallPath": config.oncall_path,
+            "PagerFunction": on_call.pager.function.function_name,
             "OperatorApiFunction": operators.api.function.function_name,
             "UserPoolId": operators.pool.user_pool_id,
             "LoginUrl": operators.domain.base_url(),

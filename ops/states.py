@@ -10,6 +10,7 @@ from pathlib import Path
 
 from functions.core.gate import RULES, Expire, Park, Rule, Suppress
 from functions.core.health import HEALTH
+from functions.core.incident import INCIDENT
 from functions.core.ledger import ACTION, EVENT
 from functions.core.limiter import LIMITER
 from functions.core.machine import Machine, Step
@@ -17,7 +18,7 @@ from functions.core.recovery import ROW
 from functions.core.replay_job import JOB
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "states.md"
-MACHINES: tuple[Machine, ...] = (EVENT, ACTION, ROW, HEALTH, LIMITER, JOB)
+MACHINES: tuple[Machine, ...] = (EVENT, ACTION, ROW, HEALTH, LIMITER, JOB, INCIDENT)
 
 _HEAD = """# States
 

@@ -12,6 +12,7 @@ from functions.adapters.audit import DynamoAudit
 from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
@@ -31,6 +32,7 @@ from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky
 from tests.control_fakes import FakeReplayStarter, FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import LIVE_SWITCHES, FakeClock, FakeDoor, FakeHints, FakeIds, FakeSwitches, FakeTables
+from tests.incident_fakes import FakeRecentChanges
 from tests.operator_calls import OPERATOR, Answering, call
 
 BUCKET = "holdfast-operators"
@@ -106,6 +108,14 @@ class OperatorWorld:
             ),
             plans=S3ReplayPlans(self.s3, BUCKET),
             starter=self.starter,
+            incidents=DynamoIncidents(
+                client,
+                self.ids,
+                control_table=aws_tables.CONTROL,
+                audit_table=aws_tables.AUDIT,
+                pause=lambda _: None,
+            ),
+            changes=FakeRecentChanges(),
         )
         self.answering = Answering(
             routers(self.ports),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
 
@@ -73,6 +74,11 @@ def ssm_client(connect_seconds: float = 0.5, read_seconds: float = 0.5) -> SSMCl
 def lambda_client(connect_seconds: float = 0.5, read_seconds: float = 3.0) -> LambdaClient:
     """For starting bulk replays, which does not wait for them."""
     return boto3.client("lambda", config=_config(connect_seconds, read_seconds))
+
+
+def sns_client(connect_seconds: float = 0.5, read_seconds: float = 4.0) -> SNSClient:
+    """For pages. A second try may page twice, which is better than not at all."""
+    return boto3.client("sns", config=_config(connect_seconds, read_seconds))
 
 
 def logs_client(connect_seconds: float = 0.5, read_seconds: float = 4.0) -> CloudWatchLogsClient:

@@ -331,6 +331,11 @@ def _read(directory: Path, name: str, model: type[_Model]) -> _Model:
         raise MalformedCatalog(f"{name}: {key}: {first['msg']}") from exc
 
 
+def read_file(directory: Path, name: str, model: type[_Model]) -> _Model:
+    """One file of the catalog, checked. Raises `MalformedCatalog`."""
+    return _read(directory, name, model)
+
+
 def _require(holds: bool, name: str, key: str, problem: str) -> None:
     if not holds:
         raise MalformedCatalog(f"{name}: {key}: {problem}")

@@ -33,6 +33,9 @@ API: Final = "AWS/ApiGateway"
 DYNAMODB: Final = "AWS/DynamoDB"
 SNS: Final = "AWS/SNS"
 
+ON_CALL: Final = "on-call"
+"""The group of alarms on those who would tell: infra lets them speak to people directly, past the pager."""
+
 STAGE: Final = "{stage}"
 """In a dimension's value: the name of the stage. Infra puts it in."""
 
@@ -194,12 +197,12 @@ def _not_drained(queue: str, poison: str) -> Alarm:
     )
 
 
-def _heartbeat(function: str, consequence: str) -> Alarm:
+def _heartbeat(function: str, consequence: str, group: str = "heartbeats") -> Alarm:
     return Alarm(
         name=f"{function}-missing",
         says=f"The {function} has not come to its end for three minutes: {consequence}",
         sev=Sev.SEV1,
-        group="heartbeats",
+        group=group,
         series={"beats": _counted(function, "heartbeat")},
         expression="beats",
         comparison="LessThanThreshold",
@@ -445,6 +448,21 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         threshold=0.05,
         periods=3,
         datapoints=2,
+    ),
+    Alarm(
+        name="support-failing",
+        says="A quarter of the support flow's events meets a defect of ours: it is held for half an hour",
+        sev=Sev.SEV2,
+        group="flow-errors",
+        series={
+            "failed": _counted("worker", "flow_errors", 300, flow="support"),
+            "events": _counted("worker", "flow_events", 300, flow="support"),
+        },
+        expression="IF(events >= 20, failed / events, 0)",
+        threshold=0.25,
+        periods=3,
+        datapoints=2,
+        flow="support",
     ),
     Alarm(
         name="worker-dying",
@@ -764,7 +782,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         sev=Sev.SEV1,
         audience=Audience.OPS,
         owner="incident_lead",
-        group="on-call",
+        group=ON_CALL,
         series={
             f"topic{number}": Series(
                 "NumberOfNotificationsFailed", SNS, MappingProxyType({"TopicName": topic}), "Sum", 60
@@ -772,6 +790,48 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             for number, topic in enumerate(_LOUD_TOPICS, 1)
         },
         expression=f"SUM([{', '.join(f'topic{number}' for number in range(1, len(_LOUD_TOPICS) + 1))}])",
+        threshold=0,
+        periods=1,
+        datapoints=1,
+        never_suppressed=True,
+    ),
+    _heartbeat(
+        "pager", "no clock of an incident is looked at, and pages that did not go out stay where they are", ON_CALL
+    ),
+    Alarm(
+        name="pages-dlq-not-empty",
+        says="What an alarm said could not be taken down: there is no incident for it, and nobody was paged",
+        sev=Sev.SEV1,
+        owner="incident_lead",
+        group=ON_CALL,
+        series=_held("pages-dlq"),
+        expression=_HELD,
+        threshold=0,
+        periods=1,
+        datapoints=1,
+        never_suppressed=True,
+    ),
+    Alarm(
+        name="pages-not-delivered",
+        says="A page was not taken by every channel that should have it, minute after minute",
+        sev=Sev.SEV1,
+        owner="incident_lead",
+        group=ON_CALL,
+        series={"failed": _counted("pager", "pages_failed")},
+        expression="failed",
+        threshold=0,
+        periods=5,
+        datapoints=2,
+        never_suppressed=True,
+    ),
+    Alarm(
+        name="containment-failed",
+        says="A switch that an alarm throws by itself could not be set: a person has to",
+        sev=Sev.SEV1,
+        owner="incident_lead",
+        group="switches",
+        series={"failed": _counted("pager", "containments_failed")},
+        expression="failed",
         threshold=0,
         periods=1,
         datapoints=1,

@@ -33,6 +33,20 @@ class AuditType(StrEnum):
     QUARANTINE_CHANGED = "platform.quarantine.changed"
     RECIPIENT_CHANGED = "platform.recipient.changed"
     REPLAY_JOB_CHANGED = "platform.replay_job.changed"
+    INCIDENT_OPENED = "platform.incident.opened"
+    INCIDENT_ALARM = "platform.incident.alarm"
+    INCIDENT_RECURRED = "platform.incident.recurred"
+    INCIDENT_SEVERITY = "platform.incident.severity_changed"
+    INCIDENT_ACKNOWLEDGED = "platform.incident.acknowledged"
+    INCIDENT_MITIGATED = "platform.incident.mitigated"
+    INCIDENT_RESOLVED = "platform.incident.resolved"
+    INCIDENT_ESCALATED = "platform.incident.escalated"
+    INCIDENT_REMINDED = "platform.incident.reminded"
+    INCIDENT_CONTAINED = "platform.incident.contained"
+    INCIDENT_NOTED = "platform.incident.noted"
+    INCIDENT_TOLD = "platform.incident.told"
+    INCIDENT_REVIEWED = "platform.incident.reviewed"
+    INCIDENT_PAGED = "platform.incident.paged"
 
 
 class Severity(StrEnum):

@@ -19,9 +19,13 @@ from functions.core.event import Event
 from functions.core.failure import Done, Failure
 from functions.core.gate import IntegrationState
 from functions.core.health import Counts, HealthChange, Record
+from functions.core.incident import Board as IncidentBoard
+from functions.core.incident import Incident, IncidentChange
 from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem, Refused
 from functions.core.limiter import Full, Taken
 from functions.core.operations import Answered
+from functions.core.page import Change as Changed
+from functions.core.page import Letter
 from functions.core.person import PersonChange
 from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
@@ -457,6 +461,64 @@ class ReplayJobs(Protocol):
         version. Meeting its own earlier success is success.
 
         Raises `Fenced` if the job has moved on, `VersionConflict` if a row has, or `StorageUnavailable`.
+        """
+        ...
+
+
+class Incidents(Protocol):
+    """Incidents: control items, one for each and one board of them all."""
+
+    def get(self, incident_id: str) -> Incident | None:
+        """Read consistently. Raises `StorageUnavailable`, also where it cannot be read back."""
+        ...
+
+    def several(self, incident_ids: Sequence[str]) -> Mapping[str, Incident]:
+        """Those of them that are there, read consistently. Raises like `get`."""
+        ...
+
+    def board(self) -> IncidentBoard:
+        """Which there are, read consistently; an empty one at version 0 before the first. Raises like `get`."""
+        ...
+
+    def store(self, change: IncidentChange) -> None:
+        """Write incident, board and audit events in one transaction: no audit, no change. Meeting its own earlier
+        success is success.
+
+        Raises `VersionConflict` if the incident or the board has moved on, or `StorageUnavailable`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a letter: the channels that have taken it now, and those that have not, with the reason's code."""
+
+    took: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class OnCallChannels(Protocol):
+    """The ways by which whoever is on call is told: the topic, and what is configured beside it."""
+
+    def send(self, letter: Letter, already: Sequence[str] = ()) -> Sent:
+        """Hand it to every channel that should have it, but for those. One channel's trouble is not another's; never
+        raises.
+        """
+        ...
+
+    def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
+        """Which of the incidents somebody has acknowledged where they were paged, and who. Never raises: what cannot be
+        asked now is asked in a minute.
+        """
+        ...
+
+
+class RecentChanges(Protocol):
+    """What was changed by deploys and in the parameter store."""
+
+    def since(self, since_ms: int) -> Sequence[Changed]:
+        """Deploys, switches, sources and credentials changed since then, the newest first. Raises
+        `StorageUnavailable`.
         """
         ...
 

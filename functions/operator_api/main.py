@@ -8,9 +8,11 @@ from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.door_log import CloudWatchDoor
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
+from functions.adapters.recent_changes import AwsRecentChanges
 from functions.adapters.recovery import DynamoRecovery
 from functions.adapters.replay_jobs import DynamoReplayJobs
 from functions.adapters.replay_plans import S3ReplayPlans
@@ -83,6 +85,12 @@ handler = build(
                 switch_history=SsmSwitchHistory(_ssm, _settings.switches_path),
                 switch_returns=DynamoSwitchReturns(_dynamodb, _settings.control_table, _settings.audit_table),
                 switch_writer=SsmSwitchWriter(_ssm, _settings.switches_path),
+                incidents=DynamoIncidents(
+                    _dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table
+                ),
+                changes=AwsRecentChanges(
+                    _ssm, aws.lambda_client(), _settings.parameters_path, _settings.functions.split(",")
+                ),
             )
         )
     ),

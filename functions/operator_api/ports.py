@@ -42,3 +42,5 @@ class Ports:
     jobs: ports.ReplayJobs
     plans: ports.ReplayPlans
     starter: ports.ReplayStarter
+    incidents: ports.Incidents
+    changes: ports.RecentChanges

@@ -9,6 +9,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from functions.operator_api.calls import (
     audit,
     events,
+    incidents,
     integrations,
     quarantine,
     queue,
@@ -29,6 +30,7 @@ SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
     rejections.routes,
     quarantine.routes,
     switches.routes,
+    incidents.routes,
 )
 """`routes` of each module under `calls`, in the order of the documentation."""
 

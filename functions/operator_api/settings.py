@@ -17,7 +17,7 @@ VIEW, OPERATE = "view", "operate"
 @dataclass(frozen=True, slots=True)
 class OperatorApiSettings(EnvSettings):
     """Tables, queue and parameters of the operator API, and the log group of ingress. `time_scale` multiplies every
-    wait (1.0 but on the local stage).
+    wait (1.0 but on the local stage). `functions` are those whose deploys are told of, with commas between.
     """
 
     stage: str
@@ -29,5 +29,7 @@ class OperatorApiSettings(EnvSettings):
     bucket: str
     replay_function: str
     switches_path: str
+    parameters_path: str
+    functions: str
     door_log_group: str
     time_scale: float

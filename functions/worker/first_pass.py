@@ -22,7 +22,9 @@ from functions.core.failure import (
     Done,
     Failure,
     Fenced,
+    MalformedEnvelope,
     RootCause,
+    StorageUnavailable,
 )
 from functions.core.fallback import Hop, Manual, Substitute, classifying
 from functions.core.gate import Expire, Park, Suppress, WaitingFor
@@ -197,6 +199,20 @@ class FirstPass:
         `MalformedEnvelope` where that is another event's, so that the message comes back.
         """
         admitted = replace(admitted, is_released=is_released)
+        flow = admitted.event.flow
+        is_known = flow in self._ports.flows
+        if is_known:
+            self._ports.meter.count("flow_events", flow=flow)
+        try:
+            return await self._process(admitted, is_released=is_released)
+        except (StorageUnavailable, Fenced, MalformedEnvelope):
+            raise  # no fault of the flow
+        except Exception:
+            if is_known:
+                self._ports.meter.count("flow_errors", flow=flow)
+            raise
+
+    async def _process(self, admitted: Admitted, *, is_released: bool) -> EventResult:
         event, now_ms = admitted.event, self._ports.clock.now_ms()
         match admit(admitted.item, event, now_ms):
             case Duplicate(is_overtaken=True):
@@ -583,6 +599,9 @@ class FirstPass:
         if await self._ports.io(self._ports.recovery.put_if_absent, change):
             self._count_ended(change)
             self._ports.meter.count("events_dead", reason=code)
+            # What a sender has got wrong must not hold everybody's flow.
+            if admitted.event.flow in self._ports.flows and root_cause is not RootCause.BAD_SOURCE_DATA:
+                self._ports.meter.count("flow_errors", flow=admitted.event.flow)
             self._ports.log.warning(
                 "the event cannot be processed and is now a recovery item: fix the cause, then replay it",
                 extra=_about(event)

@@ -19,6 +19,7 @@ from ops.cli import (
     environment,
     events,
     health,
+    incidents,
     integrations,
     limits,
     login,
@@ -88,6 +89,8 @@ app.add_typer(switches.app, name="switch")
 app.add_typer(health.app, name="health")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(recipients.app, name="recipient")
+app.add_typer(incidents.app, name="incident")
+app.add_typer(incidents.pages, name="page")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The clock of a local stack: invokes sweeper and evaluator every second, as EventBridge does each minute on AWS.
+"""The clock of a local stack: invokes sweeper, evaluator and pager every second, as EventBridge does each minute.
 
 One thread per function, and the next tick waits for the last one's answer, so no function ever runs twice at once. It
 ends with its stack; if the stack belongs to a process (a test run, the demo) that was killed, it ends the stack.
@@ -26,7 +26,7 @@ from ops.stack import client
 INTERVAL_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 5.0
 _GIVE_UP_AFTER = 20  # failures to reach the emulator in a row: it is gone
-TICKED = ("SweeperFunction", "EvaluatorFunction")
+TICKED = ("SweeperFunction", "EvaluatorFunction", "PagerFunction")
 
 
 def tick(lambda_client: Any, function: str, stop: threading.Event, interval_seconds: float = INTERVAL_SECONDS) -> None:

@@ -16,6 +16,7 @@ from functions.adapters.caps import DynamoCaps
 from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.event_index import DynamoEventIndex
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
+from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.operator_changes import DynamoOperatorChanges
 from functions.adapters.quarantine import DynamoQuarantines
@@ -47,6 +48,7 @@ from tests.fakes import (
     FakeRecovery,
     FakeTables,
 )
+from tests.incident_fakes import FakeIncidents
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -72,6 +74,7 @@ class World:
     records: ports.HealthRecords
     marks: ports.SwitchMarks
     jobs: ports.ReplayJobs
+    incidents: ports.Incidents
     audit_items: Callable[[], list[Any]]
     operators: ports.OperatorChanges
     quarantines: ports.Quarantines
@@ -111,6 +114,7 @@ def in_memory() -> Iterator[World]:
         records=FakeHealthRecords(tables),
         marks=FakeSwitchMarks(),
         jobs=FakeReplayJobs(tables),
+        incidents=FakeIncidents(tables),
         audit_items=lambda: _in_order(audit_item(event) for event in tables.events),
         operators=FakeOperatorChanges(tables),
         quarantines=FakeQuarantines(tables),
@@ -171,6 +175,9 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
             audit_table=aws_tables.AUDIT,
             recovery_table=aws_tables.RECOVERY,
             pause=waited.append,
+        ),
+        DynamoIncidents(
+            client, ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT, pause=waited.append
         ),
         audit_items,
         DynamoOperatorChanges(

@@ -37,6 +37,7 @@ from functions.core.health import (
     lift,
     probed,
 )
+from functions.core.incident import Findings, IncidentChange, noted, rang
 from functions.core.ledger import ActionMark, ActionStatus, Claim
 from functions.core.limiter import ASTRAY_FOR_MS
 from functions.core.person import Known, Note, PersonChange
@@ -47,6 +48,7 @@ from tests.contract.agreement import ASKED, PORTS, Agreement, Lossy, drawn, step
 from tests.contract.operator_plays import BulkReplays, Lookups, Operators, RulesAndPromises
 from tests.contract.storage import LEASE_MS, World, claim, parked, settlement
 from tests.fakes import NOON_MS
+from tests.incidents import ADA, DOWN, RULES, STORM
 
 pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
 
@@ -609,6 +611,65 @@ def store_person(change: PersonChange, world: World) -> None:
     world.recipients.store(change)
 
 
+class IncidentsAndBoard(Agreement):
+    """Incidents of two groups, and their board."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[IncidentChange] = []
+        self.numbers = 0
+
+    def compare(self) -> None:
+        board = self.both(lambda world: world.incidents.board())
+        self.both(lambda world: world.incidents.several([*board.recent, "nobody"]))
+        for incident_id in (*board.recent, "nobody"):
+            self.both(partial(incident_of, incident_id))
+
+    def store(self, change: IncidentChange) -> None:
+        self.made.append(change)
+        self.both(partial(store_incident, change))
+
+    @rule(symptom=st.sampled_from([DOWN, STORM]), is_firing=st.booleans(), is_known=st.booleans())
+    def an_alarm_changes(self, symptom: Any, is_firing: bool, is_known: bool) -> None:
+        """Somebody who knows of the open incident, or does not, stores what comes of it."""
+        self.numbers += 1
+        board = self.memory.incidents.board()
+        found = board.open.get(symptom.group, "") if is_known else ""
+        change = rang(
+            symptom,
+            is_firing=is_firing,
+            at_ms=self.now_ms,
+            incident=self.memory.incidents.get(found) if found else None,
+            board=board,
+            now_ms=self.now_ms,
+            new_id=f"{self.numbers:032x}",
+            rules=RULES,
+        )
+        if change is not None:
+            self.store(change)
+
+    @precondition(lambda self: any(change.after is not None for change in self.made))
+    @rule(data=st.data(), is_stale=st.booleans())
+    def somebody_notes(self, data: st.DataObject, is_stale: bool) -> None:
+        seen = data.draw(st.sampled_from([change.after for change in self.made if change.after is not None]))
+        incident = seen if is_stale else self.memory.incidents.get(seen.incident_id)
+        if incident is not None:
+            self.store(noted(incident, Findings("found"), self.memory.incidents.board(), self.now_ms, ADA))
+
+    @precondition(lambda self: bool(self.made))
+    @rule(data=st.data())
+    def an_old_change_is_stored_again(self, data: st.DataObject) -> None:
+        self.store(data.draw(st.sampled_from(self.made)))
+
+
+def incident_of(incident_id: str, world: World) -> object:
+    return world.incidents.get(incident_id)
+
+
+def store_incident(change: IncidentChange, world: World) -> None:
+    world.incidents.store(change)
+
+
 def event(number: int, reason: str = "why") -> AuditEvent:
     """An event that no row goes with."""
     return AuditEvent(
@@ -673,6 +734,10 @@ ANSWERS = {
     "quarantines.store": {"NoneType", "VersionConflict"},
     "returns.read": {"Returns"},
     "returns.store": {"NoneType", "VersionConflict"},
+    "incidents.get": {"Incident", "NoneType"},
+    "incidents.several": {"dict"},
+    "incidents.board": {"Board"},
+    "incidents.store": {"NoneType", "VersionConflict"},
 }
 
 
@@ -690,6 +755,7 @@ PLAYS: list[tuple[type[Agreement], int]] = [
     (Operators, 16),
     (BulkReplays, 20),
     (RulesAndPromises, 16),
+    (IncidentsAndBoard, 16),
 ]
 """Each with how many stories it plays by chance."""
 # To find the shortest of those that fail takes many minutes over moto, and twenty-five steps can be read.
@@ -726,6 +792,7 @@ OPERATIONS: dict[type[Agreement], set[str]] = {
     Operators: operations_of("operators"),
     BulkReplays: operations_of("jobs"),
     RulesAndPromises: operations_of("quarantines", "returns"),
+    IncidentsAndBoard: operations_of("incidents"),
 }
 """Which machine answers for which operations."""
 

@@ -27,6 +27,7 @@ FUNCTIONS = (
     "EvaluatorFunction",
     "ReplayFunction",
     "OperatorApiFunction",
+    "PagerFunction",
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from functions.core.alarms import ALARMS, Alarm, by_name
+from functions.core.alarms import ALARMS, ON_CALL, Alarm, by_name
 from ops.alarms.evaluation import Definition, Samples, State, definition_in, definitions_of, judge
 from tests.template import Template
 
@@ -28,7 +28,7 @@ def named(template: Template) -> Callable[[Any], str]:
     """The text that stands for a value of the template: its own, or the short name of what it refers to."""
     short = {template.output(f"{each.title()}QueueUrl")["Ref"]: each for each in ("events", "retries")} | {
         template.output(f"{each.title()}DlqUrl")["Ref"]: f"{each}-dlq"
-        for each in ("events", "retries", "replays", "ops")
+        for each in ("events", "retries", "replays", "ops", "pages")
     }
     short |= {
         template.output(each)["Ref"]: each
@@ -88,6 +88,8 @@ def test_every_row_of_the_table_is_an_alarm_that_tells_its_topics_when_it_begins
     name_of = named(template)
     for alarm in ALARMS:
         expected = [f"{sev}-{audience}" for sev, audience in alarm.topics]
+        if alarm.group == ON_CALL:
+            expected.append("ONCALL-")  # past the pager, whom it is about
         properties = found[alarm.name]
         assert [name_of(topic) for topic in properties["AlarmActions"]] == expected, alarm.name
         assert [name_of(topic) for topic in properties["OKActions"]] == expected, alarm.name
@@ -97,10 +99,12 @@ def test_there_is_a_topic_for_each_severity_and_audience_that_an_alarm_speaks_to
     """003.23"""
     names = {topic["Properties"]["TopicName"] for topic in template.of_type("AWS::SNS::Topic").values()}
     used = {topic for alarm in ALARMS for topic in alarm.topics}
-    assert names == {f"holdfast-{template.config.name}-{sev.lower()}-{audience}" for sev, audience in used}
+    oncall = f"holdfast-{template.config.name}-oncall"
+    assert names == {f"holdfast-{template.config.name}-{sev.lower()}-{audience}" for sev, audience in used} | {oncall}
     told = template.output("AlarmTopicArns")["Fn::Join"]
     assert told[0] == " "
-    assert {arn["Ref"] for arn in told[1]} == set(template.of_type("AWS::SNS::Topic"))
+    people = template.output("OncallTopicArn")["Ref"]
+    assert {arn["Ref"] for arn in told[1]} | {people} == set(template.of_type("AWS::SNS::Topic"))
 
 
 def test_alarms_may_publish_to_a_topic_that_refuses_plain_http(template: Template) -> None:
@@ -230,6 +234,7 @@ RECORDINGS: dict[str, Recording] = {
     "retries-late": Recording({"age": 1_000}, {"age": 20}, 4),
     "rows-overdue": Recording({"overdue": 1}, {}, 4),
     "items-failing": Recording({"failed": 5, "received": 20}, {"received": 20}, 11),
+    "support-failing": Recording({"failed": 8, "events": 20}, {"events": 20}, 11),
     "worker-dying": Recording({"errors": 5, "batches": 20}, {"errors": 0, "batches": 20}, 11),
     "effects-missing": Recording({"decided": 30}, {"decided": 30, "done": 28, "kept": 2}, 11),
     "outcomes-unknown": Recording({"unknown": 1}, {}, 3),
@@ -258,6 +263,10 @@ RECORDINGS: dict[str, Recording] = {
     "work-cut-short": Recording({"sweeps": 1}, {}, 6),
     "limiter-unavailable": Recording({"unasked": 2}, {}, 4),
     "alarms-not-delivered": Recording({"topic3": 1}, {}, 2),
+    "pager-missing": Recording({}, {"beats": 1}, 6),
+    "pages-dlq-not-empty": Recording({"visible": 1, "in_flight": 0}, {}, 2),
+    "pages-not-delivered": Recording({"failed": 1}, {}, 3),
+    "containment-failed": Recording({"failed": 1}, {}, 2),
 }
 
 
@@ -266,7 +275,7 @@ def a_while(alarm: Alarm) -> int:
     return max(60, 2 * alarm.periods * alarm.period_seconds // 60, alarm.also_over_seconds // 60 + 30)
 
 
-AT_ONCE = {"ops-dlq-not-empty", "alarms-not-delivered", "items-for-people"}
+AT_ONCE = {"ops-dlq-not-empty", "alarms-not-delivered", "pages-dlq-not-empty", "items-for-people"}
 """Besides those on a single metric: what one datapoint is enough for."""
 
 

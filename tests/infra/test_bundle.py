@@ -20,7 +20,7 @@ from infra.bundle import BundleFailed, Bundler, Compiler, compiler_for, find_com
 from infra.config import Platform
 
 AARCH64 = 183  # e_machine of ELF
-FUNCTIONS = ("ingress", "worker", "triage", "sweeper", "evaluator", "replay", "operator_api")
+FUNCTIONS = ("ingress", "worker", "triage", "sweeper", "evaluator", "replay", "operator_api", "pager")
 SHARED = {"adapters", "catalog", "core", "flows", "signatures"}
 
 
@@ -58,7 +58,7 @@ def test_a_bundle_holds_its_packages_but_not_those_of_the_runtime_or_the_command
 ) -> None:
     held = top_levels(Bundler(Platform.LAMBDA, build=build).bundle(function))
     assert {"pydantic", "pydantic_core", "aws_lambda_powertools"} <= held
-    assert ("httpx" in held) is (function == "worker")
+    assert ("httpx" in held) is (function in ("worker", "pager"))
     assert held.isdisjoint({"boto3", "botocore", "typer", "rich", "aws_cdk", "bin"})
 
 

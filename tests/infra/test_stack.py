@@ -29,6 +29,7 @@ from functions.ingress.request import Route
 from functions.ingress.settings import IngressSettings
 from functions.operator_api.caller import Permission
 from functions.operator_api.settings import OperatorApiSettings
+from functions.pager.settings import PagerSettings
 from functions.replay.settings import ReplaySettings
 from functions.sweeper.settings import SweeperSettings
 from functions.triage.settings import TriageSettings
@@ -49,6 +50,7 @@ SETTINGS: dict[str, type[EnvSettings]] = {
     "evaluator": EvaluatorSettings,
     "replay": ReplaySettings,
     "operator_api": OperatorApiSettings,
+    "pager": PagerSettings,
 }
 OUTPUTS = {
     "AlarmTopicArns",
@@ -64,9 +66,14 @@ OUTPUTS = {
     "IntegrationsPath",
     "LedgerTable",
     "LoginUrl",
+    "OncallPath",
+    "OncallTopicArn",
     "OperateClientId",
     "OperatorApiFunction",
     "OpsDlqUrl",
+    "PagerFunction",
+    "PagesDlqUrl",
+    "PagesQueueUrl",
     "PeopleClientId",
     "RecipientsTable",
     "RecoveryTable",
@@ -107,8 +114,11 @@ def refers_to(value: Any) -> set[str]:
     return set()
 
 
+DEAD_LETTERS = ("EventsDlqUrl", "RetriesDlqUrl", "ReplaysDlqUrl", "OpsDlqUrl", "PagesDlqUrl")
+
+
 def dead_letter_queues(template: Template) -> set[str]:
-    return {template.output(key)["Ref"] for key in ("EventsDlqUrl", "RetriesDlqUrl", "ReplaysDlqUrl", "OpsDlqUrl")}
+    return {template.output(key)["Ref"] for key in DEAD_LETTERS}
 
 
 # -------------------------------------------------------------------------------------------------------------- queues
@@ -117,7 +127,7 @@ def dead_letter_queues(template: Template) -> set[str]:
 def test_every_queue_has_a_dead_letter_queue_or_is_one(template: Template) -> None:
     queues = template.of_type("AWS::SQS::Queue")
     dlqs = dead_letter_queues(template)
-    assert len(queues) == 7
+    assert len(queues) == 9
     for name, queue in queues.items():
         redrive = queue["Properties"].get("RedrivePolicy")
         if name in dlqs:
@@ -161,7 +171,7 @@ def test_a_queue_hides_a_message_for_several_timeouts_of_its_reader(template: Te
         # The emulator never throttles a poll, and a killed worker's messages must come back while somebody watches.
         times = 2 if template.config.emulated else 6
         assert queues[queue]["Properties"]["VisibilityTimeout"] >= times * timeout
-    assert len(mappings) == 6
+    assert len(mappings) == 7
 
 
 def test_mappings_report_failures_one_by_one_and_bound_their_concurrency(template: Template) -> None:
@@ -184,6 +194,7 @@ def test_mappings_report_failures_one_by_one_and_bound_their_concurrency(templat
         "events-dlq": 2,
         "retries-dlq": 2,
         "replays-dlq": 2,
+        "pages": 2,
     }
     workers = sum(concurrency[queue] for queue in ("events", "retries", "replays"))
     assert workers <= ENVIRONMENTS  # each goes by its share of a rate when the limiter cannot be asked
@@ -215,7 +226,7 @@ def test_a_function_is_told_the_timeout_it_has(template: Template) -> None:
         if "TIMEOUT_SECONDS" in variables:
             assert int(variables["TIMEOUT_SECONDS"]) == resource["Properties"]["Timeout"]
             told += 1
-    assert told == 3
+    assert told == 4
 
 
 def test_functions_are_made_alike(template: Template) -> None:
@@ -247,10 +258,10 @@ def test_what_fails_asynchronously_ends_in_the_ops_queue(template: Template) -> 
     for config in configs.values():
         assert refers_to(config["Properties"]["DestinationConfig"]["OnFailure"]) == {ops}
         owners |= refers_to(config["Properties"]["FunctionName"])
-    assert owners == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator", "Replay")}
+    assert owners == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator", "Replay", "Pager")}
 
 
-def test_sweeper_and_evaluator_run_each_minute_where_nothing_else_ticks(template: Template) -> None:
+def test_sweeper_evaluator_and_pager_run_each_minute_where_nothing_else_ticks(template: Template) -> None:
     rules = template.of_type("AWS::Events::Rule")
     if template.config.emulated:
         assert rules == {}
@@ -260,7 +271,7 @@ def test_sweeper_and_evaluator_run_each_minute_where_nothing_else_ticks(template
         assert rule["Properties"]["ScheduleExpression"] == "rate(1 minute)"
         (target,) = rule["Properties"]["Targets"]
         targets |= refers_to(target["Arn"])
-    assert targets == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator")}
+    assert targets == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator", "Pager")}
 
 
 def test_workers_can_never_starve_ingress_in_prod(stage: Callable[[str], Template]) -> None:
@@ -430,6 +441,14 @@ def test_every_call_of_the_operator_api_has_its_route_and_what_is_no_call_is_ans
         "GET /platform/switches",
         "PUT /platform/switches/{name+}",
         "GET /platform/audit",
+        "GET /platform/incidents",
+        "POST /platform/incidents",
+        "GET /platform/incidents/{incident_id}",
+        *(
+            f"POST /platform/incidents/{{incident_id}}/{what}"
+            for what in ("ack", "severity", "note", "mitigate", "resolve", "message", "postmortem")
+        ),
+        "POST /platform/pages/test",
         "ANY /platform/{proxy+}",
     }
 
@@ -673,7 +692,10 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "ReplayFunction": {"lambda:InvokeFunction"},
         "replays": {"sqs:SendMessage"},
         "switches": {"ssm:GetParametersByPath"},
-        "switches/*": {"ssm:GetParametersByPath", "ssm:PutParameter"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
+        "*": {"ssm:DescribeParameters"},
+        "IngressFunction": {"lambda:GetFunctionConfiguration"},
+        "WorkerFunction": {"lambda:GetFunctionConfiguration"},
     },
     "evaluator": {
         "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"},
@@ -684,6 +706,21 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "sources": {"ssm:GetParametersByPath"},
         "sources/*": {"ssm:GetParametersByPath"},
         "Logs of ingress": {"logs:FilterLogEvents"},
+    },
+    "pager": {
+        "Control": {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"},
+        "Audit": {"dynamodb:PutItem"},
+        "Recovery/index/work": {"dynamodb:Query"},
+        "OncallTopicArn": {"sns:Publish"},
+        "IngressFunction": {"lambda:GetFunctionConfiguration"},
+        "WorkerFunction": {"lambda:GetFunctionConfiguration"},
+        "*": {"ssm:DescribeParameters"},
+        "switches": {"ssm:GetParametersByPath"},
+        "switches/*": {"ssm:GetParameterHistory", "ssm:GetParametersByPath", "ssm:PutParameter"},
+        "oncall": {"ssm:GetParametersByPath"},
+        "oncall/*": {"ssm:GetParametersByPath"},
+        "pages": {"consume"},
+        "ops-dlq": {"send"},
     },
 }
 CONSUME = {
@@ -740,7 +777,8 @@ def _spelled(template: Template, arn: Any) -> str:
                 return "ses:" + text.rpartition(":")[2]
             return text.replace("<", "").replace(">", "")
         case {"Ref": str(name)}:
-            return name
+            outputs = [key for key in template.body["Outputs"] if template.output(key) == arn]
+            return outputs[0] if outputs else name
     raise AssertionError(f"not an ARN: {arn}")
 
 
@@ -765,7 +803,10 @@ def _expected(grants: dict[str, set[str]]) -> dict[str, set[str]]:
         resource: CONSUME if actions == {"consume"} else SEND if actions == {"send"} else actions
         for resource, actions in grants.items()
     }
-    return {**written_out, **EVERY_FUNCTION}
+    return {
+        resource: written_out.get(resource, set()) | EVERY_FUNCTION.get(resource, set())
+        for resource in {**written_out, **EVERY_FUNCTION}
+    }
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
@@ -776,7 +817,7 @@ def test_each_function_may_do_exactly_what_is_written_here(name: str, stage: Cal
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_on_the_local_stage_only_reads_by_path_are_wider(name: str, stage: Callable[[str], Template]) -> None:
     expected = _expected(GRANTS[name])
-    for path in ("switches", "sources"):
+    for path in ("switches", "sources", "oncall"):
         if expected.pop(path, None):
             expected["*"] = expected["*"] | {"ssm:GetParametersByPath"}
             others = expected.pop(f"{path}/*") - {"ssm:GetParametersByPath"}
@@ -896,6 +937,7 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         "AWS::IAM::Policy.PolicyDocument.Statement",
         # Numbers: the same waits on a shorter clock.
         "AWS::Lambda::Function.Environment.Variables.MAX_RECEIVES",
+        "AWS::Lambda::Function.Environment.Variables.PARAMETERS_PATH",
         "AWS::Lambda::Function.Environment.Variables.STAGE",
         "AWS::Lambda::Function.Environment.Variables.TIMEOUT_SECONDS",
         "AWS::Lambda::Function.Environment.Variables.TIME_SCALE",
@@ -903,4 +945,6 @@ def test_the_local_stage_differs_from_dev_in_what_is_listed_here_and_nothing_els
         "AWS::Logs::LogGroup.RetentionInDays",
         "AWS::SQS::Queue.RedrivePolicy.maxReceiveCount",
         "AWS::SQS::Queue.VisibilityTimeout",
+        # The queue of pages lets topics in; elsewhere it refuses plain HTTP as well.
+        "AWS::SQS::QueuePolicy.PolicyDocument.Statement",
     }

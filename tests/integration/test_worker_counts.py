@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from functions.core.audit import AuditType
-from functions.core.failure import Failure, FailureClass, NetworkCause, failure_of_network, failure_of_status
+from functions.core.failure import (
+    Failure,
+    FailureClass,
+    NetworkCause,
+    RootCause,
+    failure_of_network,
+    failure_of_status,
+)
 from functions.core.ledger import ActionStatus
 from functions.core.quarantine import Quarantine, Rule
-from functions.flows.flow import Finding, Prepared
+from functions.flows.flow import Finding, Prepared, UnreadableEvent
 from tests import worker_world
 from tests.worker_world import TENANT, World
 
@@ -252,3 +259,34 @@ def test_a_credential_that_nobody_stores_is_seen_each_minute_until_somebody_does
         world.clock.advance(60_000)
         world.sweep()
     assert world.quiet.counts["rows_waiting"] == counted
+
+
+def test_what_share_of_a_flows_events_meets_a_defect_is_counted_by_flow_003_25(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds a flow by itself: defects and forms that we do not know, and nothing that a sender got wrong."""
+    world = World(("tag",))
+    world.accept(world.event("m-1"))
+    world.run_until_quiet()
+    assert (world.quiet.counts["flow_events"], world.quiet.counts.get("flow_errors", 0)) == (1, 0)
+
+    def defect(_self: object, _event: object) -> Prepared:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(worker_world.EveryKind, "prepare", defect)
+    world.accept(world.event("m-2"))
+    world.deliver()
+    assert (world.quiet.counts["flow_events"], world.quiet.counts["flow_errors"]) == (2, 1)
+
+
+@pytest.mark.parametrize(("cause", "errors"), [(RootCause.SCHEMA_MISMATCH, 1), (RootCause.BAD_SOURCE_DATA, 0)])
+def test_a_sender_that_sends_nonsense_holds_nobodys_flow_003_25(
+    monkeypatch: pytest.MonkeyPatch, cause: RootCause, errors: int
+) -> None:
+    def unreadable(_self: object, _event: object) -> Prepared:
+        raise UnreadableEvent(cause, "no such field")
+
+    monkeypatch.setattr(worker_world.EveryKind, "prepare", unreadable)
+    world = World(("tag",))
+    world.accept(world.event())
+    world.run_until_quiet()
+    assert world.quiet.counts["events_dead"] == 1
+    assert world.quiet.counts.get("flow_errors", 0) == errors

@@ -1,0 +1,198 @@
+"""What a page says: enough for the first ten minutes of somebody who knows nothing yet (architecture §10). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from functions.core.alarms import Audience, Sev
+from functions.core.first_steps import first_step
+from functions.core.incident import CALLING, Incident, Page, PageKind, Role, runs_out_first
+
+CHANGES_MS = 2 * 3_600_000  # what changed in that time before it began is the first suspect
+PLAIN = frozenset({PageKind.UPDATE, PageKind.ACKNOWLEDGED, PageKind.RESOLVED, PageKind.TEST})
+"""Of these nobody needs to know how things are."""
+MOST_LINES = 12  # of one kind
+TITLE_LENGTH = 99  # SNS takes no longer subject
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was changed: a deploy, a switch, a source, a credential, the health of an integration."""
+
+    at_ms: int
+    kind: str
+    name: str
+    what: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """How things are when the page goes out. `unknown` names what could not be found out, which keeps no page.
+
+    `items` wait or are dead, of `tenants`; with `is_at_least` there are more. `switches` are those that do not say what
+    they say every day, `health` the integrations that are not well, each with since when.
+    """
+
+    items: int = 0
+    tenants: int = 0
+    is_at_least: bool = False
+    changes: Sequence[Change] = ()
+    switches: Mapping[str, str] = field(default_factory=dict)
+    health: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A page as it is sent. `is_calling`: somebody is to wake. The title is one line of ASCII."""
+
+    incident_id: str
+    number: int
+    kind: PageKind
+    severity: Sev
+    audience: Audience
+    group: str
+    to: tuple[Role, ...]
+    is_calling: bool
+    at_ms: int
+    title: str
+    text: str
+    runbook: str
+
+
+def letter(incident: Incident, page: Page, situation: Situation, stage: str, runbooks: str, now_ms: int) -> Letter:
+    """What goes out. `runbooks` is where the pages are, with a slash at its end."""
+    runbook = f"{runbooks}{incident.runbook}" if incident.runbook else ""
+    return Letter(
+        incident_id=incident.incident_id,
+        number=page.number,
+        kind=page.kind,
+        severity=incident.severity,
+        audience=incident.audience,
+        group=incident.group,
+        to=page.to,
+        is_calling=page.kind in CALLING and (incident.is_page or incident.is_test),
+        at_ms=page.asked_at_ms,
+        title=_title(incident, page, stage),
+        text="\n".join(_lines(incident, page, situation, runbook, stage, now_ms)),
+        runbook=runbook,
+    )
+
+
+def _title(incident: Incident, page: Page, stage: str) -> str:
+    news = "" if page.kind is PageKind.OPENED else f" {page.kind.value}:"
+    said = f"[{incident.severity.value} {stage}]{news} {incident.title}"
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in said)
+    return plain if len(plain) <= TITLE_LENGTH else plain[: TITLE_LENGTH - 3] + "..."
+
+
+def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: str, now_ms: int) -> Iterator[str]:
+    if page.kind is PageKind.UPDATE:
+        yield page.text
+        return
+    yield f"{incident.incident_id} at {stage}: {incident.title}"
+    if page.kind is PageKind.ACKNOWLEDGED:
+        yield f"{incident.acknowledged_by} has it in hand since {when(incident.acknowledged_at_ms)}."
+        return
+    if page.kind is PageKind.RESOLVED:
+        yield f"It is over, says {incident.resolved_by} at {when(incident.resolved_at_ms)}: {incident.resolution}"
+        return
+    yield f"{incident.state.value} since {when(_since(incident))}; opened {when(incident.opened_at_ms)}"
+    if incident.is_test:
+        yield "This is a test: nothing has happened, and there is nothing to do."
+        return
+    due_ms = runs_out_first(incident)
+    if due_ms:
+        word = "acknowledge" if due_ms == incident.acknowledge_due_ms else "mitigate"
+        yield f"{word} by {when(due_ms)}: holdfast incident {_COMMANDS[word]} {incident.incident_id}"
+    for name, signal in incident.alarms.items():
+        state = (
+            f"fires since {when(signal.fired_at_ms)}"
+            if signal.is_firing
+            else f"quiet since {when(signal.cleared_at_ms)}"
+        )
+        yield f"alarm {name}: {signal.says} ({state})"
+    yield from _affected(incident, now)
+    yield ""
+    yield from _contained(incident)
+    step = first_step(incident.group, tuple(incident.alarms), incident.severity, incident.incident_id)
+    yield f"First: {step.command}"
+    yield f"To take it back: {step.undo}" if step.undo else "It only looks: there is nothing to take back."
+    if runbook:
+        yield f"Then: {runbook}"
+    yield ""
+    yield from _list(
+        "Changed in the two hours before it, and since",
+        [_changed(one) for one in sorted(now.changes, key=lambda one: -one.at_ms)],
+        "nothing",
+    )
+    yield from _list(
+        "Switches that are not as every day",
+        [f"{name} = {value}" for name, value in sorted(now.switches.items())],
+        "none",
+    )
+    yield from _list(
+        "Integrations that are not well",
+        [f"{name} {state} since {when(since_ms)}" for name, (state, since_ms) in sorted(now.health.items())],
+        "none",
+    )
+    if now.unknown:
+        yield f"Could not be found out: {', '.join(now.unknown)}"
+    yield f"Lead: {incident.lead}. Communications: {incident.communications}. As of {when(now_ms)}."
+
+
+_COMMANDS = {"acknowledge": "ack", "mitigate": "mitigate"}
+
+
+def _since(incident: Incident) -> int:
+    return incident.resolved_at_ms or incident.mitigated_at_ms or incident.acknowledged_at_ms or incident.opened_at_ms
+
+
+def _affected(incident: Incident, now: Situation) -> Iterator[str]:
+    if incident.scope:
+        yield f"Affected: {incident.scope}"
+    if incident.impact:
+        yield f"Impact: {incident.impact}"
+    at_least = "at least " if now.is_at_least else ""
+    yield f"{at_least}{now.items} items of {at_least}{now.tenants} tenants wait or are dead"
+
+
+def _contained(incident: Incident) -> Iterator[str]:
+    for one in incident.contained:
+        until = f" until {when(one.until_ms)}" if one.until_ms else ""
+        if not one.is_done:
+            yield (
+                f"NOT DONE by itself, do it now: holdfast switch set {one.switch} {one.value} "
+                f'--direct --reason "{incident.incident_id}"'
+            )
+        elif one.before == one.value:
+            yield f"{one.switch} was {one.value} already"
+        else:
+            yield f"Done by itself: {one.switch} set to {one.value}{until}, because of {one.because}"
+            if one.before:
+                back = f"holdfast switch set {one.switch} {one.before}"
+                yield f'To take that back: {back} --reason "{incident.incident_id}"'
+
+
+def _changed(one: Change) -> str:
+    what, by = f" ({one.what})" if one.what else "", f" by {one.by}" if one.by else ""
+    return f"{when(one.at_ms)} {one.kind} {one.name}{what}{by}"
+
+
+def _list(title: str, lines: Iterable[str], none: str) -> Iterator[str]:
+    every = list(lines)
+    if not every:
+        yield f"{title}: {none}"
+        return
+    yield f"{title}:"
+    yield from (f"- {line}" for line in every[:MOST_LINES])
+    if len(every) > MOST_LINES:
+        yield f"- and {len(every) - MOST_LINES} more"
+
+
+def when(at_ms: int) -> str:
+    """The moment as people read it: UTC, to the second."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,105 @@
+"""Finds out how things are, for the page. Nothing that cannot be found out keeps the page from going out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from aws_lambda_powertools import Logger
+
+from functions.core.clock import Clock
+from functions.core.failure import StorageUnavailable
+from functions.core.fallback import health_of
+from functions.core.gate import Health
+from functions.core.page import CHANGES_MS, Change, Situation
+from functions.core.ports import HealthRecords, RecentChanges, Recovery, SwitchHistory
+from functions.core.recovery import Status
+from functions.core.switches import everyday
+from functions.observability import Metrics
+
+BUDGET_MS = 8_000  # for all of it: somebody waits for the page
+CACHED_MS = 15_000  # several pages of one minute are of the same situation
+MOST_ROWS = 200  # of an integration and a status
+_UNFINISHED = (Status.PENDING, Status.RETRYING, Status.FAILED, Status.DLQ)
+_T = TypeVar("_T")
+
+
+class Situations:
+    """Asks the tables, the parameter store and Lambda."""
+
+    def __init__(
+        self,
+        integrations: Sequence[str],
+        recovery: Recovery,
+        health: HealthRecords,
+        switches: SwitchHistory,
+        changes: RecentChanges,
+        clock: Clock,
+        log: Logger,
+        metrics: Metrics,
+    ) -> None:
+        self._integrations = integrations
+        self._recovery = recovery
+        self._health = health
+        self._switches = switches
+        self._changes = changes
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._known: tuple[int, int, Situation] | None = None
+
+    def since(self, began_ms: int) -> Situation:
+        """As it is now, with what changed in the two hours before that and since. Never raises."""
+        now_ms = self._clock.now_ms()
+        if self._known is not None and self._known[0] == began_ms and 0 <= now_ms - self._known[1] < CACHED_MS:
+            return self._known[2]
+        unknown: list[str] = []
+        deadline_ms = now_ms + BUDGET_MS
+        since_ms = began_ms - CHANGES_MS
+        switches = self._try("switches", deadline_ms, unknown, self._thrown) or {}
+        health, moved = self._try("health", deadline_ms, unknown, lambda: self._unwell(since_ms)) or ({}, [])
+        changes = self._try("changes", deadline_ms, unknown, lambda: self._changes.since(since_ms)) or []
+        items, tenants, is_at_least = self._affected(deadline_ms, unknown)
+        found = Situation(items, tenants, is_at_least, [*changes, *moved], switches, health, tuple(unknown))
+        self._known = (began_ms, now_ms, found)
+        return found
+
+    def _try(self, what: str, deadline_ms: int, unknown: list[str], find: Callable[[], _T]) -> _T | None:
+        """What it finds; None, and named in `unknown`, where it cannot."""
+        if self._clock.now_ms() >= deadline_ms:
+            unknown.append(what)
+            return None
+        try:
+            return find()
+        except StorageUnavailable:
+            self._metrics.count("situations_incomplete")
+            self._log.exception("a page says less than it should", extra={"reason": what})
+            unknown.append(what)
+            return None
+
+    def _thrown(self) -> dict[str, str]:
+        return {name: one.value for name, one in self._switches.latest().items() if one.value != everyday(name)}
+
+    def _unwell(self, since_ms: int) -> tuple[dict[str, tuple[str, int]], list[Change]]:
+        records = self._health.read(self._integrations)
+        now_ms = self._clock.now_ms()
+        unwell, moved = {}, []
+        for name, record in records.items():
+            health = health_of(record.state(name), now_ms)
+            if health is not Health.HEALTHY:
+                unwell[name] = (health.value, record.since_ms)
+            if record.since_ms >= since_ms:
+                moved.append(Change(record.since_ms, "health", name, record.health.value))
+        return unwell, moved
+
+    def _affected(self, deadline_ms: int, unknown: list[str]) -> tuple[int, int, bool]:
+        items, tenants, is_at_least = 0, set[str](), False
+        for integration in self._integrations:
+            find = partial(self._recovery.find, integration, _UNFINISHED, MOST_ROWS)
+            rows = self._try(f"items of {integration}", deadline_ms, unknown, find) or []
+            is_at_least = is_at_least or len(rows) >= MOST_ROWS
+            left = [row for row in rows if not row.is_final]
+            items += len(left)
+            tenants |= {row.tenant for row in left}
+        return items, len(tenants), is_at_least or bool(unknown)

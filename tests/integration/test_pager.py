@@ -1,0 +1,539 @@
+"""Alarms in, incidents and pages out: storms, repeats, deaths in between, clocks, switches thrown by themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from functions import observability
+from functions.core.alarms import Sev
+from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.gate import Health
+from functions.core.health import Record
+from functions.core.incident import (
+    LEASE_MS,
+    QUIET_MS,
+    Contained,
+    Incident,
+    PageKind,
+    Role,
+    State,
+    opened,
+)
+from functions.core.page import Change
+from functions.core.recovery import Change as RowChange
+from functions.incident_board import TRIES, move
+from functions.pager.containing import Containment
+from functions.pager.delivering import Delivery
+from functions.pager.handler import build
+from functions.pager.settings import PagerSettings
+from functions.pager.situation import CACHED_MS, MOST_ROWS, Situations
+from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.fakes import (
+    LIVE_SWITCHES,
+    NOON_MS,
+    FakeClock,
+    FakeHealthRecords,
+    FakeIds,
+    FakeRecovery,
+    FakeTables,
+    FakeVisibility,
+)
+from tests.incident_fakes import FakeChannels, FakeIncidents, FakeRecentChanges
+from tests.incidents import ADA, DOWN, HOUR_MS, MINUTE_MS, RULES
+from tests.recovery_rows import dead
+
+SETTINGS = PagerSettings(
+    stage="prod",
+    audit_table="a",
+    control_table="c",
+    recovery_table="r",
+    pages_queue_url="q",
+    oncall_topic_arn="t",
+    parameters_path="/p",
+    switches_path="/p/switches",
+    oncall_path="/p/oncall",
+    functions="worker",
+    timeout_seconds=50,
+    time_scale=1.0,
+)
+
+
+class World:
+    """A pager over doubles, and what they hold."""
+
+    def __init__(self, *channels: str) -> None:
+        self.tables = FakeTables()
+        self.clock = FakeClock()
+        self.ids = FakeIds()
+        self.incidents = FakeIncidents(self.tables)
+        self.channels = FakeChannels(*(channels or ("sns",)))
+        self.history = FakeSwitchHistory(self.clock, self.tables.faults)
+        for name, value in LIVE_SWITCHES.items():
+            self.history.write(name, value, "deploy")
+        self.returns = FakeSwitchReturns(self.tables)
+        self.changes = FakeRecentChanges(self.tables.faults)
+        self.lines: list[str] = []
+        self.rules = RULES
+        self.visibility = FakeVisibility()
+        self.handler = self.pager()
+
+    def pager(self) -> Any:
+        log, metrics = (
+            observability.logger("pager"),
+            observability.metrics("pager", "test", self.lines.append),
+        )
+        situations = Situations(
+            ["helpdesk", "email"],
+            FakeRecovery(self.tables),
+            FakeHealthRecords(self.tables),
+            self.history,
+            self.changes,
+            self.clock,
+            log,
+            metrics,
+        )
+        return build(
+            SETTINGS,
+            incidents=self.incidents,
+            channels=self.channels,
+            containment=Containment(
+                self.history, FakeSwitchWriter(self.history), self.returns, self.clock, self.ids, log, metrics
+            ),
+            delivery=Delivery(
+                self.incidents, self.channels, situations.since, self.rules, "prod", self.clock, log, metrics
+            ),
+            visibility=self.visibility,
+            rules=self.rules,
+            clock=self.clock,
+            ids=self.ids,
+            log=log,
+            metrics=metrics,
+        )
+
+    def hear(self, *messages: dict[str, Any] | str, tried: int = 1) -> list[str]:
+        """A batch; gives the messages that stay in the queue."""
+        records = [
+            {
+                "messageId": f"m{n}",
+                "body": one if isinstance(one, str) else json.dumps(one),
+                "receiptHandle": f"r{n}",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:1:pages",
+                "attributes": {"ApproximateReceiveCount": str(tried)},
+            }
+            for n, one in enumerate(messages)
+        ]
+        answer = self.handler({"Records": records}, None)
+        return [one["itemIdentifier"] for one in answer["batchItemFailures"]]
+
+    def tick(self, after_ms: int = 0) -> dict[str, int]:
+        """A minute's look, so much later."""
+        self.clock.advance(after_ms)
+        found: dict[str, int] = self.handler({}, None)
+        return found
+
+    def says(self, alarm: str, state: str = "ALARM", at_ms: int | None = None) -> dict[str, Any]:
+        at = datetime.fromtimestamp((self.clock.now if at_ms is None else at_ms) / 1000, UTC)
+        return {
+            "AlarmName": f"holdfast-prod-{alarm}",
+            "NewStateValue": state,
+            "StateChangeTime": at.isoformat(timespec="milliseconds"),
+        }
+
+    @property
+    def only(self) -> Incident:
+        (incident,) = self.incidents.incidents.values()
+        return incident
+
+    def kinds(self, channel: str = "sns") -> list[PageKind]:
+        return [letter.kind for name, letter in self.channels.sent if name == channel]
+
+    def counted(self, metric: str) -> float:
+        return sum(
+            sum(one[metric]) if isinstance(one[metric], list) else one[metric]
+            for one in map(json.loads, self.lines)
+            if metric in one
+        )
+
+    def switch(self, name: str) -> str:
+        return self.history.latest()[name].value
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_an_alarm_opens_an_incident_and_pages_at_once_with_how_things_are(world: World) -> None:
+    FakeRecovery(world.tables).put_if_absent(RowChange(dead("a"), None))
+    world.tables.health["email"] = Record(health=Health.HARD_DOWN, since_ms=NOON_MS - 60_000)
+    world.history.write("mode", "route_only", "ada")
+    world.changes.changes = [
+        Change(NOON_MS - HOUR_MS, "deploy", "worker"),
+        Change(NOON_MS - 3 * HOUR_MS, "deploy", "x"),
+    ]
+    assert world.hear(world.says("integration-down")) == []
+    (channel, letter) = world.channels.sent[0]
+    assert (channel, letter.severity, letter.runbook) == ("sns", Sev.SEV2, "docs/runbooks/alarms.md#integration-down")
+    for said in (
+        "1 items of 1 tenants wait or are dead",
+        "mode = route_only",
+        "email hard_down since 2025-12-31 23:59:00Z",
+        "health email (hard_down)",
+        "deploy worker",
+    ):
+        assert said in letter.text
+    assert "deploy x" not in letter.text
+    assert world.only.pages[0].took == ("sns",)
+    assert world.counted("incidents_opened") == world.counted("pages_sent") == 1
+
+
+def test_two_hundred_alarm_events_in_a_minute_are_one_incident_and_one_page_per_group() -> None:
+    """Acceptance 3: in batches of ten, each message twice, with conflicts on the board in between."""
+    world = World("sns", "chat")
+    alarms = ["integration-down", "classifier-out", "rate-limited", "events-late", "items-failing", "worker-dying"]
+    messages = []
+    for n in range(200):
+        state = "OK" if n % 7 == 6 else "ALARM"
+        messages.append(world.says(alarms[n % len(alarms)], state, NOON_MS + 1 + n * 300))
+    for start in range(0, len(messages), 10):
+        world.tables.faults.fail("incidents.store", VersionConflict("another pager"), times=2)
+        batch = messages[start : start + 10]
+        assert world.hear(*batch, *batch[:3]) == []
+        world.clock.advance(3_000)
+    groups = {one.group for one in world.incidents.incidents.values()}
+    assert (groups, len(world.incidents.incidents)) == ({"providers", "pipeline"}, 2)
+    for channel in ("sns", "chat"):
+        assert world.kinds(channel) == [PageKind.OPENED] * 2
+    assert world.counted("alarms_heard") == 260
+
+
+def test_a_repeat_changes_nothing(world: World) -> None:
+    said = world.says("integration-down")
+    world.hear(said)
+    before = world.only
+    assert world.hear(said) == []
+    assert world.only == before
+    assert len(world.channels.sent) == 1
+
+
+def test_what_is_heard_late_of_an_incident_that_is_over_opens_none(world: World) -> None:
+    said = world.says("rate-limited")
+    world.hear(said)
+    world.hear(world.says("rate-limited", "OK", NOON_MS + 1))
+    world.tick(QUIET_MS + 2)
+    assert world.only.state is State.RESOLVED
+    world.hear(said)
+    assert len(world.incidents.incidents) == 1
+
+
+def test_nobody_knows_is_no_alarm_and_no_end_of_one(world: World) -> None:
+    assert world.hear(world.says("integration-down", "INSUFFICIENT_DATA")) == []
+    assert world.incidents.incidents == {}
+    assert world.hear(world.says("integration-down", "OK")) == []
+    assert world.incidents.incidents == {}
+
+
+def test_what_says_of_no_alarm_how_it_is_stays_and_keeps_no_neighbour(world: World) -> None:
+    assert world.hear("hello", world.says("integration-down")) == ["m0"]
+    assert len(world.channels.sent) == 1
+    assert world.counted("alarms_unheard") == 1
+
+
+@pytest.mark.parametrize("operation", ["incidents.board", "incidents.store"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_could_not_be_written_down_is_heard_again_and_pages_once(world: World, operation: str, when: str) -> None:
+    said = world.says("integration-down")
+    world.tables.faults.fail(operation, when=when)
+    assert world.hear(said) == ["m0"]
+    world.hear(said)
+    world.tick(LEASE_MS + 1)
+    assert world.kinds() == [PageKind.OPENED]
+
+
+@pytest.mark.parametrize(("tried", "seconds"), [(1, 15), (2, 30), (5, 240), (6, 300), (40, 300)])
+def test_what_could_not_be_written_down_comes_back_soon(world: World, tried: int, seconds: int) -> None:
+    world.hear("hello", tried=tried)
+    assert world.visibility.delays == [("arn:aws:sqs:us-east-1:1:pages", "r0", seconds)]
+
+
+def test_who_is_always_overtaken_leaves_the_message_in_its_queue(world: World) -> None:
+    world.tables.faults.fail("incidents.store", VersionConflict("others"), times=TRIES)
+    assert world.hear(world.says("integration-down")) == ["m0"]
+    assert world.incidents.incidents == {}
+
+
+def test_a_board_that_names_what_is_not_there_is_read_again(world: World) -> None:
+    world.hear(world.says("integration-down"))
+    world.incidents.incidents.clear()
+    assert world.hear(world.says("classifier-out")) == ["m0"]
+
+
+# ---------------------------------------------------------------------------------------------------------- containment
+
+
+def test_a_sev0_turns_replies_off_before_anybody_has_read_the_page_002_36(world: World) -> None:
+    world.hear(world.says("reply-storm"))
+    assert world.switch("auto_reply") == "off"
+    version = world.history.versions("auto_reply")[-1]
+    assert version.reason == "holdfast: the alarm reply-storm fires"
+    (done,) = world.only.contained
+    assert (done.is_done, done.before, done.until_ms) == (True, "on", 0)
+    letter = world.channels.sent[0][1]
+    assert "Done by itself: auto_reply set to off" in letter.text
+    assert "To take that back: holdfast switch set auto_reply on" in letter.text
+    assert {event.event_type.value for event in world.tables.events} == {
+        "platform.incident.contained",
+        "platform.incident.opened",
+        "platform.incident.paged",
+    }
+    world.hear(world.says("reply-storm"))
+    assert len(world.history.versions("auto_reply")) == 2
+
+
+def test_replies_that_are_off_stay_as_they_are(world: World) -> None:
+    world.history.write("auto_reply", "off", "ada")
+    world.hear(world.says("reply-storm"))
+    assert len(world.history.versions("auto_reply")) == 2
+    assert world.only.contained[0].before == "off"
+
+
+def test_what_a_switch_says_is_not_known_and_it_is_set_nevertheless(world: World) -> None:
+    world.tables.faults.fail("history.latest")
+    world.hear(world.says("reply-storm"))
+    assert world.switch("auto_reply") == "off"
+
+
+def test_a_switch_that_cannot_be_set_keeps_no_page_and_is_tried_again_each_minute(world: World) -> None:
+    world.tables.faults.fail("switch.put", times=2)
+    world.hear(world.says("reply-storm"))
+    assert "NOT DONE by itself" in world.channels.sent[0][1].text
+    world.tick(MINUTE_MS)
+    assert not world.only.contained[0].is_done
+    world.tick(MINUTE_MS)
+    assert (world.only.contained[0].is_done, world.switch("auto_reply")) == (True, "off")
+    assert world.counted("containments_failed") == 2
+
+
+def test_replies_are_turned_off_though_nothing_can_be_written_down(world: World) -> None:
+    world.tables.faults.fail("incidents.board", times=2)
+    assert world.hear(world.says("reply-storm"), world.says("integration-down")) == ["m0", "m1"]
+    assert world.switch("auto_reply") == "off"
+
+
+def test_the_errors_of_one_flow_hold_that_flow_and_it_goes_on_by_itself_003_25(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = replace(DOWN, name="support-failing", group="flow-errors", flow="support")
+    monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+    world.tables.faults.fail("returns.store", VersionConflict("another promise"))
+    world.hear(world.says("support-failing"))
+    assert world.switch("flow/support/mode") == "hold"
+    (promise,) = world.returns.stored.promises
+    assert (promise.name, promise.back_to, promise.until_ms) == ("flow/support/mode", "live", NOON_MS + HOUR_MS // 2)
+    assert world.switch("mode") == "live"
+    assert world.only.contained[0].until_ms == NOON_MS + HOUR_MS // 2
+
+
+def test_a_hold_whose_return_cannot_be_promised_is_not_set(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = replace(DOWN, name="support-failing", group="flow-errors", flow="support")
+    monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+    for operation, error in (
+        ("returns.store", VersionConflict("others")),
+        ("returns.read", StorageUnavailable("x")),
+        ("history.latest", StorageUnavailable("x")),
+    ):
+        world.tables.faults.fail(operation, error, times=3)
+        world.hear(world.says("support-failing"))
+        world.clock.advance(1)
+        assert "flow/support/mode" not in world.history._versions
+        world.tables.faults._planned.clear()
+        world.incidents.incidents.clear()
+        world.incidents.stored_board = type(world.incidents.stored_board)()
+
+
+# --------------------------------------------------------------------------------------------------------------- pages
+
+
+def test_a_channel_that_did_not_take_it_gets_it_with_the_next_tick_and_no_other_twice() -> None:
+    world = World("sns", "chat")
+    world.channels.down.add("chat")
+    world.hear(world.says("integration-down"))
+    assert world.counted("pages_failed") == 1
+    world.channels.down.clear()
+    world.tick(LEASE_MS - 1)
+    assert world.kinds("chat") == []
+    world.tick(1)
+    assert (world.kinds("sns"), world.kinds("chat")) == ([PageKind.OPENED], [PageKind.OPENED])
+
+
+def test_a_death_between_sending_and_writing_down_pages_again_after_the_lease(world: World) -> None:
+    said = world.says("integration-down")
+    calls: list[str] = []
+
+    def dies(operation: str) -> None:
+        calls.append(operation)
+        if calls.count("incidents.store") == 3:  # opened, taken, and now: what became of it
+            raise StorageUnavailable("the process is gone")
+
+    world.tables.faults.on_before = dies
+    assert world.hear(said) == []
+    world.tables.faults.on_before = None
+    assert world.kinds() == [PageKind.OPENED]
+    world.tick(LEASE_MS - 1)
+    assert world.kinds() == [PageKind.OPENED]
+    world.tick(1)
+    assert world.kinds() == [PageKind.OPENED] * 2
+    world.tick(10 * MINUTE_MS)
+    assert len(world.kinds()) == 2
+
+
+def test_of_two_pagers_one_delivers(world: World) -> None:
+    other = world.pager()
+    world.channels.down.add("sns")
+    world.hear(world.says("integration-down"))
+    world.channels.down.clear()
+    world.clock.advance(LEASE_MS)
+    moved: list[str] = []
+
+    def meanwhile(operation: str) -> None:
+        if operation == "incidents.store" and not moved:
+            moved.append(operation)
+            world.tables.faults.on_before = None
+            other({}, None)
+
+    world.tables.faults.on_before = meanwhile
+    world.tick()
+    assert world.kinds() == [PageKind.OPENED]
+
+
+@pytest.mark.parametrize("operation", ["history.latest", "health.read", "changes.since"])
+def test_what_cannot_be_found_out_is_named_and_keeps_no_page(world: World, operation: str) -> None:
+    world.tables.faults.fail(operation)
+    world.hear(world.says("integration-down"))
+    assert "Could not be found out: " in world.channels.sent[0][1].text
+    assert world.counted("situations_incomplete") == 1
+
+
+def test_what_takes_too_long_to_find_out_is_left_out(world: World) -> None:
+    world.tables.faults.on_before = lambda operation: (
+        world.clock.advance(9_000) if operation == "history.latest" else None
+    )
+    world.hear(world.says("integration-down"))
+    assert (
+        "Could not be found out: health, changes, items of helpdesk, items of email" in world.channels.sent[0][1].text
+    )
+
+
+def test_more_than_can_be_counted_is_said_to_be_more(world: World) -> None:
+    for n in range(MOST_ROWS):
+        FakeRecovery(world.tables).put_if_absent(RowChange(dead(f"r{n}"), None))
+    world.hear(world.says("integration-down"))
+    assert f"at least {MOST_ROWS} items of at least 1 tenants" in world.channels.sent[0][1].text
+
+
+def test_several_pages_of_one_moment_ask_once(world: World) -> None:
+    world.hear(world.says("integration-down"), world.says("events-late"))
+    assert world.tables.faults.calls.count("changes.since") == 1
+    world.clock.advance(CACHED_MS + 1)
+    world.hear(world.says("replay-stopped"))
+    assert world.tables.faults.calls.count("changes.since") == 2
+
+
+# ---------------------------------------------------------------------------------------------------------------- tick
+
+
+def test_a_clock_that_runs_out_pages_the_secondary_001_2(world: World) -> None:
+    world.hear(world.says("events-backlog"))
+    assert world.tick(15 * MINUTE_MS - 1)["moved"] == 0
+    assert world.tick(1) == {"active": 1, "moved": 1, "paged": 1}
+    assert world.channels.sent[-1][1].to == (Role.PRIMARY, Role.SECONDARY)
+    assert world.counted("heartbeat") == 2
+
+
+def test_an_acknowledgement_where_it_was_paged_comes_back_and_stops_the_clock(world: World) -> None:
+    world.hear(world.says("events-backlog"))
+    world.channels.elsewhere[world.only.incident_id] = "duty: Ann"
+    world.tick(MINUTE_MS)
+    assert (world.only.state, world.only.acknowledged_by) == (State.ACKNOWLEDGED, "duty: Ann")
+    world.tick(15 * MINUTE_MS)
+    assert PageKind.ESCALATED not in world.kinds()
+    assert world.counted("acknowledged_elsewhere") == 1
+
+
+def test_an_alarm_that_is_over_ends_its_incident_up_to_what_people_owe(world: World) -> None:
+    """Acceptance 1: it closes after recovery."""
+    world.hear(world.says("integration-down"))
+    world.clock.advance(MINUTE_MS)
+    world.hear(world.says("integration-down", "OK"))
+    world.tick(QUIET_MS)
+    assert (world.only.state, world.only.mitigated_by) == (State.MITIGATED, "holdfast")
+    world.hear(world.says("integration-down"))
+    assert world.only.state is State.OPEN
+    assert world.kinds() == [PageKind.OPENED, PageKind.RECURRED]
+
+
+def test_one_incidents_trouble_is_not_anothers_and_fails_the_tick(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.hear(world.says("integration-down"), world.says("events-backlog"))
+    first = world.incidents.stored_board.active[0]
+    original = world.incidents.get
+
+    def odd(incident_id: str) -> Incident | None:
+        if incident_id == first:
+            raise StorageUnavailable("it cannot be read back")
+        return original(incident_id)
+
+    monkeypatch.setattr(world.incidents, "get", odd)
+    with pytest.raises(ExceptionGroup):
+        world.tick(15 * MINUTE_MS)
+    assert PageKind.ESCALATED in world.kinds()
+    assert (world.counted("heartbeat"), world.counted("duties_failed")) == (0, 1)
+
+
+def test_acknowledgements_that_cannot_be_taken_down_keep_no_clock(world: World) -> None:
+    world.hear(world.says("events-backlog"))
+    world.tables.faults.fail("incidents.several")
+    with pytest.raises(ExceptionGroup):
+        world.tick(15 * MINUTE_MS)
+    assert PageKind.ESCALATED in world.kinds()
+
+
+def test_a_tick_that_takes_too_long_says_so_and_is_no_heartbeat(world: World) -> None:
+    world.hear(world.says("integration-down"), world.says("events-backlog"))
+    world.tables.faults.on_before = lambda operation: (
+        world.clock.advance(40_000) if operation == "incidents.several" else None
+    )
+    world.tick()
+    assert (world.counted("ticks_cut_short"), world.counted("heartbeat")) == (1, 0)
+
+
+def test_an_incident_that_is_gone_is_no_trouble(world: World) -> None:
+    world.hear(world.says("integration-down"))
+    world.incidents.incidents.clear()
+    assert world.tick() == {"active": 1, "moved": 0, "paged": 0}
+    assert move(world.incidents, "nobody", lambda *_: None) is None
+
+
+def test_a_test_page_goes_the_whole_way_and_ends_001_57(world: World) -> None:
+    made = Incident("SEV3-1-t", State.OPEN, Sev.SEV3, "a test page", NOON_MS, "ada", "r", is_test=True)
+    world.incidents.store(opened(made, world.incidents.board(), NOON_MS, ADA, RULES))
+    world.tick(1_000)
+    world.tick(1_000)
+    assert (world.only.state, world.only.resolution) == (State.RESOLVED, "delivered by sns")
+    assert world.kinds() == [PageKind.TEST]
+    assert world.incidents.stored_board.active == ()
+
+
+def test_what_is_still_to_be_done_keeps_an_incident_on_the_list(world: World) -> None:
+    world.hear(world.says("integration-down"))
+    incident = replace(world.only, contained=(Contained("auto_reply", "off", "x", NOON_MS),))
+    world.incidents.incidents[incident.incident_id] = incident
+    world.tick(MINUTE_MS)
+    assert world.switch("auto_reply") == "off"
+    assert world.only.contained[0].is_done

@@ -1,0 +1,234 @@
+"""What a page says, what is switched off by itself, and what whoever is paged types first (001.2, 002.36, 003.25)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from functions.core.alarms import ALARMS, Sev
+from functions.core.containment import FLOW_ERRORS, HOLD_MS, containment_of, to_contain
+from functions.core.first_steps import BY_ALARM, BY_GROUP, ELSE, FirstStep, first_step
+from functions.core.incident import (
+    Board,
+    Contained,
+    Findings,
+    Incident,
+    Page,
+    PageKind,
+    Role,
+    State,
+    Told,
+    acknowledged,
+    and_contained,
+    mitigated,
+    noted,
+    rang,
+    resolved,
+    told,
+)
+from functions.core.page import MOST_LINES, TITLE_LENGTH, Change, Situation, letter, when
+from tests.fakes import NOON_MS
+from tests.incidents import ADA, DOWN, HOUR_MS, MINUTE_MS, RULES, STORM, WEAK, after, by_hand, fired, quiet
+from tests.unit.test_runbooks import trouble_with
+
+SITUATION = Situation(
+    items=7,
+    tenants=2,
+    changes=[
+        Change(NOON_MS - 60_000, "switch", "auto_reply", "off → on", "ada"),
+        Change(NOON_MS - 90_000, "deploy", "holdfast-prod-worker"),
+    ],
+    switches={"mode": "route_only"},
+    health={"helpdesk": ("hard_down", NOON_MS - 30_000)},
+)
+
+
+def text_of(incident: Incident, situation: Situation = SITUATION, number: int = -1) -> str:
+    return letter(incident, incident.pages[number], situation, "prod", "docs/runbooks/", NOON_MS + 5_000).text
+
+
+def test_a_page_says_all_that_the_first_ten_minutes_need() -> None:
+    incident, _ = fired(DOWN)
+    made = letter(incident, incident.pages[0], SITUATION, "prod", "docs/runbooks/", NOON_MS + 5_000)
+    assert made.title == "[SEV2 prod] A provider is down"
+    assert (made.is_calling, made.severity, made.to, made.runbook) == (
+        True,
+        Sev.SEV2,
+        (Role.PRIMARY,),
+        "docs/runbooks/a.md#c",
+    )
+    assert made.text.splitlines() == [
+        f"{incident.incident_id} at prod: A provider is down",
+        "open since 2026-01-01 00:00:00Z; opened 2026-01-01 00:00:00Z",
+        f"acknowledge by 2026-01-01 01:00:00Z: holdfast incident ack {incident.incident_id}",
+        "alarm integration-down: A provider is down (fires since 2026-01-01 00:00:00Z)",
+        "7 items of 2 tenants wait or are dead",
+        "",
+        "First: holdfast integrations",
+        "It only looks: there is nothing to take back.",
+        "Then: docs/runbooks/a.md#c",
+        "",
+        "Changed in the two hours before it, and since:",
+        "- 2025-12-31 23:59:00Z switch auto_reply (off → on) by ada",
+        "- 2025-12-31 23:58:30Z deploy holdfast-prod-worker",
+        "Switches that are not as every day:",
+        "- mode = route_only",
+        "Integrations that are not well:",
+        "- helpdesk hard_down since 2025-12-31 23:59:30Z",
+        "Lead: incident_lead. Communications: communications. As of 2026-01-01 00:00:05Z.",
+    ]
+
+
+def test_what_is_not_known_is_said_and_what_is_found_out_is_too() -> None:
+    incident, board = fired(replace(DOWN, page=""))
+    incident, board = after(noted(incident, Findings(scope="acme", impact="late"), board, NOON_MS, ADA), board)
+    incident, board = quiet(replace(DOWN, page=""), NOON_MS + 1_000, incident, board)
+    incident, board = after(acknowledged(incident, board, NOON_MS, ADA), board)
+    changes = [Change(NOON_MS - n, "switch", f"s{n}") for n in range(MOST_LINES + 3)]
+    said = text_of(incident, Situation(items=200, tenants=9, is_at_least=True, changes=changes, unknown=("health",)), 0)
+    assert "at least 200 items of at least 9 tenants wait or are dead" in said
+    assert ("Affected: acme" in said, "Impact: late" in said, "Then:" in said) == (True, True, False)
+    assert "Could not be found out: health" in said
+    assert "- and 3 more" in said
+    assert "mitigate by 2026-01-01 08:00:00Z: holdfast incident mitigate" in said
+    assert "(quiet since 2026-01-01 00:00:01Z)" in said
+    assert "acknowledged since" in said
+    assert "Switches that are not as every day: none" in said
+    over = replace(incident, mitigate_due_ms=0)
+    assert "mitigate by" not in text_of(over, number=0)
+
+
+def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14() -> None:
+    incident, _ = fired(STORM)
+    done = Contained("auto_reply", "off", "reply-storm", NOON_MS, is_done=True, before="on")
+    held = Contained("flow/support/mode", "hold", "x", NOON_MS, NOON_MS + 60_000, is_done=True, before="live")
+    already = replace(done, before="off")
+    unread = replace(done, before="")
+    failed = replace(done, is_done=False)
+    said = text_of(replace(incident, contained=(done, held)))
+    assert "Done by itself: auto_reply set to off, because of reply-storm" in said
+    assert f'To take that back: holdfast switch set auto_reply on --reason "{incident.incident_id}"' in said
+    assert "flow/support/mode set to hold until 2026-01-01 00:01:00Z" in said
+    assert "auto_reply was off already" in text_of(replace(incident, contained=(already,)))
+    assert "To take that back" not in text_of(replace(incident, contained=(unread,)))
+    assert "NOT DONE by itself, do it now: holdfast switch set auto_reply off --direct" in text_of(
+        replace(incident, contained=(failed,))
+    )
+
+
+def test_news_of_somebody_at_work_is_short() -> None:
+    incident, board = by_hand(Sev.SEV3)
+    incident, board = after(acknowledged(incident, board, NOON_MS + 1_000, ADA), board)
+    assert text_of(incident).splitlines()[1] == "ada has it in hand since 2026-01-01 00:00:01Z."
+    update = Told(NOON_MS, "ada", "internal_update", 1, "internal")
+    incident, board = after(
+        told(incident, update, "we are\nat it", board, NOON_MS, ADA, RULES, is_internal=True), board
+    )
+    assert text_of(incident) == "we are\nat it"
+    incident, board = after(mitigated(incident, board, NOON_MS, ADA, "m", RULES), board)
+    over, _ = after(resolved(incident, board, NOON_MS + 2_000, ADA, "a bug"), board)
+    assert text_of(over).splitlines()[1] == "It is over, says ada at 2026-01-01 00:00:02Z: a bug"
+    made = letter(over, over.pages[-1], SITUATION, "prod", "", NOON_MS)
+    assert (made.is_calling, made.title.startswith("[SEV3 prod] resolved: ")) == (False, True)
+    assert "mitigated since" in text_of(replace(incident, pages=over.pages[:1]))
+    assert "resolved since 2026-01-01 00:00:02Z" in text_of(replace(over, pages=over.pages[:1]))
+
+
+def test_a_ticket_wakes_nobody_and_a_test_says_that_it_is_one() -> None:
+    ticket, _ = fired(WEAK)
+    assert not letter(ticket, ticket.pages[0], SITUATION, "prod", "", NOON_MS).is_calling
+    test, _ = by_hand(Sev.SEV3, "a test page", is_test=True)
+    assert text_of(test).endswith("This is a test: nothing has happened, and there is nothing to do.")
+    assert letter(replace(test, is_page=False), test.pages[0], SITUATION, "prod", "", NOON_MS).is_calling
+
+
+def test_a_title_is_one_line_of_ascii_that_fits() -> None:
+    incident, _ = by_hand(title="Überläufe\nand " + "x" * 200)
+    title = letter(incident, incident.pages[0], SITUATION, "prod", "", NOON_MS).title
+    assert title.startswith("[SEV2 prod] ?berl?ufe?and xxx")
+    assert (len(title), title[-3:], title.isascii()) == (TITLE_LENGTH, "...", True)
+    page = Page(1, PageKind.ESCALATED, (Role.PRIMARY,), NOON_MS)
+    assert "not acknowledged in time:" in letter(incident, page, SITUATION, "prod", "", NOON_MS).title
+
+
+# ---------------------------------------------------------------------------------------------------------- first steps
+
+
+def test_every_group_of_the_table_has_a_first_step_and_nothing_else_has() -> None:
+    assert {alarm.group for alarm in ALARMS} <= set(BY_GROUP)
+    assert set(BY_ALARM) <= {alarm.name for alarm in ALARMS}
+
+
+@pytest.mark.parametrize("step", [*BY_GROUP.values(), *BY_ALARM.values(), ELSE], ids=lambda step: step.command)
+def test_every_first_step_is_a_command_that_there_is_and_so_is_its_undoing(step: FirstStep) -> None:
+    one = step.of("SEV1-1-a")
+    assert trouble_with(one.command) == ""
+    assert "{incident}" not in one.command + one.undo
+    if one.undo:
+        assert trouble_with(one.undo) == ""
+
+
+@pytest.mark.parametrize(
+    ("group", "alarms", "severity", "command"),
+    [
+        ("providers", ("rate-limited",), Sev.SEV3, "holdfast limits"),
+        ("providers", ("rate-limited", "integration-down"), Sev.SEV2, "holdfast integrations"),
+        ("nowhere", ("x",), Sev.SEV2, "holdfast incident show i"),
+        ("replies", ("reply-storm",), Sev.SEV0, 'holdfast switch set auto_reply off --reason "i"'),
+    ],
+)
+def test_the_step_of_an_alarm_goes_before_that_of_its_group_where_it_is_alone(
+    group: str, alarms: tuple[str, ...], severity: Sev, command: str
+) -> None:
+    assert first_step(group, alarms, severity, "i").command == command
+
+
+def test_what_a_person_calls_a_sev0_is_stopped_before_it_is_looked_at_002_14() -> None:
+    assert first_step("", (), Sev.SEV0, "i").command.startswith("holdfast switch set auto_reply off")
+    assert first_step("", (), Sev.SEV1, "i").command == "holdfast incident show i"
+
+
+# ---------------------------------------------------------------------------------------------------------- containment
+
+
+def test_a_sev0_turns_replies_off_for_good_and_the_errors_of_one_flow_hold_it_for_a_while_003_25() -> None:
+    assert containment_of(STORM, NOON_MS, 1.0) == Contained("auto_reply", "off", "reply-storm", NOON_MS)
+    errors = replace(DOWN, name="support-failing", group=FLOW_ERRORS, flow="support")
+    assert containment_of(errors, NOON_MS, 1.0) == Contained(
+        "flow/support/mode", "hold", "support-failing", NOON_MS, NOON_MS + HOLD_MS
+    )
+    short = containment_of(errors, NOON_MS, 1 / 60)
+    assert short is not None
+    assert short.until_ms == NOON_MS + MINUTE_MS
+    for other in (DOWN, replace(DOWN, flow="support"), replace(DOWN, group=FLOW_ERRORS)):
+        assert containment_of(other, NOON_MS, 1.0) is None
+
+
+def test_what_could_not_be_done_is_tried_again_while_it_would_surprise_nobody() -> None:
+    incident, _ = fired(STORM)
+    wanted = Contained("auto_reply", "off", "reply-storm", NOON_MS)
+    incident = replace(incident, contained=(wanted, replace(wanted, switch="mode", is_done=True)))
+    assert to_contain(incident, NOON_MS + HOUR_MS - 1, 1.0) == (wanted,)
+    assert to_contain(incident, NOON_MS + HOUR_MS, 1.0) == ()
+    assert to_contain(replace(incident, state=State.RESOLVED), NOON_MS, 1.0) == ()
+
+
+def test_what_was_done_is_written_down_with_the_incident() -> None:
+    change = rang(STORM, is_firing=True, at_ms=1, incident=None, board=Board(), now_ms=1, new_id="a" * 32, rules=RULES)
+    assert change is not None
+    done = Contained("auto_reply", "off", "reply-storm", 1, is_done=True)
+    both = and_contained(change, done, 1)
+    assert both.after is not None
+    assert (both.after.contained, both.after.version) == ((done,), 1)
+    assert [event.event_type.value for event in both.audit] == [
+        "platform.incident.opened",
+        "platform.incident.contained",
+    ]
+    nothing = rang(STORM, is_firing=False, at_ms=1, incident=None, board=Board(), now_ms=1, new_id="", rules=RULES)
+    assert nothing is not None
+    assert and_contained(nothing, done, 1) is nothing
+
+
+def test_moments_are_utc() -> None:
+    assert when(NOON_MS) == "2026-01-01 00:00:00Z"
