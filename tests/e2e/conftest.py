@@ -28,6 +28,7 @@ FUNCTIONS = (
     "ReplayFunction",
     "OperatorApiFunction",
     "PagerFunction",
+    "SyntheticFunction",
 )
 
 
