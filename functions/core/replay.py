@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from functions.core.attempt import AskPerson, Effect, History, LookUp, ReadFirst, WaitUntil, next_step, settled_at
+from functions.core.attempt import AskPerson, Effect, LookUp, ReadFirst, WaitUntil, next_step, settled_at
 from functions.core.decision import Action, Mode
 from functions.core.event import digest
 from functions.core.failure import HoldfastError
@@ -31,6 +31,7 @@ from functions.core.recovery import (
     TOO_OLD_TO_REPLAY_MS,
     Row,
     Status,
+    history_of,
     replay_expires_at,
 )
 from functions.core.switches import SwitchView, scope_of
@@ -253,17 +254,6 @@ def _action(row: Row, action: Action, seen: Seen) -> Predicted:
         else "may have happened: its provider knows the key"
     )
     return Predicted(Prediction.WOULD_CHECK, why, calls=2 if is_asked and not seen.look_only else 1)
-
-
-def history_of(row: Row) -> History:
-    """What earlier attempts at a dead row may have left behind."""
-    return History(
-        had_lease=True,
-        may_have_been_sent=row.effect is Effect.UNKNOWN,
-        first_sent_at_ms=row.first_sent_at_ms,
-        last_possible_send_ms=row.last_possible_send_ms,
-        stored_errors=row.stored_errors,
-    )
 
 
 def _held(row: Row, action: Action, seen: Seen) -> Predicted | None:

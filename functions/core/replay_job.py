@@ -72,7 +72,7 @@ JOB = Machine(
     steps(
         (ABSENT, "ask", "planning", "Who, why, which filter; nothing is looked at before that"),
         ("planning", "plan", "planned", "What would become of each row that is meant, and the hash of those that go"),
-        ("planning", "fail", "failed", "There is more than can be looked through: the filter is too wide"),
+        ("planning", "fail", "failed", "More than can be looked through, or not planned within an hour"),
         ("planning|planned", "cancel", "cancelled", "Nothing was replayed"),
         ("planned", "approve", "approved", "The plan is still right: the job takes its integrations, each for itself"),
         ("approved", "begin", "running", "The canary comes first"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from functions.core import fallback
-from functions.core.attempt import Effect, History, Superseded, settled_at
+from functions.core.attempt import Effect, Superseded, settled_at
 from functions.core.decision import Action, Repeat
 from functions.core.failure import (
     Done,
@@ -40,6 +40,7 @@ from functions.core.recovery import (
     defer,
     end,
     handed_over,
+    history_of,
     hopped,
     may_claim,
     parked_first,
@@ -184,7 +185,7 @@ class RecoveryPass:
         attempt = await self._attempts.make(
             action,
             replace(_whose(claimed), lease=lease),
-            _history(claimed),
+            history_of(claimed),
             claimed.lease_until_ms,
             verify_only=claimed.verify_only,
         )
@@ -193,7 +194,7 @@ class RecoveryPass:
     async def _leased(self, row: Row, action: Action, *, verify_only: bool) -> Lease | Park:
         """What the attempt may call, or until when it waits for that. Asked before the claim: no attempt is spent."""
         whose, lease_until_ms = _whose(row), self._budget.lease_until_ms
-        demand = await self._attempts.demand(action, whose, _history(row), lease_until_ms, verify_only=verify_only)
+        demand = await self._attempts.demand(action, whose, history_of(row), lease_until_ms, verify_only=verify_only)
         kept = {row.integration_id: row.slot_ms}
         lease = await self._attempts.leases.take(row.recovery_id, [demand], kept, is_paced=True)
         slot = lease.ready()
@@ -223,7 +224,7 @@ class RecoveryPass:
         attempt = await self._attempts.make(
             action,
             replace(_whose(claimed), lease=lease),
-            _history(claimed),
+            history_of(claimed),
             claimed.lease_until_ms,
             verify_only=True,
         )
@@ -537,17 +538,6 @@ def _whose(row: Row) -> Whose:
         traceparent=row.traceparent,
         is_replay=row.status is Status.REPLAYED,
         is_row=True,
-    )
-
-
-def _history(row: Row) -> History:
-    """What earlier attempts may have left behind. The first lease has ended: a setting is read first in any case."""
-    return History(
-        had_lease=True,
-        may_have_been_sent=row.effect is Effect.UNKNOWN,
-        first_sent_at_ms=row.first_sent_at_ms,
-        last_possible_send_ms=row.last_possible_send_ms,
-        stored_errors=row.stored_errors,
     )
 
 

@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import typer
 
+from functions.core.recovery import Status
+from functions.core.replay import Prediction
+from functions.core.replay_job import Outcome
+from functions.operator_api.problems import Code
 from ops.cli import app
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "runbooks"
@@ -95,6 +99,25 @@ def test_the_page_says_when_its_commands_were_last_tried() -> None:
     text = (FOLDER / "recovery-and-replay.md").read_text()
     (day,) = re.findall(r"^Last verified: (\d{4}-\d{2}-\d{2})", text, re.MULTILINE)
     assert date.fromisoformat(day) >= date(2026, 11, 27)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [one.value for one in Prediction],
+        [one.value for one in Outcome if one is not Outcome.OPEN],
+        [one.value for one in Code],
+        [one.value for one in Status],
+    ],
+    ids=["plan", "outcome", "refusal", "status"],
+)
+def test_every_word_that_a_command_may_say_is_explained(words: list[str]) -> None:
+    """Of runbook 004, "Failure Handling", all that a command can be refused with (004.19)."""
+    text = (FOLDER / "recovery-and-replay.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    said = {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+    assert len(words) > 5
+    assert sorted(set(words) - said) == []
 
 
 CHANGING = re.compile(
