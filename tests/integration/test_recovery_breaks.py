@@ -186,7 +186,7 @@ def test_what_people_write_about_a_job_is_in_the_audit_and_not_in_the_log() -> N
     world = ReplayWorld()
     lines: list[dict[str, Any]] = []
     kept = world.quiet.warning
-    world.quiet.warning = lambda msg, *, extra=None: (lines.append(dict(extra or {})), kept(msg))[1]  # type: ignore[method-assign,assignment,func-returns-value]
+    world.quiet.warning = lambda msg, *, extra=None: (lines.append(dict(extra or {})), kept(msg))[1]  # type: ignore[method-assign,func-returns-value]
     world.dead_action("tag", "1", failure_code="HTTP_503")
     replay_id = world.approved(world.plan({"integration": [DESK]}))
     words = "call +49 170 1234567 first"
