@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 from botocore.exceptions import ClientError
@@ -129,3 +129,12 @@ def test_a_long_log_says_how_far_back_it_was_read() -> None:
     assert not found.is_complete
     assert found.since_ms > NOON_MS - HOUR_MS
     assert len(log.asked) == 5
+
+
+@pytest.mark.parametrize("identity", ['a"b', '"', "back\\slash", "größe", "a b", "tab\there"])
+def test_an_event_is_found_whatever_stands_in_its_name(doors: Doors, identity: str) -> None:
+    named = replace(accepted(1), event_id=f"shop:{identity}")
+    doors.add(accepted(2))
+    doors.add(named)
+    assert doors.door.sighting(NOON_MS - HOUR_MS, NOON_MS, event_id=named.event_id).line == named
+    assert doors.door.sighting(NOON_MS - HOUR_MS, NOON_MS, event_id=f"{named.event_id}!").line is None
