@@ -101,10 +101,12 @@ def replayed_by(
 ) -> Change:
     """The row, sent on once more because a person asks for it. `checked` is what they looked at before they said that
     nothing of it has happened; without it, what may have happened is only sent on where its attempt finds out first: by
-    a lookup, or by a key that the provider still knows. Raises `Refused`.
+    a lookup, or by a key that the provider still knows. Where it can, it does so whatever a person says: they may err.
+    Raises `Refused`.
     """
     is_unknown = row.effect is Effect.UNKNOWN and row.status in (Status.FAILED, Status.DLQ)
-    seen = replace(row, effect=Effect.NONE) if is_unknown and checked else row
+    is_taken_at_word = is_unknown and bool(checked) and not _finds_out(row, rules, now_ms, scale)
+    seen = replace(row, effect=Effect.NONE) if is_taken_at_word else row
     refused = why_refused(seen, rules, now_ms, scale)
     if refused is not None:
         raise Refused(row, refused, _WHAT.get(refused.partition("_")[0], _ONLY))

@@ -52,8 +52,10 @@ from functions.core.recovery import (
     unknown_outcome,
     worker_died,
 )
+from functions.core.replay import replays_blocked
 from functions.core.retry import RetryPolicy
 from functions.core.rows import is_claim, stand_in_row
+from functions.core.switches import view
 from functions.ended import count_ended
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
@@ -396,6 +398,10 @@ class RecoveryPass:
 
     async def _event(self, row: Row) -> HintResult:
         self._attempts.leases.leave(row.recovery_id)  # it asks as an event, when it comes to that
+        blocked = await self._replay_blocked(row)
+        if blocked:
+            parked = self._parked(row, Park(WaitingFor.SWITCH, blocked), uncount=False)
+            return await self._commit(row, parked, "parked")
         if not self._budget.fits(self._event_seconds()):
             return Later(1, "no time was left in this invocation")
         claimed = await self._claim(row)
@@ -430,6 +436,15 @@ class RecoveryPass:
                 )
             case Parked(why):
                 return await self._event_parked(claimed, why)
+
+    async def _replay_blocked(self, row: Row) -> str:
+        """Which switch keeps a replayed event waiting, or empty: no gate is asked about a whole event."""
+        if row.status is not Status.REPLAYED:
+            return ""
+        snapshot = await self._attempts.switches()
+        now_ms = self._ports.clock.now_ms()
+        seen = view(snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
+        return replays_blocked(row.integration_id, seen)
 
     async def _event_parked(self, row: Row, why: str) -> HintResult:
         """It met its own row: on hold it waits on; anything else that stops it is for a person."""

@@ -430,11 +430,12 @@ class _Queue:
             request_id=who.request_id,
             integration=self._health(row.integration_id),
         )
+        own = Answered(who.name, key, asked, answer.model_dump_json(), now_ms)
         try:
-            known = self._commit(change, Answered(who.name, key, asked, answer.model_dump_json(), now_ms))
+            known = self._commit(change, own)
         except VersionConflict as moved:
             raise self._moved(integration_id, recovery_id) from moved
-        if known is not None:
+        if known is not None and known != own:  # of its own, only the answer was lost: nobody else hints at it
             return _first_answer(known, asked)
         after = change.after
         # What the queue does not take, the sweeper sends when the row is due: the replay stands.

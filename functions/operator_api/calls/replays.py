@@ -4,6 +4,7 @@ Procedure").
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -527,14 +528,13 @@ def _told(job: Job) -> ToldReplay:
 
 
 def _criteria(job: Job) -> dict[str, list[str] | int]:
-    wanted = Filter.from_json(job.filter)
+    """As it is stored: what another version wrote is told, too."""
     told: dict[str, list[str] | int] = {}
-    for name in Criteria.model_fields:
-        value = getattr(wanted, name.replace("_seconds", "_ms"), None)
+    for name, value in json.loads(job.filter).items():
         if isinstance(value, int):
-            told[name] = value // 1000
-        elif value:
-            told[name] = sorted(value)
+            told[name.replace("_ms", "_seconds")] = value // 1000
+        else:
+            told[name] = [str(one) for one in value]
     return told
 
 
