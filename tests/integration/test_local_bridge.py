@@ -177,7 +177,7 @@ def test_a_log_with_more_lines_than_a_page_is_read_to_its_end(watch: Watch, monk
     for _ in range(4):
         watch.aws.counted("worker", "payload_mismatches")
         watch.aws.now_ms += 10
-    watch.aws.counted("worker", "fallback_nothing_left")
+    watch.aws.counted("worker", "people_needed")
     watch.minutes()
     assert watch.alarming == {"payload-mismatch", "message-for-a-person"}
 
