@@ -92,10 +92,19 @@ chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in 
 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test
+# Half of the processors for the units, the others for what is beside them. One process has the local stack, which
+# mostly waits, and the rest of the tiers goes on meanwhile.
+HALF = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() + 1) // 2)')
+
+.PHONY: test units tiers
 test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
-	$(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
+	@$(MAKE) --no-print-directory -j2 --output-sync=line units tiers
+
+units: setup
+	$(PY) -m pytest tests/unit -n $(HALF) --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100
+
+tiers: setup
 	$(PY) -m pytest tests --ignore=tests/unit -n auto --dist loadgroup
 
 .PHONY: fast
