@@ -381,6 +381,21 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         periods=2,
         datapoints=2,
     ),
+    Alarm(
+        name="synthetic-missing",
+        says="No event that we send ourselves has come all the way for a quarter of an hour: the way is not open",
+        sev=Sev.SEV1,
+        group="intake",
+        series={"settled": _counted("worker", "synthetic_settled", 300)},
+        # With zeros in the gaps: CloudWatch would look further back for datapoints, and take half an hour.
+        expression=_or_0("settled"),
+        comparison="LessThanThreshold",
+        threshold=1,
+        periods=3,
+        datapoints=3,
+        missing="breaching",
+        never_suppressed=True,
+    ),
     # --------------------------------------------------------------------------------------------------------- pipeline
     Alarm(
         name="events-late",

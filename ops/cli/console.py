@@ -170,4 +170,6 @@ _STYLES = {
     "unknown": "red",
     "missing": "red",
     "suppressed": "cyan",
+    "ok": "green",
+    "not ok": "red",
 }

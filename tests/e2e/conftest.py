@@ -29,6 +29,7 @@ FUNCTIONS = (
     "ReplayFunction",
     "OperatorApiFunction",
     "PagerFunction",
+    "SyntheticFunction",
 )
 
 

@@ -229,6 +229,7 @@ RECORDINGS: dict[str, Recording] = {
     "source-silent": Recording({"silent": 1}, {"silent": 0}, 4),
     "source-malformed": Recording({"malformed": 2}, {}, 4),
     "signatures-refused": Recording({"refused": 20, "accepted": 10}, {"refused": 1, "accepted": 30}, 11),
+    "synthetic-missing": Recording({}, {"settled": 1}, 16),
     "events-late": Recording({"age": 400, "received": 1_000}, {"age": 2, "received": 900}, 4),
     "events-backlog": Recording({"received": 2_000_000}, {"age": 2, "received": 900}, 4),
     "retries-late": Recording({"age": 1_000}, {"age": 20}, 4),
