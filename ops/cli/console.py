@@ -159,4 +159,6 @@ _STYLES = {
     "unknown": "red",
     "missing": "red",
     "suppressed": "cyan",
+    "ok": "green",
+    "cannot be seen": "yellow",
 }
