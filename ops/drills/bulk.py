@@ -25,13 +25,14 @@ from functions.core.replay import Prediction
 from functions.core.replay_job import OVER, Job, let_go
 from ops import integrations, records
 from ops.chaos.killing import ports_of, processes_of
-from ops.cli.replaying import of_stage
 from ops.demo.stage import Stage
 from ops.expectation import BANK, WHERE, balance
-from ops.replays import Document, Replays
+from ops.operator_api import Document
+from ops.replays import Replays, of_stage
 from ops.simulator import Fault, FaultMode
 
 WAITS_AT_MOST = 1.2  # times as long as without a bulk replay
+NOISE_MS = 20  # of a machine on which emulator, functions and providers share two processors
 LIVE_EVERY_SECONDS = 0.2
 PATIENCE = 600.0
 _OUTAGE = "60m"
@@ -60,6 +61,12 @@ class Replayed:
     rows: Counter[str] = field(default_factory=Counter)
     alone_ms: list[int] = field(default_factory=list)
     beside_ms: list[int] = field(default_factory=list)
+
+    @property
+    def is_undelayed(self) -> bool:
+        """Whether live events do not wait for a bulk replay, as far as can be told here."""
+        difference_ms = statistics.median(self.beside_ms) - statistics.median(self.alone_ms)
+        return self.ratio <= WAITS_AT_MOST or difference_ms <= NOISE_MS
 
     @property
     def ratio(self) -> float:
@@ -284,7 +291,7 @@ def verdicts(seen: Replayed, deaths: int) -> list[tuple[str, bool, Sequence[str]
         (f"each was replayed once: {dict(seen.rows)}", dict(seen.rows) == {ONCE: dead}, []),
         (f"{seen.sent_again} teams that had been assigned were assigned again", seen.sent_again == 0, []),
         (f"all effects are there, {seen.effects}, each once", not seen.problems, seen.problems),
-        (waited, seen.ratio <= WAITS_AT_MOST, []),
+        (waited, seen.is_undelayed, []),
     ]
 
 

@@ -161,7 +161,6 @@ def _environment(root: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([*ours, os.environ.get("PATH", os.defpath)]),
         "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
         "CDK_DISABLE_CLI_TELEMETRY": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 

@@ -19,7 +19,11 @@ import pytest
 import typer
 
 from functions.core.alarms import ALARMS, ON_CALL, by_name
+from functions.core.recovery import Status
+from functions.core.replay import Prediction
+from functions.core.replay_job import Outcome
 from functions.core.switches import problem
+from functions.operator_api.problems import Code
 from ops.alarms.counted import AT_THE_DOOR, SERVICES, metrics_of
 from ops.cli import app
 from ops.runbooks import (
@@ -278,6 +282,25 @@ def test_the_record_is_of_pages_that_there_are() -> None:
 
 
 # -------------------------------------------------------------------------------------------------- what changes things
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [one.value for one in Prediction],
+        [one.value for one in Outcome if one is not Outcome.OPEN],
+        [one.value for one in Code],
+        [one.value for one in Status],
+    ],
+    ids=["plan", "outcome", "refusal", "status"],
+)
+def test_every_word_that_a_command_may_say_is_explained(words: list[str]) -> None:
+    """Of runbook 004, "Failure Handling", all that a command can be refused with (004.19)."""
+    text = (FOLDER / "recovery-and-replay.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    said = {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+    assert len(words) > 5
+    assert sorted(set(words) - said) == []
 
 
 CHANGING = re.compile(
