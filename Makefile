@@ -115,6 +115,10 @@ fast: setup ## the tests that need no deployed stack
 e2e: setup ## the tests against the deployed local stack
 	$(PY) -m pytest tests/e2e
 
+.PHONY: runbooks
+runbooks: setup ## try every command of every runbook page on a local stack, and write down on the pages that it was so
+	RECORD_RUNBOOKS=1 $(PY) -m pytest tests/e2e/test_runbooks.py
+
 .PHONY: fmt
 fmt: setup ## format, and mend what the linter can mend
 	$(BIN)/ruff format $(CODE)

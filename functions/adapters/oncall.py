@@ -282,6 +282,15 @@ def _names(acknowledgements: Any) -> list[str]:
     return found
 
 
+def trouble_with(name: str, text: str) -> str:
+    """What is wrong with a channel's parameter, quoting nothing of it; empty: it can be used."""
+    try:
+        _channel(name, text)
+    except _Unusable as wrong:
+        return str(wrong)
+    return ""
+
+
 def _channel(name: str, text: str) -> _Channel:
     """Read a parameter. Raises `_Unusable`, which quotes nothing of it."""
     try:

@@ -172,4 +172,5 @@ _STYLES = {
     "suppressed": "cyan",
     "ok": "green",
     "not ok": "red",
+    "cannot be seen": "yellow",
 }
