@@ -82,7 +82,7 @@ def _by_itself(_on: Ground, _played: Played) -> Iterator[None]:
 
 
 def _rows(on: Ground, since_ms: int) -> list[Item]:
-    return [row for row in records.all_rows(on.stage.stack) if int(row.get("created_at", 0)) >= since_ms]
+    return [row for row in records.all_rows(on.stage.stack) if int(row["created_at_ms"]) >= since_ms]
 
 
 def _now_ms() -> int:

@@ -259,8 +259,13 @@ def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------------- process
 
 
-def run(bridge: Bridge, stop: threading.Event, minute_seconds: float) -> None:
-    """Cycle after cycle until told to stop, or until nobody answers any more."""
+def report(text: str) -> None:
+    """One line of the bridge's log."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def run(bridge: Bridge, stop: threading.Event, minute_seconds: float, report: Callable[[str], object] = report) -> None:
+    """Cycle after cycle until told to stop, or until nobody answers any more. Reports each alarm that moves."""
     unreachable = 0
     while not stop.is_set():
         began = time.monotonic()
@@ -275,11 +280,6 @@ def run(bridge: Bridge, stop: threading.Event, minute_seconds: float) -> None:
                 return
         spent = time.monotonic() - began
         stop.wait(max(minute_seconds - spent, _REST_TIMES * spent, 0.1))
-
-
-def report(text: str) -> None:
-    """One line of the bridge's log."""
-    print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

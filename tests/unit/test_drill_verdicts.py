@@ -97,7 +97,7 @@ SHORTFALLS: dict[str, Callable[[Seen], None]] = {
     "no incident": _set(incidents=[]),
     "two incidents": _set(incidents=[incident(), incident(incident_id="INC-2")]),
     "another severity": _set(incidents=[incident(severity="SEV1")]),
-    "another incident": _set(incidents=[incident(), incident(group="pipeline")]),
+    "another incident calls": _set(incidents=[incident(), incident(group="pipeline")], calls=[call(), call()]),
     "without the alarm": _set(incidents=[incident(alarms=[{"name": "classifier-out", "severity": "SEV2"}])]),
     "the page names a lesser alarm's runbook": _set(
         calls=[call(runbook="docs/runbooks/alarms.md#integration-degraded")]
