@@ -23,7 +23,7 @@ from ops.local import LocalStack, LocalStackFailed
 
 KILL_SWITCH, ALARM_STORM = "kill switch", "alarm storm"
 ON_CALL = (*(scene.name for scene in SCENES), KILL_SWITCH, ALARM_STORM)
-"""The scenes of whoever is on call. The storm comes last: what it throws is not taken back."""
+"""The scenes of whoever is on call. The storm comes last: what it opens is not closed."""
 MINUTE_SECONDS = 3.0
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from functions.core.alarms import ALARMS, Alarm, name_at
 from functions.core.incident import PageKind
 from ops import records
+from ops.cli.switches import write
 from ops.demo.stage import Stage
 from ops.drills.on_call import INCIDENTS, Claim, Document
 from ops.drills.receiver import Receiver
@@ -42,7 +43,8 @@ class Stormed:
     letters: dict[str, Counter[str]] = field(default_factory=dict)
     heard_seconds: float = 0.0
     left: int = 0
-    turns: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, list[str]] = field(default_factory=dict)
+    returned: bool = False
 
 
 def messages(stage: str, count: int, began_ms: int, seconds: float, chance: random.Random) -> list[Document]:
@@ -73,7 +75,7 @@ def play(stage: Stage, receiver: Receiver, *, count: int = MESSAGES, seed: int =
     seen, api = Stormed(groups={alarm.group for alarm in ALARMS}), connect(stage.stack)
     sqs, url = stage.stack.client("sqs"), stage.stack.output("PagesQueueUrl")
     known = {one["incident_id"] for one in _incidents(api)}
-    before = {name: len(records.audit_of(stage.stack, f"switch#{name}")) for name in _SWITCHES}
+    before = {name: len(_turns(stage, name)) for name in _SWITCHES}
     began_ms, began = time.time_ns() // 1_000_000, time.monotonic()
     chance = random.Random(seed)  # noqa: S311  # a storm that can be repeated, no secret
     waiting = messages(stage.stack.stage, count, began_ms, WITHIN_SECONDS, chance)
@@ -110,15 +112,30 @@ def play(stage: Stage, receiver: Receiver, *, count: int = MESSAGES, seed: int =
         )
 
     def unaudited() -> str:
-        seen.turns = {name: len(records.audit_of(stage.stack, f"switch#{name}")) - before[name] for name in _SWITCHES}
+        seen.turns = {name: _turns(stage, name)[before[name] :] for name in _SWITCHES}
         return "" if all(seen.turns.values()) else str(seen.turns)
 
     stage.story.wait("what was thrown by itself is in the audit", unaudited, seconds=60)
+
+    def held() -> str:
+        name = f"{stage.stack.output('SwitchesPath')}/{FLOW}"
+        value = str(stage.stack.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+        return "" if value == "live" else value
+
+    seen.returned = stage.story.wait("the flow goes on by itself", held, seconds=_PATIENCE)
+    write(stage.stack, "auto_reply", "on", "the drill is over")
     return seen
 
 
-_SWITCHES: Final = ("auto_reply", "flow/support/mode")
+FLOW: Final = "flow/support/mode"
+_SWITCHES: Final = ("auto_reply", FLOW)
 """What the alarms of the table throw by themselves."""
+
+
+def _turns(stage: Stage, name: str) -> list[str]:
+    """What the switch was set to, by its audit."""
+    states = [json.loads(str(one["after_state"])) for one in records.audit_of(stage.stack, f"switch#{name}")]
+    return [str(state["value"]) for state in states]
 
 
 def _incidents(api: Any) -> list[Document]:
@@ -166,5 +183,8 @@ def verdicts(seen: Stormed) -> list[Claim]:
             and not again,
             [letters],
         ),
-        Claim(f"thrown by itself, once each: {seen.turns}", seen.turns == dict.fromkeys(_SWITCHES, 1), []),
+        Claim(
+            "thrown by itself: " + ", ".join(f"{name} {' → '.join(values)}" for name, values in seen.turns.items()),
+            seen.turns["auto_reply"] == ["off"] and seen.turns[FLOW][:1] == ["hold"] and seen.returned,
+        ),
     ]

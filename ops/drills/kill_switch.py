@@ -16,7 +16,7 @@ from typing import Any, Final
 import boto3
 from botocore.exceptions import ClientError
 
-from functions.core.recovery import SUPPRESSED, Status
+from functions.core.recovery import EXPIRED, SUPPRESSED, Status
 from ops import records
 from ops.demo.stage import Stage
 from ops.drills.on_call import Claim, Traffic
@@ -38,6 +38,7 @@ class Stopped:
     before: int = 0
     after: list[float] = field(default_factory=list)
     suppressed: int = 0
+    expired: int = 0
     unfinished: int = 0
     stale: int = 0
     answered_again: int = 0
@@ -105,8 +106,9 @@ def play(stage: Stage, *, replies: int, name: str = "kill") -> Stopped:
     seen.after = replies_after(stage, off_ms, own)
     gone = len(replies_after(stage, 0, own))
     seen.before = gone - len(seen.after)
-    rows = [row for row in stage.rows_of(conversations) if row.get("failure_code") == SUPPRESSED]
-    seen.suppressed = len(rows)
+    rows = [row for row in stage.rows_of(conversations) if row.get("failure_code") in (SUPPRESSED, EXPIRED)]
+    seen.suppressed = sum(row["failure_code"] == SUPPRESSED for row in rows)
+    seen.expired = len(rows) - seen.suppressed
     seen.unfinished = sum(row["status"] != Status.FAILED for row in rows)
 
     mine.put_parameter(Name=switch, Value="on", Overwrite=True)
@@ -164,9 +166,9 @@ def verdicts(seen: Stopped, replies: int) -> list[Claim]:
             late,
         ),
         Claim(
-            f"{seen.suppressed} replies are suppressed for good",
+            f"{seen.suppressed} replies are suppressed for good, {seen.expired} came too late before they were asked",
             seen.settled
-            and seen.suppressed + seen.before + len(seen.after) == seen.sent
+            and seen.suppressed + seen.expired + seen.before + len(seen.after) == seen.sent
             and seen.suppressed > 0
             and not seen.unfinished,
         ),

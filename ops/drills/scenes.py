@@ -180,9 +180,10 @@ def _poison(on: Ground, played: Played) -> Iterator[None]:
     """Messages that are no envelope, and signed webhooks that say nothing that their flow could read."""
     stage = on.stage
     played.notes["before"] = {str(row["pk"]) for row in records.all_rows(stage.stack)}
-    for _ in range(_POISON):
+    for number in range(_POISON):  # no two the same: what is there already is no other item
         stage.stack.client("sqs").send_message(
-            QueueUrl=stage.stack.output("EventsQueueUrl"), MessageBody='{"v": 1, "tenant": "demo", "body": "&&&"}'
+            QueueUrl=stage.stack.output("EventsQueueUrl"),
+            MessageBody=json.dumps({"v": 1, "tenant": TENANT, "body": "&&&", "number": f"{played.name}-{number}"}),
         )
     ids = [f"{played.name}-{number}" for number in range(_POISON)]
     stage.post(

@@ -423,7 +423,65 @@ def test_a_hold_whose_return_cannot_be_promised_is_not_set(world: World, monkeyp
         world.incidents.stored_board = type(world.incidents.stored_board)()
 
 
+@pytest.mark.parametrize("earlier", [None, "live"])
+def test_a_flow_that_two_pagers_hold_in_one_moment_goes_on_by_itself_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, earlier: str | None
+) -> None:
+    """Both set it, and the promise is about the version that is the last in the end."""
+    errors = replace(DOWN, name="support-failing", group="flow-errors", flow="support")
+    monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+    if earlier is not None:
+        world.history.write("flow/support/mode", earlier, "ada")
+    one, other = world.handler, world.pager()
+
+    def meanwhile(operation: str) -> None:
+        if operation == "switch.put":
+            world.tables.faults.on_before = None
+            world.handler = other
+            world.hear(world.says("support-failing", at_ms=NOON_MS + 1))
+            world.handler = one
+
+    world.tables.faults.on_before = meanwhile
+    world.tables.faults.fail("returns.store", VersionConflict("another promise"))
+    world.hear(world.says("support-failing", at_ms=NOON_MS))
+    latest = world.history.latest()["flow/support/mode"]
+    promise = world.returns.stored.of(latest)
+    assert latest.value == "hold"
+    assert promise is not None
+    assert promise.back_to == "live"
+    assert world.counted("containments_failed") == 0
+
+
+def test_a_hold_that_will_not_end_by_itself_is_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = replace(DOWN, name="support-failing", group="flow-errors", flow="support")
+    monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+
+    def meanwhile(operation: str) -> None:
+        if operation == "switch.put":
+            world.tables.faults.on_before = None
+            world.history.write("flow/support/mode", "live", "ada")
+            world.tables.faults.fail("returns.store", VersionConflict("others"), times=3)
+
+    world.tables.faults.on_before = meanwhile
+    world.hear(world.says("support-failing"))
+    assert world.switch("flow/support/mode") == "hold"
+    assert world.counted("containments_failed") == 1
+
+
 # --------------------------------------------------------------------------------------------------------------- pages
+
+
+def test_pages_for_which_a_batch_has_no_time_left_are_sent_by_the_tick(world: World) -> None:
+    """Else the batch would be killed in the middle of one, and come back as a whole."""
+    world.tables.faults.on_before = lambda operation: (
+        world.clock.advance(40_000) if operation == "changes.since" else None
+    )
+    assert world.hear(world.says("integration-down"), world.says("events-late"), world.says("replay-stopped")) == []
+    assert len(world.kinds()) == 1
+    assert world.counted("pages_left") == 2
+    world.tables.faults.on_before = None
+    world.tick()
+    assert world.kinds() == [PageKind.OPENED] * 3
 
 
 def test_a_channel_that_did_not_take_it_gets_it_with_the_next_tick_and_no_other_twice() -> None:
@@ -506,6 +564,9 @@ def test_more_than_can_be_counted_is_said_to_be_more(world: World) -> None:
 def test_several_pages_of_one_moment_ask_once(world: World) -> None:
     world.hear(world.says("integration-down"), world.says("events-late"))
     assert world.tables.faults.calls.count("changes.since") == 1
+    world.clock.advance(5_000)
+    world.hear(world.says("ops-dlq-not-empty"))
+    assert world.tables.faults.calls.count("changes.since") == 1, "all of one minute are one situation"
     world.clock.advance(CACHED_MS + 1)
     world.hear(world.says("replay-stopped"))
     assert world.tables.faults.calls.count("changes.since") == 2

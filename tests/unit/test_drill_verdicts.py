@@ -162,7 +162,8 @@ def stormed() -> Stormed:
         ],
         alerts=dict.fromkeys(paging, 1),
         letters={group: Counter({"opened": 1}) for group in groups},
-        turns={"auto_reply": 1, "flow/support/mode": 1},
+        turns={"auto_reply": ["off"], "flow/support/mode": ["hold", "live"]},
+        returned=True,
     )
 
 
@@ -195,11 +196,15 @@ def _left(found: Stormed) -> None:
 
 
 def _thrown_twice(found: Stormed) -> None:
-    found.turns["auto_reply"] = 2
+    found.turns["auto_reply"] = ["off", "off"]
+
+
+def _held(found: Stormed) -> None:
+    found.returned = False
 
 
 @pytest.mark.parametrize(
-    "shortfall", [_twice, _alerted_twice, _lesser, _opened_twice, _raised_often, _recurred, _left, _thrown_twice]
+    "shortfall", [_twice, _alerted_twice, _lesser, _opened_twice, _raised_often, _recurred, _left, _thrown_twice, _held]
 )
 def test_a_storm_that_is_told_twice_or_not_at_all_falls_short(shortfall: Callable[[Stormed], None]) -> None:
     found = stormed()
