@@ -65,12 +65,15 @@ up: setup ## start the local stack
 down: setup ## end the local stack
 	$(PY) -m ops.local down
 
-.PHONY: drill drill-replay
+.PHONY: drill drill-replay drill-oncall
 drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
 	$(PY) -m ops.drills
 
 drill-replay: setup ## 500 dead items replayed beside live events, and by a λ that is killed 12 times (8 minutes)
 	$(PY) -m ops.drills replay
+
+drill-oncall: setup ## nine things break: alarm, incident, page, contained, over; an alarm storm; the kill switch (20 minutes)
+	$(PY) -m ops.drills oncall
 
 .PHONY: crash crash-long mutants
 crash: setup ## break the promises if you can: every two faults, and a million random schedules (20 minutes)
