@@ -83,6 +83,19 @@ def _function(function: str, metric: str) -> Series:
 
 _VISIBLE, _IN_FLIGHT = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
 _AGE = "ApproximateAgeOfOldestMessage"
+
+
+def _watched_by(alarm: str) -> dict[str, Series | Each]:
+    """What that alarm watches, each told apart by what it is of."""
+    (known,) = [each for each in ALARMS if each.name == alarm]
+    return {_label_of(series): series for series in known.series.values()}
+
+
+def _label_of(series: Series) -> str:
+    whose = [value for value in series.dimensions.values() if value != STAGE]
+    return f"{series.metric} {' '.join(whose)}"
+
+
 _DEAD_LETTERS = sorted(
     {
         series.dimensions["QueueName"]
@@ -116,6 +129,11 @@ STATIONS: tuple[Station, ...] = (
                 },
             ),
             Panel(
+                "Answers later than 1.5 s, of all",
+                "None late.",
+                {"late": _of_the_stage("webhooks_late"), "all": _api("Count")},
+            ),
+            Panel(
                 "5xx by service",
                 "None. The gateway's are those of both services, and what it answers by itself.",
                 {
@@ -129,6 +147,15 @@ STATIONS: tuple[Station, ...] = (
                 "Spilled, and left in the spill",
                 "None. Spilled and drained within minutes when SQS has trouble.",
                 {"spilled": _of_the_stage("webhooks_spilled"), "left": _counted("sweeper", "spill_left", "Maximum")},
+            ),
+            Panel(
+                "Sources that are not as they should be",
+                "None.",
+                {
+                    "silent": _counted("evaluator", "sources_silent", "Maximum"),
+                    "entry cannot be read": _of_the_stage("source_malformed"),
+                    "two deliveries under one id": _counted("worker", "payload_mismatches"),
+                },
             ),
         ),
     ),
@@ -193,8 +220,11 @@ STATIONS: tuple[Station, ...] = (
             ),
             Panel(
                 "LLM without an answer, by reason",
-                "A few DEADLINE.",
-                {"": Each("worker", "classifier_unavailable", ("reason",))},
+                "A few DEADLINE, all decided without it.",
+                {
+                    "": Each("worker", "classifier_unavailable", ("reason",)),
+                    "decided without it": _counted("worker", "classifier_fallbacks"),
+                },
             ),
             Panel(
                 "Decided, and what came of it",
@@ -225,7 +255,11 @@ STATIONS: tuple[Station, ...] = (
             Panel(
                 "Health, by integration",
                 "0. 1 is degraded, 2 is down.",
-                {"": Each("evaluator", "health_level", ("integration",), "Maximum")},
+                {
+                    "": Each("evaluator", "health_level", ("integration",), "Maximum"),
+                    "how many are degraded": _counted("evaluator", "integrations_degraded", "Maximum"),
+                    "how many are down": _counted("evaluator", "integrations_down", "Maximum"),
+                },
             ),
             Panel(
                 "Automatic replies against webhooks",
@@ -238,6 +272,14 @@ STATIONS: tuple[Station, ...] = (
                 },
             ),
             Panel("429, by integration", "None.", {"": Each("worker", "rate_limited", ("integration",))}),
+            Panel(
+                "Calls put off by our own rate, by integration",
+                "Some at the peak of a day. The limiter answers always.",
+                {
+                    "": Each("worker", "calls_limited", ("integration",)),
+                    "the limiter did not answer": _counted("worker", "limiter_unavailable"),
+                },
+            ),
             Panel(
                 "Fallbacks taken, by row of the matrix",
                 "None while all integrations are healthy.",
@@ -284,6 +326,7 @@ STATIONS: tuple[Station, ...] = (
                 "Empty: triage empties them within a minute.",
                 {queue: _queue(queue, _VISIBLE) for queue in _DEAD_LETTERS},
             ),
+            Panel("Tables: reads and writes refused", "None.", _watched_by("tables-throttled")),
             LogPanel(
                 "Recovery items of the last hours, by event name",
                 "No single name stands out.",
@@ -318,8 +361,28 @@ STATIONS: tuple[Station, ...] = (
             Panel(
                 "Duties that failed",
                 "None.",
-                {each: _counted(each, "duties_failed") for each in ("sweeper", "evaluator")},
+                {each: _counted(each, "duties_failed") for each in ("sweeper", "evaluator", "pager")},
             ),
+            Panel("Duties that did not fit into their minute", "None.", _watched_by("work-cut-short")),
+            Panel(
+                "Incidents and pages",
+                "None open. Pages follow incidents, and each is taken by every channel.",
+                {
+                    "open": _counted("pager", "incidents_open", "Maximum"),
+                    "opened": _counted("pager", "incidents_opened"),
+                    "pages": _counted("pager", "pages_sent"),
+                    "pages that a channel did not take": _counted("pager", "pages_failed"),
+                },
+            ),
+            Panel(
+                "Contained without a person",
+                "None. Each is on a page, and in its incident.",
+                {
+                    "switches set": _counted("pager", "containments"),
+                    "could not be set": _counted("pager", "containments_failed"),
+                },
+            ),
+            Panel("Alarms that SNS could not hand over, by topic", "None.", _watched_by("alarms-not-delivered")),
             Panel(
                 "Switches",
                 "Changes now and then. Stale and invalid: none.",

@@ -6,8 +6,7 @@ from typing import Final
 from urllib.parse import quote
 
 from functions.core.gate import Health
-from ops.operator_api import connect
-from ops.recovery_queue import Api, Document
+from ops.operator_api import Api, Document, connect
 from ops.stack import Stack
 
 PATH: Final = "/platform/integrations"

@@ -33,7 +33,7 @@ class ApiRefused(Exception):
         self.code = code
         self.detail = detail
         self.more = dict(more or {})
-        super().__init__(f"{code or status}: {detail}{self._where()}")
+        super().__init__(f"{code or status}: {detail}{self._where()}{self._logged()}")
 
     def _where(self) -> str:
         problems = self.more.get("problems")
@@ -42,6 +42,31 @@ class ApiRefused(Exception):
         return "".join(
             f"; {one.get('at', '?')}: {one.get('problem', '?')}" for one in problems if isinstance(one, dict)
         )
+
+    def _logged(self) -> str:
+        """Under which id the stage's log has it, where it is the stage that is in trouble."""
+        request_id = self.more.get("request_id")
+        return f"; its request id is {request_id}" if request_id and self.status >= _OURS else ""
+
+
+Document = dict[str, Any]
+"""A JSON object, as the API answers it."""
+
+
+class Api(Protocol):
+    """`OperatorApi`, as far as its callers know it."""
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        idempotency_key: str = "",
+    ) -> Document:
+        """The answer; raises `ApiRefused`, and `StackUnreachable` where there was none."""
+        ...
 
 
 class Bearer(Protocol):
@@ -135,8 +160,13 @@ def _read(answer: httpx.Response) -> dict[str, Any]:
     code = str(document.get("code", ""))
     if answer.status_code == httpx.codes.UNAUTHORIZED and not code:
         code, detail = Code.UNAUTHORIZED.value, "the gateway did not take the token: `holdfast login`"
+    if code == Code.PERMISSION_DENIED.value:
+        detail += ": a group of the user pool that you are not in; `holdfast login` says what you may"
     raise ApiRefused(answer.status_code, code, detail, more)
 
+
+_OURS = 500
+"""From here on it is trouble of the stage's."""
 
 _PASSING = (429, 502, 503, 504)
 """Answers that another try may change."""

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote
 
 from functions.core.gate import Health
 from functions.core.recovery import Status
 from functions.operator_api.problems import Code
-from ops.operator_api import ApiRefused
-
-Document = dict[str, Any]
+from ops.operator_api import Api, ApiRefused, Document
 
 OPEN: Final = (Status.PENDING.value, Status.RETRYING.value)
 MOST: Final = 200  # items in a page
@@ -25,22 +23,6 @@ _ORDER: Final = {status.value: place for place, status in enumerate((Status.DLQ,
 
 class NoSuchItem(Exception):
     """No integration has an item of that id."""
-
-
-class Api(Protocol):
-    """`ops.operator_api.OperatorApi`, as far as it is used here."""
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        idempotency_key: str = "",
-    ) -> Document:
-        """The answer; raises `ApiRefused`."""
-        ...
 
 
 class RecoveryQueue:
@@ -84,7 +66,10 @@ class RecoveryQueue:
             except ApiRefused as refused:
                 if refused.code not in (Code.RECOVERY_NOT_FOUND.value, Code.NOT_FOUND.value):
                     raise
-        raise NoSuchItem(f"there is no item {recovery_id!r} at {', '.join(self._integrations)}")
+        raise NoSuchItem(
+            f"there is no item {recovery_id!r} at {', '.join(self._integrations)}: those that there are are listed by "
+            "`holdfast queue list`"
+        )
 
     def audit(self, recovery_id: str) -> list[Document]:
         """What is on record of the item, oldest first."""

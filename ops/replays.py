@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote
 
-Document = dict[str, Any]
+from functions.core import replay_job
+from functions.core.replay_job import State
+from ops.operator_api import Api, Document, connect
+from ops.stack import Stack
 
-OVER: Final = ("stopped", "cancelled", "finished", "failed")
+OVER: Final = frozenset(state.value for state in replay_job.OVER)
 POLL_SECONDS: Final = 2.0
 PLAN_WITHIN_SECONDS: Final = 960.0  # as long as λ may look through items, and a minute
 _PATH: Final = "/platform/replays"
@@ -18,22 +21,6 @@ _PATH: Final = "/platform/replays"
 
 class NotPlanned(Exception):
     """The plan was not made in time, or could not be made."""
-
-
-class Api(Protocol):
-    """`ops.operator_api.OperatorApi`, as far as it is used here."""
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        idempotency_key: str = "",
-    ) -> Document:
-        """The answer; raises `ApiRefused`."""
-        ...
 
 
 class Replays:
@@ -66,13 +53,14 @@ class Replays:
         # The key makes it safe to ask again where the answer was lost.
         job = self._api.call("POST", _PATH, body=body, idempotency_key=uuid.uuid4().hex)
         waited = 0.0
-        while job["state"] == "planning":
+        while job["state"] == State.PLANNING:
             if waited >= PLAN_WITHIN_SECONDS:
-                raise NotPlanned(f"{job['replay_id']} is not planned after {waited:.0f} s: look at it later")
+                look = f"look at it later: holdfast replay show {job['replay_id']}"
+                raise NotPlanned(f"{job['replay_id']} is not planned after {waited:.0f} s: {look}")
             self._pause(self._poll_seconds)
             waited += self._poll_seconds
             job = self.get(job["replay_id"])
-        if job["state"] == "failed":
+        if job["state"] == State.FAILED:
             raise NotPlanned(f"{job['replay_id']} could not be planned: {job.get('stop_reason', '')}")
         return job
 
@@ -108,9 +96,14 @@ class Replays:
         while True:
             job = self.get(replay_id)
             yield job
-            if job["state"] in (*OVER, "paused", "planned"):
+            if job["state"] in (*OVER, State.PAUSED, State.PLANNED):
                 return
             self._pause(self._poll_seconds)
+
+
+def of_stage(stack: Stack, poll_seconds: float = POLL_SECONDS) -> Replays:
+    """The stage's."""
+    return Replays(connect(stack), poll_seconds=poll_seconds)
 
 
 def _one(replay_id: str) -> str:

@@ -8,6 +8,7 @@ number of pages, and says how far back it came.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,7 @@ MAX_PAGES: Final = 40  # each of up to 1 MB or 10,000 lines
 PAGE_LINES: Final = 10_000
 SKEW_MS: Final = 60_000  # how far this machine's clock may be behind
 FIRST_SPAN_MS: Final = 60_000
+_NOT_PLAIN: Final = re.compile(r'[^\x20-\x7e]|["\\]')
 
 
 def line_of(message: str, at_ms: int) -> DoorLine | None:
@@ -56,6 +58,13 @@ def line_of(message: str, at_ms: int) -> DoorLine | None:
         event_name=_text(raw, "event_name"),
         stored_in=_text(raw, "stored_in"),
     )
+
+
+def _plain(phrase: str) -> str:
+    """As much of its beginning as stands in a line as it is, and in a pattern of the log's service: a quotation mark
+    would end a term, and JSON writes what is not ASCII otherwise. It finds more lines, which are looked at in any case.
+    """
+    return _NOT_PLAIN.split(phrase, maxsplit=1)[0]
 
 
 def _whole(raw: dict[str, Any], name: str, default: int) -> int:
@@ -102,8 +111,8 @@ class Walk:
         self._since_ms = max(0, since_ms)
         # Quoted, each is one term, and a line must hold all of them. AWS would take a pattern on JSON fields as well;
         # this one is understood everywhere, and each line is looked at again here in any case.
-        self._pattern = " ".join(f'"{phrase}"' for phrase in phrases)
-        self._phrases = phrases
+        self._phrases = [plain for phrase in phrases if (plain := _plain(phrase))]
+        self._pattern = " ".join(f'"{phrase}"' for phrase in self._phrases)
         self._pages_left = pages
         self.reached_ms = until_ms
 

@@ -136,27 +136,31 @@ class DynamoOperatorChanges:
         return found[:limit]
 
     def count(self, integration_id: str, most: int) -> Mapping[Status, int]:
-        """See the port. Counting reads what it counts: at most `most` of each shard and status."""
-        shards = [f"{integration_id}#{shard}" for shard in range(SHARDS)]
-        asked = [(status, gpk, low, high, most) for status, low, high in _COUNTED for gpk in shards]
+        """See the port. Counting reads what it counts: at most `most` of each range of the index, whatever there is."""
         counts: dict[Status, int] = {}
-        with ThreadPoolExecutor(max_workers=SHARDS) as pool:
-            for (status, *_), number in zip(asked, pool.map(lambda one: self._count(*one[1:]), asked), strict=True):
+        with ThreadPoolExecutor(max_workers=len(_COUNTED)) as pool:
+            numbers = pool.map(lambda one: self._count(integration_id, one[1], one[2], most), _COUNTED)
+            for (status, *_), number in zip(_COUNTED, numbers, strict=True):
                 counts[status] = min(counts.get(status, 0) + number, most)
         return {status: number for status, number in counts.items() if number}
 
-    def _count(self, gpk: str, low: str, high: str, most: int) -> int:
+    def _count(self, integration_id: str, low: str, high: str, most: int) -> int:
+        """Shard by shard, until it is enough."""
         found = 0
-        further: dict[str, Any] = {}
         with border("count rows"):
-            while found < most:
-                answer = self._client.query(
-                    **self._in_range(gpk, low, high), Select="COUNT", Limit=most - found, **further
-                )
-                found += answer["Count"]
-                if not answer.get("LastEvaluatedKey"):
-                    break
-                further = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+            for shard in range(SHARDS):
+                further: dict[str, Any] = {}
+                while found < most:
+                    answer = self._client.query(
+                        **self._in_range(f"{integration_id}#{shard}", low, high),
+                        Select="COUNT",
+                        Limit=most - found,
+                        **further,
+                    )
+                    found += answer["Count"]
+                    if not answer.get("LastEvaluatedKey"):
+                        break
+                    further = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         return found
 
     def _in_range(self, gpk: str, low: str, high: str) -> dict[str, Any]:

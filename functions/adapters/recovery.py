@@ -296,7 +296,7 @@ def row_of(stored: Mapping[str, Any]) -> Row:
     try:
         seen = {name: items.plain(content) for name, content in stored.items()}
         return Row(**{field.name: _field(field.name, str(field.type), seen) for field in fields(Row)})
-    except (KeyError, ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError, RecursionError) as exc:
         raise MalformedDecision(f"row {stored.get('pk')} cannot be read: {exc!r}") from exc
 
 
@@ -306,13 +306,20 @@ def _field(name: str, kind: str, seen: Mapping[str, Any]) -> Any:
     if name in _ACTIONS:
         return _action(seen[name]) if name in seen else None
     if name == "history":
-        return tuple(json.loads(seen[name])) if name in seen else ()
+        return _history(seen[name]) if name in seen else ()
     content = seen.get(name, _EMPTY[kind])
     if kind.startswith("tuple"):
         return tuple(content)
     if type(content).__name__ != kind:
         raise ValueError(f"{name} is not of type {kind}")
     return content
+
+
+def _history(text: str) -> tuple[dict[str, Any], ...]:
+    entries = json.loads(text)
+    if not isinstance(entries, list) or any(not isinstance(entry, dict) for entry in entries):
+        raise ValueError("its history is no list of steps")
+    return tuple(entries)
 
 
 def _action(text: str) -> Action:

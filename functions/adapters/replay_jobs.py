@@ -90,7 +90,7 @@ class DynamoReplayJobs:
             stored = self._client.get_item(TableName=self._table, Key=items.item({"pk": key}), ConsistentRead=True).get(
                 "Item"
             )
-        return None if stored is None else items.plain({"M": stored})
+        return None if stored is None else _read_back(key, lambda: items.plain({"M": stored}))
 
     # --------------------------------------------------------------------------------------------------------- writing
 

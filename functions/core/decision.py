@@ -172,7 +172,7 @@ class Action:
                 expires_seconds=int(data.get("x", DEFAULT_EXPIRES_SECONDS)),
                 priority=int(data.get("y", 5)),
             )
-        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as exc:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as exc:
             raise MalformedDecision(f"a stored action cannot be read: {exc!r}") from exc
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from functions.core.attempt import AskPerson, Effect, History, next_step
+from functions.core.attempt import AskPerson, Effect, next_step
 from functions.core.audit import AuditType, Severity
 from functions.core.event import digest
 from functions.core.failure import HoldfastError, RootCause
@@ -25,6 +25,7 @@ from functions.core.recovery import (
     annotate,
     audit_of,
     end,
+    history_of,
     release,
     replay,
     replay_expires_at,
@@ -100,10 +101,12 @@ def replayed_by(
 ) -> Change:
     """The row, sent on once more because a person asks for it. `checked` is what they looked at before they said that
     nothing of it has happened; without it, what may have happened is only sent on where its attempt finds out first: by
-    a lookup, or by a key that the provider still knows. Raises `Refused`.
+    a lookup, or by a key that the provider still knows. Where it can, it does so whatever a person says: they may err.
+    Raises `Refused`.
     """
     is_unknown = row.effect is Effect.UNKNOWN and row.status in (Status.FAILED, Status.DLQ)
-    seen = replace(row, effect=Effect.NONE) if is_unknown and checked else row
+    is_taken_at_word = is_unknown and bool(checked) and not _finds_out(row, rules, now_ms, scale)
+    seen = replace(row, effect=Effect.NONE) if is_taken_at_word else row
     refused = why_refused(seen, rules, now_ms, scale)
     if refused is not None:
         raise Refused(row, refused, _WHAT.get(refused.partition("_")[0], _ONLY))
@@ -127,7 +130,8 @@ _WHAT = {
     "hand",
     "ended": "it has ended for good",
     "expired": "it was to happen earlier or not at all: if it is still wanted, do it by hand",
-    "too": "its event is older than 30 days: its payload is not kept that long",
+    "too": "its event is older than 30 days: the ledger soon forgets what was done of it, and nothing would hold off a "
+    "second time; if it is still wanted, do it by hand",
 }
 
 
@@ -135,8 +139,7 @@ def _finds_out(row: Row, rules: KindRules | None, now_ms: int, scale: float) -> 
     """Whether an attempt would learn what the last one did before it does it again, or could not do it twice."""
     if rules is None:
         return False
-    history = History(True, True, row.first_sent_at_ms, row.last_possible_send_ms, row.stored_errors)
-    return not isinstance(next_step(rules, history, now_ms, scale), AskPerson)
+    return not isinstance(next_step(rules, history_of(row), now_ms, scale), AskPerson)
 
 
 def ended_by(row: Row, code: str, person: Person, reason: str, now_ms: int) -> Change:

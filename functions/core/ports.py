@@ -633,6 +633,9 @@ class Quarantines(Protocol):
         ...
 
 
+LONGEST_ID = 64  # of a row; a table refuses to look for a name without end
+
+
 @dataclass(frozen=True, slots=True)
 class Hint:
     """A queue message that points at a row. Another version in the table means that it is out of date.
@@ -659,7 +662,7 @@ class Hint:
         if not isinstance(raw, dict):
             return None
         recovery_id, version = raw.get("recovery_id"), raw.get("version")
-        if not isinstance(recovery_id, str) or not recovery_id:
+        if not isinstance(recovery_id, str) or not 0 < len(recovery_id) <= LONGEST_ID:
             return None
         if not isinstance(version, int) or isinstance(version, bool):
             return None

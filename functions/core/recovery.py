@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from functions.core.attempt import Effect, Result, Superseded, effect_after, interpret, settled_at
+from functions.core.attempt import Effect, History, Result, Superseded, effect_after, interpret, settled_at
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.clock import Random
 from functions.core.decision import (
@@ -506,6 +506,17 @@ def dead_first(row: Row, code: str, detail: str, root_cause: RootCause, status: 
 
 
 # --------------------------------------------------------------------------------------------------------- transitions
+
+
+def history_of(row: Row) -> History:
+    """What earlier attempts may have left behind. The first lease has ended: a setting is read first in any case."""
+    return History(
+        had_lease=True,
+        may_have_been_sent=row.effect is Effect.UNKNOWN,
+        first_sent_at_ms=row.first_sent_at_ms,
+        last_possible_send_ms=row.last_possible_send_ms,
+        stored_errors=row.stored_errors,
+    )
 
 
 def may_claim(row: Row, now_ms: int) -> bool:

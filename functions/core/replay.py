@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from functions.core.attempt import AskPerson, Effect, History, LookUp, ReadFirst, WaitUntil, next_step, settled_at
+from functions.core.attempt import AskPerson, Effect, LookUp, ReadFirst, WaitUntil, next_step, settled_at
 from functions.core.decision import Action, Mode
 from functions.core.event import digest
 from functions.core.failure import HoldfastError
@@ -31,6 +31,8 @@ from functions.core.recovery import (
     TOO_OLD_TO_REPLAY_MS,
     Row,
     Status,
+    action_recovery_id,
+    history_of,
     replay_expires_at,
 )
 from functions.core.switches import SwitchView, scope_of
@@ -39,6 +41,10 @@ REPLAYABLE = (Status.FAILED, Status.DLQ)
 SHARE = 0.25  # of an integration's rate, for all replays of it together: what is new comes first
 SAMPLES = 5  # of each prediction, for people to look at
 EVENT_CALLS = 3  # what a whole event will call is not known before its flow has read it
+
+
+class UnknownFilter(HoldfastError):
+    """A job's filter names what this version does not know: another has written it."""
 
 
 class PlanLost(HoldfastError):
@@ -107,12 +113,15 @@ class Filter:
 
     @staticmethod
     def from_json(text: str) -> Filter:
-        """The filter of a record. Raises TypeError or ValueError for what was not written here."""
-        said: dict[str, Any] = json.loads(text)
-        read: dict[str, Any] = {
-            name: frozenset(value) if isinstance(value, list) else value for name, value in said.items()
-        }
-        return Filter(**read)
+        """The filter of a record. Raises `UnknownFilter` for what was not written here."""
+        try:
+            said: dict[str, Any] = json.loads(text)
+            read: dict[str, Any] = {
+                name: frozenset(value) if isinstance(value, list) else value for name, value in said.items()
+            }
+            return Filter(**read)
+        except (AttributeError, TypeError, ValueError) as exc:
+            raise UnknownFilter("another version wrote its filter, and this one cannot read it") from exc
 
 
 def matches(wanted: Filter, row: Row, now_ms: int) -> bool:
@@ -210,12 +219,21 @@ def is_done_by_ledger(row: Row, item: LedgerItem | None) -> bool:
     return mark is not None and mark.status in (ActionStatus.DONE, ActionStatus.SUPERSEDED)
 
 
+def unfinished(row: Row, item: LedgerItem | None) -> list[str]:
+    """The ids of the rows in which a processed event has left what it called for and is not done."""
+    if item is None or item.epoch_ms != row.epoch_ms:
+        return []
+    left = {name for name, mark in item.actions.items() if mark.status is ActionStatus.RECOVERY}
+    actions = item.decision.bound(row.tenant, row.event_id, row.epoch_ms).actions
+    return [action_recovery_id(action.action_id) for action in actions if action.name in left]
+
+
 def _event(row: Row, seen: Seen) -> Predicted:
     if seen.now_ms - row.received_at_ms > TOO_OLD_TO_REPLAY_MS:
         return Predicted(Prediction.TOO_OLD, "its event is over 30 days old")
     if seen.unknown:
         return Predicted(Prediction.SCHEMA_UNKNOWN, seen.unknown)
-    blocked = _replays_blocked(row.integration_id, seen.switches)
+    blocked = replays_blocked(row.integration_id, seen.switches)
     if not blocked and seen.switches.mode in (Mode.HOLD, Mode.SHADOW):
         blocked = f"mode is {seen.switches.mode.value}"
     if blocked:
@@ -255,17 +273,6 @@ def _action(row: Row, action: Action, seen: Seen) -> Predicted:
     return Predicted(Prediction.WOULD_CHECK, why, calls=2 if is_asked and not seen.look_only else 1)
 
 
-def history_of(row: Row) -> History:
-    """What earlier attempts at a dead row may have left behind."""
-    return History(
-        had_lease=True,
-        may_have_been_sent=row.effect is Effect.UNKNOWN,
-        first_sent_at_ms=row.first_sent_at_ms,
-        last_possible_send_ms=row.last_possible_send_ms,
-        stored_errors=row.stored_errors,
-    )
-
-
 def _held(row: Row, action: Action, seen: Seen) -> Predicted | None:
     """What the gate would say to it now, on the way that it is on: the same gate that is asked before the send."""
     verdict = check(replace(action, integration=row.integration_id, kind=row.kind), _view(row, seen))
@@ -293,7 +300,8 @@ def _view(row: Row, seen: Seen) -> GateView:
     )
 
 
-def _replays_blocked(integration: str, switches: SwitchView) -> str:
+def replays_blocked(integration: str, switches: SwitchView) -> str:
+    """What keeps replays of an integration's rows from running, for people; empty where nothing does."""
     if not switches.replay:
         return "replay is off"
     return f"replay is blocked for {integration}" if integration in switches.replay_blocked else ""

@@ -72,7 +72,7 @@ JOB = Machine(
     steps(
         (ABSENT, "ask", "planning", "Who, why, which filter; nothing is looked at before that"),
         ("planning", "plan", "planned", "What would become of each row that is meant, and the hash of those that go"),
-        ("planning", "fail", "failed", "There is more than can be looked through: the filter is too wide"),
+        ("planning", "fail", "failed", "More than can be looked through, or not planned within an hour"),
         ("planning|planned", "cancel", "cancelled", "Nothing was replayed"),
         ("planned", "approve", "approved", "The plan is still right: the job takes its integrations, each for itself"),
         ("approved", "begin", "running", "The canary comes first"),
@@ -523,10 +523,21 @@ def outcome_of(row: Row | None, job: Job) -> Outcome:
     return Outcome.NOT_THERE if job.look_only else Outcome.FAILED
 
 
-def letters(ended_rows: Iterable[Row], job: Job) -> str:
-    """The outcomes that count for the ratios, in the order in which they came about."""
+def letters(ended_rows: Iterable[Row], job: Job, met: Mapping[str, str] | None = None) -> str:
+    """The outcomes that count for the ratios, in the order in which they came about. `met`: by id, the letter of what a
+    whole event's actions met, which is not in its own row.
+    """
+    known = met or {}
     ordered = sorted(ended_rows, key=lambda row: (row.updated_at_ms, row.recovery_id))
-    return "".join(_LETTERS.get(outcome_of(row, job), "") for row in ordered)
+    return "".join(known.get(row.recovery_id) or _LETTERS.get(outcome_of(row, job), "") for row in ordered)
+
+
+def met_by(rows: Iterable[Row]) -> str:
+    """The letter of an event that was processed, by the rows that it has left: empty where nothing of it failed."""
+    failed = [row for row in rows if row.failure_class]
+    if any(row.effect is Effect.UNKNOWN and not row.is_open for row in failed):  # what is open finds out by itself
+        return _LETTERS[Outcome.UNCLEAR]
+    return _LETTERS[Outcome.FAILED] if failed else ""
 
 
 def opened(job: Job, rows: Sequence[str], owner: str, now_ms: int) -> JobChange:
@@ -557,7 +568,8 @@ def sent(job: Job, batch: Batch, skipped: Mapping[str, str], last_hint_ms: int, 
 
 def closed(job: Job, batch: Batch, outcomes: Mapping[str, int], said: str, owner: str, now_ms: int) -> JobChange:
     """The checkpoint after a batch: what became of its rows, and how large the next one is."""
-    is_clean = set(said) <= {"s"}
+    # What was skipped, suppressed or taken back says nothing of the provider: the first that count are the canary.
+    is_clean = set(said) <= {"s"} and bool(job.recent + said)
     bigger = next((size for size in SIZES if size > job.size), SIZES[-1])
     after = _next(
         job,

@@ -24,6 +24,8 @@ from functions.operator_api.problems import CONTENT_TYPE, Code, Refusal, body_of
 from functions.operator_api.request import method_and_path, readable
 
 _LONGEST_ROUTE = 120
+_MAX_ANSWER_BYTES = 6_000_000
+"""As Lambda counts them, who takes 6 MB at most: in the document around it each quotation mark of a body is two."""
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
 
@@ -87,6 +89,10 @@ def build(app: APIGatewayHttpResolver, *, clock: Clock, ids: Ids, log: Logger, m
             asked = readable(event)
             app.append_context(caller=who, trouble=trouble)  # type: ignore[no-untyped-call]  # as above
             answer = app.resolve(asked, context)  # type: ignore[arg-type]  # Lambda's context, as it came
+            if _is_too_long(answer):
+                raise Refusal(
+                    Code.INVALID_PAYLOAD, "the answer is longer than a call can carry: ask for fewer with `limit`"
+                )
         except Refusal as refusal:
             answer = _raw(refusal.code, refusal.detail, who)
         except Exception:
@@ -111,6 +117,12 @@ def build(app: APIGatewayHttpResolver, *, clock: Clock, ids: Ids, log: Logger, m
         return answer
 
     return handle
+
+
+def _is_too_long(answer: Mapping[str, Any]) -> bool:
+    """Whether Lambda would refuse it, which the gateway answers with an error that nobody can make anything of."""
+    body = answer.get("body") or ""
+    return len(body) > _MAX_ANSWER_BYTES // 2 and len(json.dumps(body)) > _MAX_ANSWER_BYTES
 
 
 def _kept(event: Mapping[str, Any], status: int) -> dict[str, str]:

@@ -36,6 +36,8 @@ AUDIT_OF_REQUEST: Final = 400  # read together; the record goes on page by page
 AUDIT_OF_ROW: Final = 500  # its latest; more than a dozen is rare
 CHANGES_OF_SOURCE: Final = 100
 CHANGES_PER_SWITCH: Final = 20
+STEPS_TOGETHER: Final = 2_000  # of all stories of one answer, which has an end too
+FEWEST_STEPS: Final = 5  # of each
 AT_ONCE: Final = 12
 SOURCE: Final = "source"  # the entity under which changes of sources are recorded
 ITEM: Final = "recovery_item"
@@ -167,7 +169,8 @@ class Tracing:
             )
             for one in found
         ]
-        return Stories(tuple(sorted(stories, key=order_of)), is_complete)
+        most = max(FEWEST_STEPS, STEPS_TOGETHER // max(1, len(stories)))
+        return Stories(tuple(_with_latest(one, most) for one in sorted(stories, key=order_of)), is_complete)
 
     def _with_items(self, wanted: Sequence[Evidence]) -> list[Evidence]:
         keys = [_key(one) for one in wanted]
@@ -259,6 +262,12 @@ START: Final = "-"  # the first part of a record: a cursor has no empty texts
 def _order(event: AuditEvent) -> _Order:
     """As the index has them."""
     return event.at_ms, event.id, event.entity
+
+
+def _with_latest(story: EventTrace, most: int) -> EventTrace:
+    """With its latest steps, so many at most."""
+    left_out = max(0, len(story.steps) - most)
+    return replace(story, steps=story.steps[left_out:], steps_left_out=story.steps_left_out + left_out)
 
 
 def _is_its_own(event: AuditEvent, request_id: str) -> bool:

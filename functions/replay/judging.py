@@ -55,12 +55,12 @@ class Judge:
 
         Raises `StorageUnavailable`.
         """
-        found, unreadable = self._items(rows)
+        found, unreadable = items_of(self._ports, rows)
         judged: list[Predicted] = []
         asked: list[int] = []
-        seen = [self._seen(row, look, found.get(_key(row))) for row in rows]
+        seen = [self._seen(row, look, found.get(key_of(row))) for row in rows]
         for place, (row, one) in enumerate(zip(rows, seen, strict=True)):
-            if _key(row) in unreadable:
+            if key_of(row) in unreadable:
                 judged.append(Predicted(Prediction.SCHEMA_UNKNOWN, "its ledger item cannot be read back"))
                 continue
             judged.append(predict(row, one))
@@ -88,27 +88,30 @@ class Judge:
             scale=self._scale,
         )
 
-    def _items(self, rows: Sequence[Row]) -> tuple[Mapping[str, LedgerItem], set[str]]:
-        """The ledger items of the rows' events, and the keys of those that cannot be read back."""
-        keys = list(dict.fromkeys(_key(row) for row in rows))
-        try:
-            return self._ports.ledger.read(keys, []).items, set()
-        except MalformedDecision:
-            self._ports.log.exception("a ledger item cannot be read back: they are read one by one")
-        found: dict[str, LedgerItem] = {}
-        unreadable: set[str] = set()
-        for key in keys:
-            try:
-                found |= self._ports.ledger.read([key], []).items
-            except MalformedDecision:
-                self._ports.metrics.count("items_unreadable")
-                unreadable.add(key)
-        return found, unreadable
-
     def _standing(self, row: Row) -> Standing:
         known = self._ports.integrations[row.integration_id]
         recipient = "" if row.action is None else row.action.recipient
         return standing_on(self._ports.recipients.person(row.tenant, recipient), known.channel)
+
+
+def items_of(ports: Ports, rows: Sequence[Row]) -> tuple[Mapping[str, LedgerItem], set[str]]:
+    """The ledger items of the rows' events, by `key_of`, and the keys of those that cannot be read back. Raises
+    `StorageUnavailable`.
+    """
+    keys = list(dict.fromkeys(key_of(row) for row in rows))
+    try:
+        return ports.ledger.read(keys, []).items, set()
+    except MalformedDecision:
+        ports.log.exception("a ledger item cannot be read back: they are read one by one")
+    found: dict[str, LedgerItem] = {}
+    unreadable: set[str] = set()
+    for key in keys:
+        try:
+            found |= ports.ledger.read([key], []).items
+        except MalformedDecision:
+            ports.metrics.count("items_unreadable")
+            unreadable.add(key)
+    return found, unreadable
 
 
 def swept(ports: Ports) -> tuple[str, ...]:
@@ -116,5 +119,6 @@ def swept(ports: Ports) -> tuple[str, ...]:
     return (INTAKE, *(name for name in ports.integrations if name != INTAKE))
 
 
-def _key(row: Row) -> str:
+def key_of(row: Row) -> str:
+    """The ledger's key of the row's event."""
     return f"E#{row.tenant}#{row.event_id}"

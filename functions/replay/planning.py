@@ -8,7 +8,17 @@ from typing import Final
 
 from functions.core.failure import StorageUnavailable
 from functions.core.recovery import Row
-from functions.core.replay import Filter, Limits, PlanItem, Prediction, ground_of, matches, plan, takes_ms
+from functions.core.replay import (
+    Filter,
+    Limits,
+    PlanItem,
+    Prediction,
+    UnknownFilter,
+    ground_of,
+    matches,
+    plan,
+    takes_ms,
+)
 from functions.core.replay_job import LEASE_MS, MOST_SEEN, PLANNING_MS, Job, leased, planned, unplanned
 from functions.job_board import move
 from functions.replay.judging import Judge, Look, swept
@@ -33,7 +43,11 @@ class Planner:
 
         Raises `VersionConflict` if the job has moved on, and `StorageUnavailable`.
         """
-        ports, wanted = self._ports, Filter.from_json(job.filter)
+        ports = self._ports
+        try:
+            wanted = Filter.from_json(job.filter)
+        except UnknownFilter as unknown:
+            return self._give_up(job, str(unknown))
         if ports.clock.now_ms() - job.created_at_ms > PLANNING_MS:
             return self._give_up(job, TOO_LONG)
         judge = Judge(ports, wanted, self._scale, look_only=job.look_only)

@@ -16,7 +16,7 @@ from functions.core.failure import IllegalTransition, VersionConflict
 from functions.core.gate import IntegrationState
 from functions.core.limiter import resumes_at_ms
 from functions.core.ports import Hint
-from functions.core.recovery import Change, Row, may_take_back, replay, take_back
+from functions.core.recovery import Change, Row, Subject, may_take_back, replay, take_back
 from functions.core.replay import (
     Filter,
     Plan,
@@ -24,10 +24,12 @@ from functions.core.replay import (
     PlanLost,
     Predicted,
     Prediction,
+    UnknownFilter,
     goes,
     ground_lost,
     ground_of,
     paced,
+    unfinished,
 )
 from functions.core.replay_job import (
     LEASE_MS,
@@ -52,6 +54,7 @@ from functions.core.replay_job import (
     leased,
     let_go,
     letters,
+    met_by,
     opened,
     outcome_of,
     record_of,
@@ -61,7 +64,7 @@ from functions.core.replay_job import (
     waiting_live,
 )
 from functions.job_board import move
-from functions.replay.judging import Judge, Look
+from functions.replay.judging import Judge, Look, items_of, key_of
 from functions.replay.pace import limits_of
 from functions.replay.planning import Planner
 from functions.replay.ports import Ports
@@ -80,6 +83,7 @@ class _Batch:
 
     number: int = 0
     ended: dict[str, Row] = field(default_factory=dict)
+    met: dict[str, str] = field(default_factory=dict)  # of whole events that were processed: what their actions met
     polls: int = 0
 
 
@@ -110,11 +114,8 @@ class Runner:
             return Planner(self._ports, self._scale).plan(job, self._until_ms).state.value
         if job.state is State.STOPPING and not job.is_cancelled:
             self._tell_stopped(job)
-        # Whoever sends asks about the recipient right before it, so that nobody else has to now.
-        wanted, look_only = Filter.from_json(job.filter), job.look_only
-        judge = Judge(self._ports, wanted, self._scale, look_only=look_only, asks_about_people=False)
         while True:
-            job, wait_ms = self._step(job, judge)
+            job, wait_ms = self._step(job)
             if wait_ms is None:
                 return job.state.value
             if self._now() + wait_ms >= self._until_ms:
@@ -127,7 +128,7 @@ class Runner:
 
     # ------------------------------------------------------------------------------------------------------------ steps
 
-    def _step(self, job: Job, judge: Judge) -> tuple[Job, int | None]:
+    def _step(self, job: Job) -> tuple[Job, int | None]:
         """What is to be done now, and how long until the next look; None: it is over."""
         if job.state is State.APPROVED:
             job = self._move(job, lambda board: begun(job, board, self._now()))
@@ -135,7 +136,8 @@ class Runner:
             return self._give_back(job)
         try:
             self._going(job)
-        except PlanLost as gone:  # what is sent must be what was approved
+            judge = self._judge_of(job)
+        except (PlanLost, UnknownFilter) as gone:  # what is sent must be what was approved
             return self._stop(job, str(gone))
         look = judge.look()
         if look is None:  # fail closed: what cannot be known may be off
@@ -159,6 +161,13 @@ class Runner:
         if not batch.is_sent:
             job = self._send(job, batch, judge, look)
         return self._watch(job, _of(job))
+
+    def _judge_of(self, job: Job) -> Judge:
+        """Whoever sends asks about the recipient right before it, so that nobody else has to now. Raises
+        `UnknownFilter`.
+        """
+        wanted = Filter.from_json(job.filter)
+        return Judge(self._ports, wanted, self._scale, look_only=job.look_only, asks_about_people=False)
 
     def _hold(self, job: Job, why: str) -> tuple[Job, int | None]:
         if is_held_too_long(job, self._now(), self._scale):
@@ -298,7 +307,8 @@ class Runner:
         """How the batch goes. It is over once each of its rows has an outcome, or enough of them have failed."""
         open_rows = self._look_at(job, batch)
         ended_rows = list(self._known.ended.values())
-        said = letters(ended_rows, job)
+        self._ask_what_events_met(job, ended_rows)
+        said = letters(ended_rows, job, self._known.met)
         why = failing(job.recent + said)
         if why:
             return self._stop(job, why)
@@ -323,6 +333,25 @@ class Runner:
             recovery_id: row for recovery_id, row in found.items() if outcome_of(row, job) is not Outcome.OPEN
         }
         return [row for row in found.values() if outcome_of(row, job) is Outcome.OPEN]
+
+    def _ask_what_events_met(self, job: Job, ended_rows: Sequence[Row]) -> None:
+        """A whole event is over once it was processed. What it called for may have failed all the same: then that is
+        rows of its own, and a job that goes on would make more of them.
+        """
+        fresh = [
+            row
+            for row in ended_rows
+            if row.subject is Subject.EVENT
+            and row.recovery_id not in self._known.met
+            and outcome_of(row, job) is Outcome.SUCCEEDED
+        ]
+        if not fresh:
+            return
+        found, _ = items_of(self._ports, fresh)
+        left = {row.recovery_id: unfinished(row, found.get(key_of(row))) for row in fresh}
+        rows = self._ports.recovery.several([one for some in left.values() for one in some])
+        for recovery_id, some in left.items():
+            self._known.met[recovery_id] = met_by(rows[one] for one in some if one in rows)
 
     def _close(self, job: Job, batch: Batch, said: str, left: Mapping[str, Row]) -> Job:
         """Keep what became of each row, for good, then the checkpoint. With those in `left` the machine goes on."""
@@ -369,7 +398,7 @@ class Runner:
         if is_waited_for:
             return job, self._poll_ms(POLL_MS)
         left = {row.recovery_id: row for row in open_rows}
-        return self._close(job, batch, letters(self._known.ended.values(), job), left), 0
+        return self._close(job, batch, letters(self._known.ended.values(), job, self._known.met), left), 0
 
     # ----------------------------------------------------------------------------------------------------------- around
 
@@ -405,7 +434,8 @@ class Runner:
                 "status": job.state.value,
                 "count": job.cursor,
                 "matched": job.total,
-                "reason": job.stop_reason or job.held_because,
+                # A person's own words are in the audit: they may name anybody.
+                "reason": job.held_because if job.is_cancelled else job.stop_reason or job.held_because,
                 "request_id": job.run_request_id,
             },
         )

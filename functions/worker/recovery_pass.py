@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from functions.core import fallback
-from functions.core.attempt import Effect, History, Superseded, settled_at
+from functions.core.attempt import Effect, Superseded, settled_at
 from functions.core.decision import Action, Repeat
 from functions.core.failure import (
     Done,
@@ -40,6 +40,7 @@ from functions.core.recovery import (
     defer,
     end,
     handed_over,
+    history_of,
     hopped,
     may_claim,
     parked_first,
@@ -51,8 +52,10 @@ from functions.core.recovery import (
     unknown_outcome,
     worker_died,
 )
+from functions.core.replay import replays_blocked
 from functions.core.retry import RetryPolicy
 from functions.core.rows import is_claim, stand_in_row
+from functions.core.switches import view
 from functions.ended import count_ended
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
@@ -184,7 +187,7 @@ class RecoveryPass:
         attempt = await self._attempts.make(
             action,
             replace(_whose(claimed), lease=lease),
-            _history(claimed),
+            history_of(claimed),
             claimed.lease_until_ms,
             verify_only=claimed.verify_only,
         )
@@ -193,7 +196,7 @@ class RecoveryPass:
     async def _leased(self, row: Row, action: Action, *, verify_only: bool) -> Lease | Park:
         """What the attempt may call, or until when it waits for that. Asked before the claim: no attempt is spent."""
         whose, lease_until_ms = _whose(row), self._budget.lease_until_ms
-        demand = await self._attempts.demand(action, whose, _history(row), lease_until_ms, verify_only=verify_only)
+        demand = await self._attempts.demand(action, whose, history_of(row), lease_until_ms, verify_only=verify_only)
         kept = {row.integration_id: row.slot_ms}
         lease = await self._attempts.leases.take(row.recovery_id, [demand], kept, is_paced=True)
         slot = lease.ready()
@@ -223,7 +226,7 @@ class RecoveryPass:
         attempt = await self._attempts.make(
             action,
             replace(_whose(claimed), lease=lease),
-            _history(claimed),
+            history_of(claimed),
             claimed.lease_until_ms,
             verify_only=True,
         )
@@ -395,6 +398,10 @@ class RecoveryPass:
 
     async def _event(self, row: Row) -> HintResult:
         self._attempts.leases.leave(row.recovery_id)  # it asks as an event, when it comes to that
+        blocked = await self._replay_blocked(row)
+        if blocked:
+            parked = self._parked(row, Park(WaitingFor.SWITCH, blocked), uncount=False)
+            return await self._commit(row, parked, "parked")
         if not self._budget.fits(self._event_seconds()):
             return Later(1, "no time was left in this invocation")
         claimed = await self._claim(row)
@@ -429,6 +436,15 @@ class RecoveryPass:
                 )
             case Parked(why):
                 return await self._event_parked(claimed, why)
+
+    async def _replay_blocked(self, row: Row) -> str:
+        """Which switch keeps a replayed event waiting, or empty: no gate is asked about a whole event."""
+        if row.status is not Status.REPLAYED:
+            return ""
+        snapshot = await self._attempts.switches()
+        now_ms = self._ports.clock.now_ms()
+        seen = view(snapshot, flow=row.flow, source=row.source, tenant=row.tenant, now_ms=now_ms)
+        return replays_blocked(row.integration_id, seen)
 
     async def _event_parked(self, row: Row, why: str) -> HintResult:
         """It met its own row: on hold it waits on; anything else that stops it is for a person."""
@@ -537,17 +553,6 @@ def _whose(row: Row) -> Whose:
         traceparent=row.traceparent,
         is_replay=row.status is Status.REPLAYED,
         is_row=True,
-    )
-
-
-def _history(row: Row) -> History:
-    """What earlier attempts may have left behind. The first lease has ended: a setting is read first in any case."""
-    return History(
-        had_lease=True,
-        may_have_been_sent=row.effect is Effect.UNKNOWN,
-        first_sent_at_ms=row.first_sent_at_ms,
-        last_possible_send_ms=row.last_possible_send_ms,
-        stored_errors=row.stored_errors,
     )
 
 

@@ -18,8 +18,8 @@ SERVICES: Final = tuple(
 )
 """All functions but ingress, which writes its metrics by hand."""
 
-SHARED: Final = ("adapters", "")
-"""What every function may use; the empty one are the modules beside the packages."""
+SHARED: Final = "adapters"
+"""What every function may use. Of the modules beside the packages it has those that it imports."""
 
 AT_THE_DOOR: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "webhooks_accepted": (("stage",), ("provider", "stage")),
@@ -52,8 +52,9 @@ class Place:
 def places(service: str, metric: str = "") -> Iterator[Place]:
     """Where that function counts it, or anything."""
     for place in _every_place():
-        package = place.file.partition("/")[0] if "/" in place.file else ""
-        if package in (service, *SHARED) and metric in ("", place.metric):
+        package, in_one, _ = place.file.partition("/")
+        is_its = package in (service, SHARED) if in_one else package in _beside(service)
+        if is_its and metric in ("", place.metric):
             yield place
 
 
@@ -69,6 +70,20 @@ def metrics_of(service: str) -> set[tuple[str, frozenset[str]]]:
         if place.by and place.metric in TOTALS:
             found.add((place.metric, frozenset({"service", "stage"})))
     return found
+
+
+@cache
+def _beside(service: str) -> frozenset[str]:
+    """The modules beside the packages that the function's own code imports, and what those import."""
+    found: set[str] = set()
+    files = list((FUNCTIONS / service).rglob("*.py"))
+    while files:
+        for node in ast.walk(ast.parse(files.pop().read_text())):
+            module = f"{(node.module or '').removeprefix('functions.')}.py" if isinstance(node, ast.ImportFrom) else ""
+            if module not in found and (FUNCTIONS / module).is_file():
+                found.add(module)
+                files.append(FUNCTIONS / module)
+    return frozenset(found)
 
 
 @cache

@@ -31,14 +31,13 @@ from ops.chaos.calls import ONLY_FOR, TIMEOUTS, Way
 from ops.chaos.killing import Killer, killing
 from ops.chaos.logs import Said, said_by
 from ops.chaos.proxy import CONTROL
-from ops.cli.replaying import of_stage
 from ops.demo import scenes
 from ops.demo.stage import SOURCES, Stage, repeated
 from ops.drills.failing import pointed_at
 from ops.drills.outage import spill
 from ops.expectation import TOPICS
 from ops.records import Item
-from ops.replays import will_go
+from ops.replays import of_stage, will_go
 from ops.simulator import Fault, FaultMode
 from ops.stack import ROOT
 

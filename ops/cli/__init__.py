@@ -24,8 +24,10 @@ from ops.cli import (
     integrations,
     limits,
     login,
+    logs,
     quarantine,
     queue,
+    ready,
     recipients,
     rejections,
     replaying,
@@ -82,7 +84,9 @@ app.command("limits")(limits.show)
 app.command("integrations")(integrations.show)
 app.command("verify")(verifying.verify)
 app.command("rejections")(rejections.show)
+app.command("logs")(logs.show)
 app.command("status")(status.show)
+app.command("ready")(ready.show)
 app.command("trace")(tracing.trace)
 app.command("audit")(tracing.audit)
 app.add_typer(replaying.app, name="replay")

@@ -5,6 +5,7 @@ What comes from strangers (ids, error texts) is stripped of control characters b
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -51,6 +52,16 @@ def stack_of(ctx: typer.Context) -> Stack:
     """The stack that the global options and the environment name. Raises `StackNotFound` or `StackUnreachable`."""
     wanted = ctx.find_object(Wanted)
     return find(wanted)
+
+
+def who(stack: Stack) -> str:
+    """The caller: on AWS as AWS knows it, locally by login name."""
+    if not stack.is_local:
+        return str(stack.client("sts").get_caller_identity()["Arn"])
+    try:
+        return f"local/{getpass.getuser()}"
+    except (OSError, KeyError):  # a container may run under a user without a name
+        return "local/operator"
 
 
 def time_scale_of(stack: Stack) -> float:
@@ -161,4 +172,5 @@ _STYLES = {
     "suppressed": "cyan",
     "ok": "green",
     "not ok": "red",
+    "cannot be seen": "yellow",
 }

@@ -10,8 +10,7 @@ from functions.core.gate import Health
 from functions.operator_api.problems import Code
 from ops.cli.console import AsJson, Refused, emit, say, stack_of, time_of
 from ops.integrations import of_stage
-from ops.operator_api import ApiRefused
-from ops.recovery_queue import Document
+from ops.operator_api import ApiRefused, Document
 
 app = typer.Typer(help="Say what an integration's health is, for a time; or take that back.", no_args_is_help=True)
 

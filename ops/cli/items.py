@@ -13,10 +13,11 @@ from functions.core.failure import RootCause
 from functions.core.integration import INTAKE
 from functions.operator_api.problems import Code
 from ops.cli.console import AsJson, ExitCode, Refused, emit, say, stack_of, time_of
-from ops.operator_api import ApiRefused, connect
-from ops.recovery_queue import Document, NoSuchItem, RecoveryQueue, has_succeeded, is_open, is_well
+from ops.operator_api import ApiRefused, Document, connect
+from ops.recovery_queue import NoSuchItem, RecoveryQueue, has_succeeded, is_open, is_well
 from ops.stack import StackUnreachable
 
+PAGE = "docs/runbooks/recovery-and-replay.md"
 Id = Annotated[str, typer.Argument(help="As `holdfast queue` shows it.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
 
@@ -100,6 +101,8 @@ def replay_one(
     elif not wait or is_open(last):
         say(f"what becomes of it: holdfast queue {recovery_id}")
     if wait and not has_succeeded(last):
+        if not as_json and not is_open(last):
+            say(f"it has not succeeded: holdfast queue {recovery_id} says what can be done next ({PAGE}, section 2)")
         raise typer.Exit(ExitCode.REFUSED)
 
 
@@ -160,4 +163,5 @@ def _why(refused: ApiRefused, recovery_id: str, more: str = "") -> str:
     parts = [str(refused)]
     if status:
         parts.append(f"it is {status}" + (f" ({code})" if code else ""))
+        parts.append(f"what can be done: holdfast queue {recovery_id}")
     return "; ".join([*parts, *([more] if more else [])])

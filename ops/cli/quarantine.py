@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import typer
 
+from functions.core.quarantine import CRITERIA
 from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of, time_of
 from ops.operator_api import connect
 
 app = typer.Typer(help="Keep events aside by rules that end by themselves.", no_args_is_help=True)
 
 PATH = "/platform/quarantine"
-CRITERIA = ("source", "event_name", "event_version", "tenant", "failure_code")
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
 
 

@@ -23,9 +23,8 @@ from ops.cli.console import (
     show_table,
     time_of,
 )
+from ops.cli.items import PAGE
 from ops.recovery_queue import NoSuchItem, RecoveryQueue, has_succeeded, is_open, is_well
-
-PAGE = "docs/runbooks/recovery-and-replay.md"
 
 
 class _OrItem(TyperGroup):

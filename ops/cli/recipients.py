@@ -19,8 +19,7 @@ from botocore.exceptions import ClientError
 from functions.core.clock import SystemClock, SystemIds
 from functions.core.person import Known, Note, PersonChange
 from ops import recipients
-from ops.cli.console import AsJson, Refused, emit, say, show_fields, show_table, stack_of, time_of
-from ops.cli.replaying import who
+from ops.cli.console import AsJson, Refused, emit, say, show_fields, show_table, stack_of, time_of, who
 from ops.cli.switches import REASON_BYTES
 from ops.recipients import Channel, Decide, RecipientTrouble, StoredRecipients
 from ops.stack import Stack, StackUnreachable

@@ -11,8 +11,7 @@ import typer
 from functions.core.clock import SystemClock, SystemIds
 from functions.ingress.answers import Rejection
 from functions.ingress.request import REQUEST_ID
-from ops.cli.console import AsJson, Limit, Refused, emit, say, show_table, stack_of, time_of
-from ops.cli.replaying import who
+from ops.cli.console import AsJson, Limit, Refused, emit, say, show_table, stack_of, time_of, who
 from ops.door_log import DoorLine, DoorLog, Rejections, rejections
 from ops.sources import SourceTrouble, StoredSources, check_name, seconds_of
 from ops.stack import Stack

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import re
 import sys
 from typing import Annotated
 
@@ -11,8 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from functions.core.duration import NoDuration, duration_ms
 from functions.core.integration import INTAKE
-from ops import replays
+from functions.core.replay_job import MOST_ITEMS, State
+from functions.operator_api.problems import Code
 from ops.cli import items
 from ops.cli.console import (
     AsJson,
@@ -29,23 +29,22 @@ from ops.cli.console import (
     stack_of,
     time_of,
 )
-from ops.operator_api import connect
-from ops.replays import Document, NotPlanned, Replays, will_go
-from ops.stack import Stack
+from ops.cli.items import PAGE
+from ops.operator_api import ApiRefused, Document, connect
+from ops.replays import NotPlanned, Replays, will_go
 
 app = typer.Typer(
     help="Give failed and dead items one more attempt, under their old keys: planned, shown, approved, watched.",
     invoke_without_command=True,
 )
 
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="These items; may be repeated.")]
 OfIntegration = Annotated[list[str] | None, typer.Option("--integration", help="Items of this one; may be repeated.")]
 OfStatus = Annotated[str, typer.Option("--status", help="failed or dlq.")]
-Code = Annotated[list[str] | None, typer.Option("--failure-code", help="That failed with this code; may be repeated.")]
+FailedWith = Annotated[
+    list[str] | None, typer.Option("--failure-code", help="That failed with this code; may be repeated.")
+]
 Cause = Annotated[str, typer.Option("--root-cause", help="With this root cause.")]
 Source = Annotated[str, typer.Option(help="Of this source's events.")]
 Tenant = Annotated[str, typer.Option(help="Of this tenant.")]
@@ -55,14 +54,13 @@ OfIncident = Annotated[str, typer.Option("--of-incident", help="That belong to t
 Detail = Annotated[str, typer.Option(help="With this text in the failure's detail.")]
 Older = Annotated[str, typer.Option("--older-than", help="Of events received longer ago: 90s, 30m, 4h, 2d.")]
 Newer = Annotated[str, typer.Option("--newer-than", help="Of events received since: 90s, 30m, 4h, 2d.")]
-Cap = Annotated[int, typer.Option("--cap", "--limit", min=1, max=20_000, help="At most so many, the oldest first.")]
+Cap = Annotated[int, typer.Option("--cap", "--limit", min=1, max=MOST_ITEMS, help="At most so many, the oldest first.")]
 Incident = Annotated[str, typer.Option(help="Name the job and its items after this incident.")]
 LookOnly = Annotated[
     bool, typer.Option("--look-only", help="Only find out, at the provider, what became of unclear items.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 JobId = Annotated[str, typer.Argument(help="The job's id, as `holdfast replay plan` prints it.")]
-MOST = 20_000
 
 
 @app.callback()
@@ -73,7 +71,7 @@ def replay(
     recovery_id: Ids = None,
     integration: OfIntegration = None,
     status: OfStatus = "",
-    failure_code: Code = None,
+    failure_code: FailedWith = None,
     root_cause: Cause = "",
     source: Source = "",
     tenant: Tenant = "",
@@ -83,7 +81,7 @@ def replay(
     detail: Detail = "",
     older_than: Older = "",
     newer_than: Newer = "",
-    cap: Cap = MOST,
+    cap: Cap = MOST_ITEMS,
     incident: Incident = "",
     look_only: LookOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and do nothing.")] = False,
@@ -132,7 +130,7 @@ def plan(
     recovery_id: Ids = None,
     integration: OfIntegration = None,
     status: OfStatus = "",
-    failure_code: Code = None,
+    failure_code: FailedWith = None,
     root_cause: Cause = "",
     source: Source = "",
     tenant: Tenant = "",
@@ -142,7 +140,7 @@ def plan(
     detail: Detail = "",
     older_than: Older = "",
     newer_than: Newer = "",
-    cap: Cap = MOST,
+    cap: Cap = MOST_ITEMS,
     incident: Incident = "",
     look_only: LookOnly = False,
     as_json: AsJson = False,
@@ -183,8 +181,7 @@ def approve(
     if not plan_hash:
         _ask(job, yes=yes, as_json=as_json)
         plan_hash = _hash(job)
-    _show(jobs.approve(job_id, plan_hash), as_json=as_json)
-    say(f"how it goes: holdfast replay watch {job_id}")
+    _show(_approved(jobs, job_id, plan_hash), as_json=as_json)
 
 
 @app.command("run")
@@ -205,25 +202,25 @@ def watch(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
 @app.command("pause")
 def pause(ctx: typer.Context, job_id: JobId, reason: Reason, as_json: AsJson = False) -> None:
     """Begin no further batch. What is under way comes to its end."""
-    _show(Replays(connect(stack_of(ctx))).change(job_id, "pause", reason), as_json=as_json)
+    _change(ctx, job_id, "pause", reason, as_json=as_json)
 
 
 @app.command("resume")
 def resume(ctx: typer.Context, job_id: JobId, reason: Reason, as_json: AsJson = False) -> None:
     """Let a paused job go on where it was."""
-    _show(Replays(connect(stack_of(ctx))).change(job_id, "resume", reason), as_json=as_json)
+    _change(ctx, job_id, "resume", reason, as_json=as_json)
 
 
 @app.command("cancel")
 def cancel(ctx: typer.Context, job_id: JobId, reason: Reason, as_json: AsJson = False) -> None:
     """End a job: nothing more of it is sent, and what was not sent goes back where it came from."""
-    _show(Replays(connect(stack_of(ctx))).change(job_id, "cancel", reason), as_json=as_json)
+    _change(ctx, job_id, "cancel", reason, as_json=as_json)
 
 
 @app.command("list")
 def show_all(
     ctx: typer.Context,
-    active: Annotated[bool, typer.Option("--active", help="Only those that are not over.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Not those that are over, nor mere plans.")] = False,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -251,6 +248,7 @@ def show_all(
             for job in told["replays"]
         ],
     )
+    say(f"one of them: holdfast replay show JOB; one that stopped: {PAGE}, section 7")
 
 
 @app.command("show")
@@ -301,10 +299,10 @@ def _criteria(older_than: str, newer_than: str, **stated: str | list[str] | None
 
 
 def _seconds(text: str) -> int:
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 30m, 4h or 2d")
-    return int(found[1]) * _SECONDS[found[2]]
+    try:
+        return duration_ms(text) // 1000
+    except NoDuration as none:
+        raise typer.BadParameter(str(none)) from none
 
 
 def _planned(
@@ -314,7 +312,8 @@ def _planned(
         raise typer.BadParameter("say why: --reason", param_hint="--reason")
     jobs = Replays(connect(stack_of(ctx)))
     try:
-        job = jobs.plan(wanted, reason, incident_id=incident, cap=cap if cap < MOST else None, look_only=look_only)
+        most = cap if cap < MOST_ITEMS else None
+        job = jobs.plan(wanted, reason, incident_id=incident, cap=most, look_only=look_only)
     except NotPlanned as failed:
         raise Refused(str(failed)) from failed
     return job, jobs
@@ -324,20 +323,57 @@ def _planned(
 
 
 def _run(jobs: Replays, job: Document, *, yes: bool, as_json: bool) -> None:
-    _ask(job, yes=yes, as_json=as_json)
-    jobs.approve(job["replay_id"], _hash(job))
+    if job.get("approved_by"):
+        say(f"{job['replay_id']} is {job['state']}: {job['approved_by']} has approved it already")
+    else:
+        _ask(job, yes=yes, as_json=as_json)
+        _approved(jobs, job["replay_id"], _hash(job))
     _watch(jobs, job["replay_id"], as_json=as_json, only_end=True)
+
+
+def _approved(jobs: Replays, job_id: str, plan_hash: str) -> Document:
+    """The job, approved. Raises `Refused`, saying what to do then."""
+    try:
+        return jobs.approve(job_id, plan_hash)
+    except ApiRefused as refused:
+        raise Refused(_why(refused, job_id)) from refused
+
+
+def _change(ctx: typer.Context, job_id: str, what: str, reason: str, *, as_json: bool) -> None:
+    """Change a job and show it. Raises `Refused`, saying what to do then."""
+    try:
+        job = Replays(connect(stack_of(ctx))).change(job_id, what, reason)
+    except ApiRefused as refused:
+        raise Refused(_why(refused, job_id)) from refused
+    _show(job, as_json=as_json)
+
+
+def _why(refused: ApiRefused, job_id: str) -> str:
+    """What the API says, and the next command where there is one."""
+    about = refused.more.get("replay_id") or job_id
+    match refused.code:
+        case Code.PLAN_STALE:
+            return f"{refused}; again: holdfast replay plan, with the same words ({PAGE}, section 6)"
+        case Code.IN_PROGRESS if about != job_id:
+            return f"{refused}; how far it is: holdfast replay show {about} ({PAGE}, section 6)"
+        case Code.IN_PROGRESS | Code.REPLAY_CONFLICT:
+            return f"{refused}; how it is: holdfast replay show {job_id}"
+        case Code.NOT_FOUND:
+            return f"{refused}; those that there are: holdfast replay list"
+    return str(refused)
 
 
 def _hash(job: Document) -> str:
     found = (job.get("plan") or {}).get("hash", "")
     if not found:
-        raise Refused(f"{job['replay_id']} is {job['state']}: it has no plan")
+        yet = " yet: holdfast replay show " + job["replay_id"] if job["state"] == State.PLANNING else ""
+        raise Refused(f"{job['replay_id']} is {job['state']}: it has no plan{yet}")
     return str(found)
 
 
 def _ask(job: Document, *, yes: bool, as_json: bool) -> None:
     """Show the plan, and let nobody approve what they have not seen. Raises `Refused`."""
+    _hash(job)
     if not as_json:
         _show_plan(job, as_json=False)
     if yes:
@@ -396,7 +432,9 @@ def _show_plan(job: Document, *, as_json: bool) -> None:
     if as_json:
         emit(job)
         return
-    made = job.get("plan") or {}
+    made = job.get("plan")
+    if made is None:
+        return
     samples = made.get("samples") or {}
     show_table(
         f"{job['replay_id']}: {job['state']}",
@@ -412,7 +450,12 @@ def _show_plan(job: Document, *, as_json: bool) -> None:
         ],
     )
     if not made.get("counts"):
-        say("no item is meant")
+        say("no item is meant: which there are says holdfast queue list --status dlq --status failed")
+        return
+    if job["state"] != State.PLANNED:
+        return  # what it would have done is past
+    if not will_go(job):
+        say(f"nothing would be replayed; what to do about each word: {PAGE}, section 6")
         return
     seconds = int(made.get("estimated_seconds", 0))
     about = f", in about {-(-seconds // 60)} min at a quarter of the rate" if seconds else ""
@@ -459,18 +502,31 @@ def _show(job: Document, *, as_json: bool) -> None:
             ("request id", job["request_id"]),
         ]
     )
+    advice = _what_next(job)
+    if advice:
+        say(advice)
 
 
-def who(stack: Stack) -> str:
-    """The caller: on AWS as AWS knows it, locally by login name."""
-    if not stack.is_local:
-        return str(stack.client("sts").get_caller_identity()["Arn"])
-    try:
-        return f"local/{getpass.getuser()}"
-    except (OSError, KeyError):  # a container may run under a user without a name
-        return "local/operator"
-
-
-def of_stage(stack: Stack, poll_seconds: float = replays.POLL_SECONDS) -> Replays:
-    """The stage's bulk replays, for what else than the command line asks for them."""
-    return Replays(connect(stack), poll_seconds=poll_seconds)
+def _what_next(job: Document) -> str:
+    """What whoever sees the job in its state can do; nothing where that stands there already."""
+    job_id = job["replay_id"]
+    each = f"what became of each item: holdfast replay show {job_id} --items"
+    match job["state"]:
+        case State.PLANNING:
+            return f"it is being planned; look again: holdfast replay show {job_id}"
+        case State.FAILED:
+            return f"nothing was replayed: plan again, with a filter that means less ({PAGE}, section 6)"
+        case State.APPROVED | State.RUNNING | State.STOPPING:
+            return f"how it goes: holdfast replay watch {job_id}"
+        case State.PAUSED:
+            return (
+                f'no batch begins before somebody says so: holdfast replay resume {job_id} --reason "..."; to end it: '
+                f'holdfast replay cancel {job_id} --reason "..."'
+            )
+        case State.STOPPED:
+            return f"it stopped itself, and what it had not sent is back where it was; {each}; then: {PAGE}, section 7"
+        case State.CANCELLED if job.get("approved_by"):
+            return f"what it had not sent is back where it was; {each}"
+        case State.FINISHED:
+            return f"{each} ({PAGE}, section 6)"
+    return ""

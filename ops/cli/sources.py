@@ -22,8 +22,7 @@ from functions.core.clock import SystemClock, SystemIds
 from functions.core.source import MalformedSource, SourceState
 from ops import guide as guides
 from ops import sources
-from ops.cli.console import AsJson, Refused, emit, say, show_fields, show_table, stack_of, time_of
-from ops.cli.replaying import who
+from ops.cli.console import AsJson, Refused, emit, say, show_fields, show_table, stack_of, time_of, who
 from ops.cli.switches import REASON_BYTES
 from ops.door_log import DoorLine, DoorLog, Seen, Sightings, sightings
 from ops.local.parameters import webhook_url

@@ -116,7 +116,7 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
         ),
     )
     _show(
-        "bulk replays that are not over",
+        "bulk replays under way",
         jobs,
         ("job", "state", "done", "of", "what became of them", "by", "held by"),
         _job_line,

@@ -153,7 +153,8 @@ def _show(kind: str, found: Answer) -> None:
     if found.get("cursor"):
         say(f"there are more: --limit, up to 200; these are the latest {len(events)}")
     if not found.get("is_complete", True):
-        say("more is on record of it than is told here: holdfast audit --request ID --all")
+        request_id = events[0]["received"]["request_id"] if len(events) == 1 else "ID"
+        say(f"more is on record of it than is told here: holdfast audit --request {request_id or 'ID'} --all")
     if kind == "request" and door and not door["is_complete"]:
         say(f"the log of ingress is long: it was read back to {time_of(door['since_ms'])} only")
 
@@ -191,7 +192,8 @@ def _event(one: Answer) -> None:
             ],
         )
     if one["steps_left_out"]:
-        say(f"{one['steps_left_out']} earlier steps are left out: holdfast audit --request {received['request_id']}")
+        whole = f"holdfast audit --request {received['request_id']} --all"
+        say(f"{one['steps_left_out']} earlier steps are left out: {whole}")
     show_table(
         "",
         ("time", "what", "about", "by", "detail"),

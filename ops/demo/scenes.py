@@ -12,13 +12,12 @@ from functions.core.gate import Health
 from functions.core.recovery import SUPPRESSED, Status
 from functions.operator_api.problems import Code
 from ops import integrations, records, standing
-from ops.cli.replaying import of_stage
 from ops.cli.switches import write
 from ops.demo.stage import SOURCES, Stage, conversation_of, is_open, repeated, what_of
 from ops.demo.story import Scene
 from ops.expectation import BANK, CRASH, FOR_THE_LLM, NEEDS_PERSON, REFUND, TOPICS, TWICE, WHERE, balance, seen_in
 from ops.operator_api import ApiRefused, connect
-from ops.replays import OVER, Replays, will_go
+from ops.replays import OVER, Replays, of_stage, will_go
 from ops.simulator import Fault, FaultMode
 from ops.traffic import Answer
 

@@ -25,10 +25,10 @@ from functions.core.replay import Prediction
 from functions.core.replay_job import OVER, Job, let_go
 from ops import integrations, records
 from ops.chaos.killing import ports_of, processes_of
-from ops.cli.replaying import of_stage
 from ops.demo.stage import Stage
 from ops.expectation import BANK, WHERE, balance
-from ops.replays import Document, Replays
+from ops.operator_api import Document
+from ops.replays import Replays, of_stage
 from ops.simulator import Fault, FaultMode
 
 WAITS_AT_MOST = 1.2  # times as long as without a bulk replay

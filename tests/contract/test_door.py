@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 from botocore.exceptions import ClientError
@@ -142,3 +142,12 @@ def test_the_newest_accepted_delivery_of_a_source_is_found_and_nobody_elses_and_
     nothing = doors.door.accepted("shop", NOON_MS - 4 * 60_000, NOON_MS)
     assert (nothing.line, nothing.since_ms, nothing.is_complete) == (None, NOON_MS - 4 * 60_000, True)
     assert doors.door.accepted("desk", 0, NOON_MS).line is None
+
+
+@pytest.mark.parametrize("identity", ['a"b', '"', "back\\slash", "größe", "a b", "tab\there"])
+def test_an_event_is_found_whatever_stands_in_its_name(doors: Doors, identity: str) -> None:
+    named = replace(accepted(1), event_id=f"shop:{identity}")
+    doors.add(accepted(2))
+    doors.add(named)
+    assert doors.door.sighting(NOON_MS - HOUR_MS, NOON_MS, event_id=named.event_id).line == named
+    assert doors.door.sighting(NOON_MS - HOUR_MS, NOON_MS, event_id=f"{named.event_id}!").line is None

@@ -269,3 +269,28 @@ def test_a_row_of_another_version_is_named_and_hides_no_other() -> None:
         )
         page = room.changes.page("helpdesk", [Status.RETRYING], "", 50)
         assert ([found.recovery_id for found in page.rows], page.unreadable) == ([one.recovery_id], ("strange",))
+
+
+class Reading:
+    """A client that counts the index entries that its queries read."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def query(self, **request: Any) -> Any:
+        answer = self.client.query(**request)
+        self.read += answer["ScannedCount"]
+        return answer
+
+
+def test_counting_reads_no_more_of_a_status_than_it_is_asked_to_count() -> None:
+    with aws_tables.moto_tables() as client:
+        reading = Reading(client)
+        room = _over(reading, client)
+        room.put(*(row(f"d{n}", status=Status.DLQ, due_at_ms=0, not_before_ms=0) for n in range(80)))
+        assert room.changes.count("helpdesk", 20) == {Status.DLQ: 20}
+        assert reading.read <= 20

@@ -223,11 +223,12 @@ def test_a_table_that_does_not_answer_is_trouble(operation: str) -> None:
             calls[operation]()
 
 
-def test_what_cannot_be_read_back_is_trouble_and_not_an_empty_item() -> None:
+@pytest.mark.parametrize("odd", [{}, {"job": {"S": "{}"}, "version": {"N": "1.5"}}, {"job": {"NULL": True}}])
+def test_what_cannot_be_read_back_is_trouble_and_not_an_empty_item(odd: dict[str, Any]) -> None:
     with aws_tables.moto_tables() as client:
         jobs = over(client).jobs
-        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "J#odd"}, "job": {"S": "{}"}})
-        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": BOARD_KEY}})
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "J#odd"}, **odd})
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": BOARD_KEY}, **odd})
         for read in (lambda: jobs.get("odd"), jobs.board):
             with pytest.raises(StorageUnavailable):
                 read()

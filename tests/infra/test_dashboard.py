@@ -13,11 +13,11 @@ from aws_cdk import App, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_logs as logs
 
-from functions.core.alarms import ALARMS, HOLDFAST, STAGE, Series, by_name
+from functions.core.alarms import ALARMS, HOLDFAST, STAGE, Alarm, Series, by_name
 from functions.observability import FIELDS, OF_THE_STAGE
 from infra.config import DEV
-from infra.dashboard import STATIONS, Dashboard, Each, LogPanel, Panel
-from ops.alarms.counted import places
+from infra.dashboard import STATIONS, Dashboard, Each, LogPanel, Panel, Station
+from ops.alarms.counted import AT_THE_DOOR, places
 from tests.template import Template
 from tests.unit.test_alarm_metrics import emitted
 
@@ -91,6 +91,10 @@ def test_what_is_drawn_is_counted(line: Series) -> None:
     if line.namespace != HOLDFAST:
         assert line.metric in {
             "5xx",
+            "Count",
+            "NumberOfNotificationsFailed",
+            "ReadThrottleEvents",
+            "WriteThrottleEvents",
             "Errors",
             "Invocations",
             "Throttles",
@@ -100,7 +104,7 @@ def test_what_is_drawn_is_counted(line: Series) -> None:
         }
         return
     if "service" not in line.dimensions:
-        assert line.metric in ("ack_ms", "webhooks_accepted", "webhooks_spilled", *OF_THE_STAGE)
+        assert line.metric in AT_THE_DOOR or line.metric in OF_THE_STAGE
         return
     service = line.dimensions["service"]
     written = [
@@ -121,6 +125,53 @@ def test_a_table_of_a_log_asks_for_fields_that_there_are(panel: LogPanel) -> Non
     )
     assert asked <= FIELDS
     assert "event_name" in asked
+
+
+def test_stations_stand_in_the_order_in_which_an_event_travels() -> None:
+    titles = [station.title for station in STATIONS]
+    assert [title[:3] for title in titles] == [f"{number}. " for number in range(1, len(titles) + 1)]
+    way = (
+        "webhooks_accepted",
+        "event_age_ms",
+        "items_received",
+        "actions_success",
+        "recovery_transitions",
+        "heartbeat",
+    )
+    found = [min(at for at, station in enumerate(STATIONS) if metric in _metrics_of(station)) for metric in way]
+    assert found == sorted(found) == list(range(len(STATIONS)))
+
+
+def _lines_of(station: Station) -> list[Series | Each]:
+    return [line for panel in station.panels if isinstance(panel, Panel) for line in panel.lines.values()]
+
+
+def _metrics_of(station: Station) -> set[str]:
+    return {line.metric for line in _lines_of(station)}
+
+
+@pytest.mark.parametrize("alarm", [one for one in ALARMS if not one.flow], ids=lambda alarm: alarm.name)
+def test_whoever_is_paged_sees_on_the_dashboard_what_the_alarm_watches(alarm: Alarm) -> None:
+    assert {series.metric for series in alarm.series.values()} <= {line.metric for line in LINES}
+
+
+def test_5xx_are_told_apart_by_every_service_that_answers_requests() -> None:
+    """001.19"""
+    (panel,) = [panel for panel in PANELS if isinstance(panel, Panel) and panel.title == "5xx by service"]
+    told = json.dumps([str(line) for line in panel.lines.values()])
+    assert all(service in told for service in ("'api'", "'ingress'", "'operator_api'", "operator_calls"))
+
+
+def test_every_dead_letter_queue_is_drawn_and_what_was_in_it_told_apart_by_event_name(template: Template) -> None:
+    """001.18"""
+    (panel,) = [panel for panel in PANELS if isinstance(panel, Panel) and panel.title == "Dead-letter queues"]
+    deployed = [
+        key for key, queue in template.of_type("AWS::SQS::Queue").items() if "RedrivePolicy" not in queue["Properties"]
+    ]
+    assert len(panel.lines) == len(deployed)
+    tables = [panel for panel in PANELS if isinstance(panel, LogPanel)]
+    assert {panel.function for panel in tables} == {"worker", "triage"}
+    assert all("by event_name" in " ".join(panel.query) for panel in tables)
 
 
 def test_a_flow_that_brings_alarms_has_a_station_of_its_own() -> None:

@@ -73,7 +73,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 def test_an_integration_is_shown_with_its_health_its_backlog_and_whom_to_ask(
     desk: Desk, told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """000.5: the fallback state is visible to operators."""
+    """000.5: the fallback state is visible to operators. 004.22: whom to ask for a remedy is, too."""
     waiting = [row(f"w{n}", status=Status.PENDING, waiting_for=WaitingFor.HEALTH, attempt_count=0) for n in range(30)]
     for each in (*waiting, dead("d"), row("elsewhere", integration_id="sms"), row("done", status=Status.SUCCEEDED)):
         desk.world.put(each)
@@ -91,7 +91,9 @@ def test_an_integration_is_shown_with_its_health_its_backlog_and_whom_to_ask(
     assert document["fallbacks"]
     assert run(["integrations", "helpdesk"]) == ExitCode.OK
     shown = capsys.readouterr().out
-    for words in ("1 of 3 succeeded", "rows pending", "2026-01-01T00:00:09Z", document["fallbacks"][0]):
+    assert document["support_contact"].startswith("https://")
+    told_people = ("1 of 3 succeeded", "rows pending", "2026-01-01T00:00:09Z", document["support_contact"])
+    for words in (*told_people, document["fallbacks"][0]):
         assert words in shown, words
 
 

@@ -262,6 +262,7 @@ def test_a_second_click_is_refused_with_what_it_is_now_and_the_same_click_is_not
     assert again == first
     code, _, err = desk.run("replay", one.recovery_id, "--reason", "it is back")
     assert (code, "INT-409-RECOVERY-REPLAY-CONFLICT" in err, "it is replayed" in err) == (ExitCode.REFUSED, True, True)
+    assert f"what can be done: holdfast queue {one.recovery_id}" in err
     assert desk.world.stored(one).replay_no == 1
 
 
@@ -301,6 +302,11 @@ def test_a_click_that_nobody_answered_says_how_to_make_the_same_one_again_004_19
             {"status": Status.DLQ, "result": "failed", "failure_code": "HTTP_503", "failure_detail": "still"},
             ExitCode.REFUSED,
             "dlq: HTTP_503: still",
+        ),
+        (
+            {"status": Status.DLQ, "result": "failed", "failure_code": "HTTP_503"},
+            ExitCode.REFUSED,
+            "says what can be done next (docs/runbooks/recovery-and-replay.md, section 2)",
         ),
         ({}, ExitCode.REFUSED, "what becomes of it: holdfast queue"),
     ],

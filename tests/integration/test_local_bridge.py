@@ -191,7 +191,7 @@ def test_a_log_with_more_lines_than_a_page_is_read_to_its_end(watch: Watch, monk
     for _ in range(4):
         watch.aws.counted("worker", "payload_mismatches")
         watch.aws.now_ms += 10
-    watch.aws.counted("worker", "fallback_nothing_left")
+    watch.aws.counted("worker", "people_needed")
     watch.minutes()
     assert watch.alarming == {"payload-mismatch", "message-for-a-person"}
 
@@ -205,6 +205,29 @@ def test_the_api_fails_when_ingress_answers_5xx_and_when_it_dies_without_an_answ
     other = Watch()
     other.minutes(2, lambda: other.aws.died("ingress", 5))
     assert {"ingress-failing", "webhook-not-stored"} <= other.alarming
+
+
+def test_a_line_that_the_emulator_has_in_the_next_invocations_stream_is_no_failure(watch: Watch) -> None:
+    """It waits 50 ms for what a function logs, and a busy machine takes longer now and then."""
+
+    def late() -> None:
+        watch.aws.invoked("ingress")
+        line = Trail("r", Route.EVENT).line("local", Answer(202, ""), None, watch.aws.now_ms, watch.aws.now_ms - 20)
+        watch.aws.invoked("ingress", line, line)
+
+    watch.minutes(20, late)
+    assert watch.alarming == set()
+
+
+def test_an_invocation_that_stays_silent_was_killed(watch: Watch) -> None:
+    def killed() -> None:
+        for _ in range(5):
+            watch.aws.invoked("ingress")
+
+    watch.minutes(1, killed)
+    assert watch.alarming == set()
+    watch.minutes(bridge._SILENT_MS // MINUTE_MS + 1)
+    assert {"ingress-failing", "webhook-not-stored"} <= watch.alarming
 
 
 def test_a_refusal_is_no_failure_of_ours(watch: Watch) -> None:

@@ -163,8 +163,9 @@ def test_004_14_the_same_click_again_gets_the_first_answer_and_another_under_its
 
 
 def test_004_14_a_deliberate_second_replay_works_once_the_first_has_failed_again(world: OperatorWorld) -> None:
+    """004.23: once the dependency is back, under a request id of its own."""
     one = world.put(dead())
-    replay(world, one)
+    first = replay(world, one)
     under_way = world.stored(one)
     failed = replace(
         under_way, version=under_way.version + 1, status=Status.DLQ, result="failed", due_at_ms=0, not_before_ms=0
@@ -173,6 +174,7 @@ def test_004_14_a_deliberate_second_replay_works_once_the_first_has_failed_again
     answer = replay(world, one, key="click-0002")
     assert answer["statusCode"] == 202
     assert world.stored(one).replay_no == 2
+    assert world.stored(one).request_id == answer["document"]["request_id"] != first["document"]["request_id"]
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.RETRYING, Status.SUCCEEDED, Status.REPLAYED])
@@ -474,6 +476,7 @@ def test_what_waits_for_what_is_dismissed_goes_on_waiting(world: OperatorWorld) 
 
 
 def test_004_12_an_item_tells_what_it_waits_for_until_when_and_where_to_look(world: OperatorWorld) -> None:
+    """004.21: the evidence is with the item."""
     reply = action("reply", kind="helpdesk.reply", repeat=Repeat.LOOKUP, target="T-9")
     one = world.put(
         row(

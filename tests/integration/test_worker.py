@@ -158,7 +158,7 @@ def test_an_outage_that_outlasts_five_calls_ends_in_the_dlq_and_a_replay_does_it
 
 
 def test_what_the_provider_answered_is_kept_with_the_failure_that_it_was_004_10() -> None:
-    """Of the last attempt that failed: one that came without an answer leaves none of an earlier one."""
+    """Of the last attempt that failed: one that came without an answer leaves none of an earlier one (004.21)."""
     world = World(("tag",))
     said = '{"status":503,"body":{"error":"maintenance"}}'
     answers: list[Failure] = [

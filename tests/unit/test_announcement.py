@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,41 @@ def test_a_text_that_nobody_has_approved_is_kept_and_does_not_go_out(tmp_path: P
     (tmp_path / FILE).write_text(unapproved)
     with pytest.raises(NoSuchText):
         newest(load_announcements(tmp_path), "internal_update")
+
+
+APPROVED = {
+    "internal_update@1": "b62ed52befde7645",
+    "employer_delay@1": "8e0a882048f3d3d9",
+    "employer_done@1": "ba766d44c76a1ea3",
+    "candidate_issue@1": "96e20682ec02488b",
+    "candidate_done@1": "e87a3345c4b5b66a",
+    "partner_outage@1": "a26439d93b1e6aea",
+    "partner_done@1": "7815329ccb4ec95e",
+}
+"""What was approved, by the words of that day. A new version gets a line of its own; none is changed or taken away."""
+
+
+def test_what_was_approved_is_what_goes_out_001_59() -> None:
+    """An incident names the version that went out: nobody edits one afterwards, or without another approval."""
+    found = {
+        f"{name}@{version}": hashlib.sha256(
+            f"{one.audience}|{one.text}|{one.text_without_window}|{one.promises}".encode()
+        ).hexdigest()[:16]
+        for (name, version), one in load_announcements().items()
+        if one.approved_by
+    }
+    assert found == APPROVED
+
+
+def test_every_audience_outside_hears_that_it_began_for_how_long_and_that_it_is_over_000_26_001_41() -> None:
+    texts = [one for one in load_announcements().values() if not one.is_internal]
+    for audience in {one.audience for one in texts}:
+        first = [one for one in texts if one.audience == audience and "window" in one.params]
+        last = [one for one in texts if one.audience == audience and "window" not in one.params]
+        assert first, audience
+        assert last, audience
+        assert all(one.text_without_window for one in first), "nobody knows how long, and it must go out all the same"
+        assert {one.promises for one in first if one.promises} <= {one.id for one in last}
 
 
 def test_moments_are_those_of_the_incident() -> None:

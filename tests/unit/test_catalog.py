@@ -74,6 +74,12 @@ def test_the_id_of_whole_events_belongs_to_no_integration() -> None:
     assert INTAKE not in load().integrations
 
 
+def test_whoever_is_paged_finds_whom_to_ask_at_each_provider_004_22() -> None:
+    asked = {name: profile.support_contact for name, profile in load().profiles.items() if profile.provider != "rules"}
+    assert len(asked) > 4
+    assert [name for name, contact in asked.items() if not contact.startswith("https://")] == []
+
+
 def test_thresholds_are_those_of_the_requirements() -> None:
     thresholds = {name: profile.success_threshold for name, profile in load().profiles.items()}
     assert thresholds.pop("ocr") == 0.85

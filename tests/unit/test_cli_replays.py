@@ -11,6 +11,7 @@ import pytest
 
 from ops.cli import replaying, run
 from ops.cli.console import ExitCode
+from ops.cli.items import PAGE
 from ops.operator_api import ApiRefused
 from ops.replays import NotPlanned, Replays
 from ops.stack import STACK_FILE_VARIABLE
@@ -193,8 +194,9 @@ def test_a_script_approves_the_plan_that_it_has_looked_at(monkeypatch: pytest.Mo
 
 def test_a_job_without_a_plan_is_not_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     over(monkeypatch, get=[job("planning", plan=None)])
-    assert run(["replay", "run", "INC-7-abc", "--yes"]) == ExitCode.REFUSED
-    assert "it has no plan" in capsys.readouterr().err
+    monkeypatch.setattr(replaying, "_is_asked", lambda: True)
+    assert run(["replay", "run", "INC-7-abc"]) == ExitCode.REFUSED
+    assert "it has no plan yet: holdfast replay show INC-7-abc" in capsys.readouterr().err
 
 
 def test_watching_tells_each_look_as_a_line_and_ends_with_the_job(
@@ -235,6 +237,100 @@ def test_jobs_and_every_item_of_one_can_be_seen(
     assert run(["replay", "show", "INC-7-abc", "--json"]) == ExitCode.OK
 
 
+def test_a_job_that_is_over_is_not_offered_to_be_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over(monkeypatch, get=[job("stopped", approved_by="ada", stop_reason="2 of the first 5 failed")])
+    assert run(["replay", "show", "INC-7-abc"]) == ExitCode.OK
+    told = capsys.readouterr()
+    assert "2 of the first 5 failed" in told.out
+    assert "holdfast replay run" not in told.err
+    assert "would be replayed" not in told.err
+
+
+def test_a_plan_of_which_nothing_goes_is_not_offered_to_be_run_but_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over(monkeypatch, plan=[job(items=0)])
+    assert run(["replay", "plan", "--status", "dlq", "--reason", "x"]) == ExitCode.REFUSED
+    told = capsys.readouterr().err
+    assert "holdfast replay run" not in told
+    assert f"{PAGE}, section 6" in told
+
+
+def test_a_filter_that_means_nothing_says_where_to_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = job(items=0)
+    over(monkeypatch, plan=[{**empty, "plan": {**empty["plan"], "counts": {}}}])
+    assert run(["replay", "plan", "--status", "dlq", "--reason", "x"]) == ExitCode.REFUSED
+    assert "holdfast queue list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "next_command"),
+    [
+        ("planning", "holdfast replay show INC-7-abc"),
+        ("failed", f"plan again, with a filter that means less ({PAGE}, section 6)"),
+        ("approved", "holdfast replay watch INC-7-abc"),
+        ("running", "holdfast replay watch INC-7-abc"),
+        ("stopping", "holdfast replay watch INC-7-abc"),
+        ("paused", "holdfast replay resume INC-7-abc"),
+        ("stopped", f"holdfast replay show INC-7-abc --items; then: {PAGE}, section 7"),
+        ("cancelled", "holdfast replay show INC-7-abc --items"),
+        ("finished", "holdfast replay show INC-7-abc --items"),
+    ],
+)
+def test_whoever_sees_a_job_is_told_the_next_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, next_command: str
+) -> None:
+    known = {"plan": None} if state in ("planning", "failed") else {"approved_by": "ada"}
+    over(monkeypatch, get=[job(state, **known)])
+    assert run(["replay", "show", "INC-7-abc"]) == ExitCode.OK
+    told = capsys.readouterr().err
+    assert next_command in told
+    assert "no item is meant" not in told
+
+
+def test_a_plan_that_was_cancelled_leaves_nothing_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over(monkeypatch, cancel=[job("cancelled")])
+    assert run(["replay", "cancel", "INC-7-abc", "--reason", "not now"]) == ExitCode.OK
+    assert capsys.readouterr().err == ""
+
+
+def test_a_job_that_was_approved_already_is_watched_and_nobody_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = over(monkeypatch, get=[job("running", approved_by="ada"), job("finished", approved_by="ada")])
+    assert run(["replay", "run", "INC-7-abc"]) == ExitCode.OK
+    assert not api.asked("POST", "/approve")
+    assert "ada has approved it already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("refused", "next_command"),
+    [
+        (ApiRefused(409, "INT-409-PLAN-STALE", "it is old"), "holdfast replay plan"),
+        (ApiRefused(409, "INT-409-IN-PROGRESS", "taken", {"replay_id": "other-1"}), "holdfast replay show other-1"),
+        (ApiRefused(409, "INT-409-IN-PROGRESS", "others change it"), "holdfast replay show INC-7-abc"),
+        (ApiRefused(409, "INT-409-RECOVERY-REPLAY-CONFLICT", "it is over"), "holdfast replay show INC-7-abc"),
+        (ApiRefused(404, "INT-404-NOT-FOUND", "there is none"), "holdfast replay list"),
+        (ApiRefused(503, "INT-503-DEPENDENCY-UNAVAILABLE", "call again"), "call again"),
+    ],
+)
+def test_a_refusal_says_what_to_type_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: ApiRefused, next_command: str
+) -> None:
+    over(monkeypatch, get=[job()], approve=[refused], pause=[refused])
+    for arguments in (["approve", "INC-7-abc", "--yes"], ["pause", "INC-7-abc", "--reason", "x"]):
+        assert run(["replay", *arguments]) == ExitCode.REFUSED
+        told = capsys.readouterr().err
+        assert refused.code in told
+        assert next_command in told
+
+
 def test_what_the_api_refuses_is_said_with_its_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,5 +359,5 @@ def test_a_plan_that_is_too_wide_or_never_comes_is_told() -> None:
     with pytest.raises(NotPlanned, match="narrow the filter"):
         Replays(failed, pause=lambda _: None).plan({}, "x")
     never = FakeApi(plan=[job("planning")], get=[job("planning")])
-    with pytest.raises(NotPlanned, match="look at it later"):
+    with pytest.raises(NotPlanned, match="holdfast replay show INC-7-abc"):
         Replays(never, pause=lambda _: None, poll_seconds=100.0).plan({}, "x")

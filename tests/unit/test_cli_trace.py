@@ -235,7 +235,8 @@ def test_a_whole_record_is_asked_for_page_by_page(api: Api, capsys: pytest.Captu
 def test_a_trace_that_is_not_all_that_is_on_record_says_so(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.answers["/platform/trace request_id=r"] = found(event(), is_complete=False)
     assert run(["trace", "--request", "r"]) == ExitCode.OK
-    assert "more is on record" in capsys.readouterr().err
+    whole = f"holdfast audit --request {event()['received']['request_id']} --all"
+    assert f"more is on record of it than is told here: {whole}" in capsys.readouterr().err
 
 
 def test_what_is_not_as_every_day_stands_out() -> None:

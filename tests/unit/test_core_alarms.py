@@ -115,7 +115,11 @@ def test_severities_follow_one_scale() -> None:
         "events-backlog": Sev.SEV1,
         "sweeper-missing": Sev.SEV1,
         "evaluator-missing": Sev.SEV1,
+        "pager-missing": Sev.SEV1,
         "alarms-not-delivered": Sev.SEV1,
+        "pages-dlq-not-empty": Sev.SEV1,
+        "pages-not-delivered": Sev.SEV1,
+        "containment-failed": Sev.SEV1,
     }
     for alarm in ALARMS:
         assert alarm.is_page == (alarm.sev is not Sev.SEV3), alarm.name

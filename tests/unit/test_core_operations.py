@@ -102,6 +102,10 @@ def test_what_finds_out_by_itself_needs_nobody_and_stays_in_doubt_until_then(
 ) -> None:
     change = replayed_by(unknown(first_sent_at_ms=first_sent_ms), rules, ADA, "why", NOON_MS, 1.0)
     assert (change.after.status, change.after.effect) == (Status.REPLAYED, Effect.UNKNOWN)
+    # A person who has looked may have overlooked it: the attempt finds out all the same.
+    change = replayed_by(unknown(first_sent_at_ms=first_sent_ms), rules, ADA, "why", NOON_MS, 1.0, checked="nothing")
+    assert (change.after.status, change.after.effect) == (Status.REPLAYED, Effect.UNKNOWN)
+    assert change.audit[0].reason == "why; checked: nothing"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,18 @@ def test_a_problem_is_told_with_all_its_members() -> None:
     assert len(stage.asked) == 1
 
 
+def test_trouble_of_the_stage_names_the_request_that_its_log_has() -> None:
+    with pytest.raises(ApiRefused, match="its request id is r1"):
+        change(Stage(problem(500, "INT-500-INTERNAL")))
+    with pytest.raises(ApiRefused, match=r"500: Internal Server Error$"):
+        change(Stage(httpx.Response(500, json={})))
+
+
+def test_whoever_may_not_is_told_what_would_let_them_004_3() -> None:
+    with pytest.raises(ApiRefused, match=r"it is so: a group .* `holdfast login` says what you may"):
+        change(Stage(problem(403, "INT-403-PERMISSION-DENIED")))
+
+
 def test_where_a_request_is_not_valid_is_told() -> None:
     answer = problem(400, "INT-400-INVALID-PAYLOAD", problems=[{"at": "body/reason", "problem": "too short"}])
     with pytest.raises(ApiRefused, match="it is so; body/reason: too short"):

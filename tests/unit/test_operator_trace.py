@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -313,3 +314,45 @@ def test_rejections_name_a_source_only_where_it_is_one_of_ours(room: Room) -> No
     assert document["counts"] == {"stale": 1, "unknown_source": 1}
     assert (document["since_ms"], document["is_complete"]) == (NOON_MS - 3_600_000, True)
     assert room.get("/platform/rejections", source="shop")["document"]["counts"] == {"stale": 1}
+
+
+def long_records(room: Room, events: int, steps: int) -> None:
+    """Events of one ticket, each with a record that an outage and people have made long."""
+    for number in range(events):
+        FakeLedger(room.tables).claim(claim(key=f"E#acme#desk:{number}", received_at_ms=NOON_MS - number))
+        one = event_row(event_id=f"desk:{number}", recovery_id=event_recovery_id("acme", f"desk:{number}", 0))
+        room.tables.rows[one.recovery_id] = one
+        record = AuditEvent(
+            id="",
+            at_ms=NOON_MS,
+            event_type=AuditType.NOTED,
+            severity=Severity.WARNING,
+            tenant="acme",
+            actor="ada",
+            affected_entity="recovery_item",
+            affected_id=one.recovery_id,
+            request_id="req-2",
+            reason='"as they said"' * 30,
+        )
+        for step in range(steps):
+            room.tables.put_audit([replace(record, id=f"{step:04d}")])
+
+
+def test_however_long_the_records_are_an_answer_is_one_that_lambda_can_give(room: Room) -> None:
+    long_records(room, 60, 150)
+    answer = room.get("/platform/trace", ticket="c-1", limit="200")
+    assert answer["statusCode"] == 200
+    assert len(json.dumps(answer["body"])) < 6_000_000
+    stories = answer["document"]["events"]
+    assert len(stories) == 60
+    assert all(len(one["steps"]) + one["steps_left_out"] >= 150 for one in stories)
+    assert all(one["steps"][-1]["detail"] for one in stories)  # the latest are those that are told
+
+
+def test_an_answer_longer_than_lambda_takes_is_refused_in_words(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_records(room, 20, 20)
+    monkeypatch.setattr("functions.operator_api.handler._MAX_ANSWER_BYTES", 60_000)
+    refused = room.get("/platform/trace", ticket="c-1")
+    assert (refused["statusCode"], refused["document"]["code"]) == (400, "INT-400-INVALID-PAYLOAD")
+    assert "limit" in refused["document"]["detail"]
+    assert room.get("/platform/trace", ticket="c-1", limit="1")["statusCode"] == 200

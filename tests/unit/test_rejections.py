@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from tests.ingress_fakes import Gate
 
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
+_TERMS = re.compile(r'("[^"\\]+"( "[^"\\]+")*)?')
 
 
 @dataclass
 class Log:
-    """CloudWatch Logs as it answers FilterLogEvents: forwards, in pages, both ends included, patterns left aside.
+    """CloudWatch Logs as it answers FilterLogEvents: forwards, in pages, both ends included. Of a pattern only the form
+    is looked at: quoted terms.
 
     `hides_token`: cuts a page off at its limit and says nothing of more, as the emulator does.
     """
@@ -45,6 +48,9 @@ class Log:
 
     def filter_log_events(self, **request: Any) -> dict[str, Any]:
         self.asked.append(request)
+        if _TERMS.fullmatch(request.get("filterPattern", "")) is None:
+            wrong = {"Error": {"Code": "InvalidParameterException", "Message": "Invalid filter pattern"}}
+            raise ClientError(wrong, "FilterLogEvents")  # type: ignore[arg-type]  # as little as is looked at
         wanted = [
             {"timestamp": at_ms, "message": text, "eventId": str(number)}
             for number, (at_ms, text) in enumerate(self.events)

@@ -280,6 +280,14 @@ def test_batches_grow_after_clean_ones_only_up_to_a_hundred_000_27() -> None:
     assert job.outcomes["succeeded"] == 192
 
 
+def test_a_batch_of_which_nothing_was_tried_proves_nothing_000_27() -> None:
+    job = jobs.opened(in_state(State.RUNNING, total=1_000), ["a"] * 5, "me", NOON_MS).after
+    assert job.batch is not None
+    assert jobs.closed(job, job.batch, {"moved": 5}, "", "me", NOON_MS).after.size == jobs.SIZES[0]
+    proven = replace(job, recent="sssss")
+    assert jobs.closed(proven, job.batch, {"moved": 5}, "", "me", NOON_MS).after.size == jobs.SIZES[1]
+
+
 def test_a_board_without_a_job_that_is_no_more_is_stored_as_if_that_had_never_been_on_it() -> None:
     board = Board({"helpdesk": "ghost", "email": "j2"}, ("ghost", "j2"), ("ghost", "j2"), 7)
     assert board.without([]) == board
@@ -329,6 +337,14 @@ def test_outcomes_count_in_the_order_in_which_they_came_about() -> None:
         dead("d", job_id="job", result="failed", effect=Effect.UNKNOWN, updated_at_ms=4),
     ]
     assert jobs.letters(rows, OURS) == "sfu"
+    assert jobs.letters(rows, OURS, {rows[1].recovery_id: "f", rows[0].recovery_id: ""}) == "ffu"
+
+
+def test_an_event_met_what_the_rows_that_it_has_left_say() -> None:
+    waits = row("w", status=Status.PENDING, failure_class="", failure_code="")
+    failed = row("f", failure_class="transient", failure_code="HTTP_503", effect=Effect.UNKNOWN)
+    unclear = dead("u", failure_class="unknown_outcome", effect=Effect.UNKNOWN)
+    assert [jobs.met_by(left) for left in ([], [waits], [waits, failed], [failed, unclear])] == ["", "", "f", "u"]
 
 
 def test_the_record_of_an_item_says_where_it_came_from_and_what_it_came_to() -> None:

@@ -475,3 +475,17 @@ def test_only_what_has_surely_not_been_sent_is_taken_back(subject: Row, may: boo
     if not may and subject.job_id == "j":
         with pytest.raises(IllegalTransition):
             take_back(subject, NOON_MS, actor="ada", reason="x")
+
+
+def test_a_processed_event_has_left_what_its_ledger_item_says_is_in_the_recovery_queue() -> None:
+    one, known = event_row(), ledger(tag=ActionStatus.RECOVERY, note=ActionStatus.DONE)
+    its = replace(known, decision=replace(known.decision, actions=(action("tag"), action("note"))))
+    assert rules.unfinished(one, its) == [row("tag").recovery_id]
+    assert rules.unfinished(one, None) == []
+    assert rules.unfinished(one, replace(its, epoch_ms=1)) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", '{"colour":["red"]}'])
+def test_a_filter_that_was_not_written_here_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(rules.UnknownFilter):
+        Filter.from_json(text)

@@ -8,10 +8,11 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core.audit import AuditEvent
 from functions.core.cursor import BadCursor
+from functions.operator_api.bodies import Body
 from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
 from functions.operator_api.tracing import Tracing
@@ -21,11 +22,7 @@ _ENTITY = re.compile(r"[a-z_]{1,40}#[^\x00-\x1f\x7f]{1,400}\Z")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._=-]{1,64}\Z")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ToldAudit(_Model):
+class ToldAudit(Body):
     """One line of the append-only record. States are short texts or JSON; what does not apply is empty."""
 
     id: str
@@ -49,7 +46,7 @@ class ToldAudit(_Model):
     job_id: str
 
 
-class ToldAudits(_Model):
+class ToldAudits(Body):
     """A page of the record, oldest first. `cursor` gives what follows; null at the end."""
 
     events: list[ToldAudit]

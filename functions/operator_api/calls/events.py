@@ -6,9 +6,10 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core.event import NAME
+from functions.operator_api.bodies import Body
 from functions.operator_api.calls.trace import ToldEvent, told_event
 from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
@@ -18,10 +19,8 @@ TAG = "trace"
 _TENANT = rf"^$|^{NAME.pattern.removesuffix(chr(92) + 'Z')}$"
 
 
-class ToldFound(BaseModel):
+class ToldFound(Body):
     """The event. `others` go by the same id: its shadow, or another tenant's that its source belonged to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     event: ToldEvent
     others: Annotated[list[ToldEvent], Field(description="Most often none.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 from aws_lambda_powertools.event_handler.openapi.params import Path
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core.duration import PATTERN, duration_ms
 from functions.core.failure import StorageUnavailable, VersionConflict
@@ -20,6 +20,7 @@ from functions.core.limiter import resumes_at_ms
 from functions.core.outlook import MOST_COUNTED, held_by, outlook
 from functions.core.recovery import Status
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, SwitchView, view
+from functions.operator_api.bodies import Body
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
@@ -32,11 +33,7 @@ _ABSENT: OpenAPIResponse = {"description": "There is no such integration."}
 IntegrationId = Annotated[str, Path(max_length=64)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ToldOverride(_Model):
+class ToldOverride(Body):
     """What an operator has said of it. Empty: nobody has."""
 
     state: str
@@ -45,7 +42,7 @@ class ToldOverride(_Model):
     reason: str
 
 
-class ToldSwitches(_Model):
+class ToldSwitches(Body):
     """The switches as they are for it. `is_known` False: they could not be read, and the rest is the safe side."""
 
     is_known: bool
@@ -58,7 +55,7 @@ class ToldSwitches(_Model):
     ]
 
 
-class ToldIntegration(_Model):
+class ToldIntegration(Body):
     """One integration. Times are epoch milliseconds; 0: none. Its items are counted up to 1,000 per status."""
 
     integration_id: str
@@ -94,13 +91,13 @@ class ToldOverridden(ToldIntegration):
     ]
 
 
-class ToldIntegrations(_Model):
+class ToldIntegrations(Body):
     """All of them."""
 
     integrations: list[ToldIntegration]
 
 
-class Override(_Model):
+class Override(Body):
     """How it is from now on, whatever the machine says, and for how long. Without `state` the machine's word holds."""
 
     state: Health | None

@@ -7,11 +7,12 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core.duration import PATTERN, duration_ms
 from functions.core.failure import VersionConflict
 from functions.core.quarantine import InvalidRule, NoSuchRule, QuarantineChange, Rule
+from functions.operator_api.bodies import Body, Reason
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
@@ -21,15 +22,10 @@ TRIES = 3  # of a change that another came between
 _ID = r"^[0-9a-f]{32}$"
 _WORD = r"^[^\x00-\x1f\x7f]{1,200}$"
 
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
 Word = Annotated[str, Field(pattern=_WORD)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewRule(_Model):
+class NewRule(Body):
     """What is to be kept aside. Of the criteria at least one is given; all that are given must be so of an event.
 
     With `failure_code` what has failed so and would be tried again is kept aside; without it new events are.
@@ -44,7 +40,7 @@ class NewRule(_Model):
     reason: Reason
 
 
-class ToldRule(_Model):
+class ToldRule(Body):
     """One rule. Times are epoch milliseconds. A criterion that says nothing is left out."""
 
     id: str
@@ -59,7 +55,7 @@ class ToldRule(_Model):
     failure_code: str | None = None
 
 
-class ToldRules(_Model):
+class ToldRules(Body):
     """The rules in force, the oldest first: it is the first that fits which keeps an event aside."""
 
     rules: list[ToldRule]

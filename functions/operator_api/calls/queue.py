@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Query
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core import operations
 from functions.core.decision import Action
@@ -31,6 +31,7 @@ from functions.core.operations import KEY_PATTERN, Answered, Person, Refused
 from functions.core.ports import Hint
 from functions.core.recovery import Change, Row, Status
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS, view
+from functions.operator_api.bodies import Body, Reason
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
@@ -46,7 +47,6 @@ _CONFLICT: OpenAPIResponse = {
     "description": "The item is not in a state in which this may be done: `current_status` says in which."
 }
 
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
 IntegrationId = Annotated[str, Path(max_length=64)]
 RecoveryId = Annotated[str, Path(max_length=64)]
 Key = Annotated[
@@ -54,51 +54,47 @@ Key = Annotated[
 ]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Confirmation(_Model):
+class Confirmation(Body):
     """That what may have happened has not."""
 
     checked: Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="What was looked at.")]
     effect: Literal["none"]
 
 
-class Replay(_Model):
+class Replay(Body):
     """Why it is tried once more."""
 
     reason: Reason
     confirmation: Confirmation | None = None
 
 
-class Dismissal(_Model):
+class Dismissal(Body):
     """Why it ends here. `done_by_hand`: a person has done what it was about."""
 
     reason: Reason
     done_by_hand: bool = False
 
 
-class Cancellation(_Model):
+class Cancellation(Body):
     """Why it must not be sent any more."""
 
     reason: Reason
 
 
-class Judgement(_Model):
+class Judgement(Body):
     """Another root cause than was proposed."""
 
     root_cause: RootCause
     reason: Reason
 
 
-class Note(_Model):
+class Note(Body):
     """What whoever reads it next should know."""
 
     note: Reason
 
 
-class ToldItem(_Model):
+class ToldItem(Body):
     """One item of the queue. Times are epoch milliseconds; 0: never, or none."""
 
     recovery_id: str
@@ -137,7 +133,7 @@ class ToldItem(_Model):
     origin_request_id: str
 
 
-class ToldStep(_Model):
+class ToldStep(Body):
     """One entry of an item's history."""
 
     at_ms: int
@@ -146,7 +142,7 @@ class ToldStep(_Model):
     why: str
 
 
-class ToldHealth(_Model):
+class ToldHealth(Body):
     """How its integration is."""
 
     integration_id: str
@@ -184,7 +180,7 @@ class ToldWhole(ToldItem):
     replayable_until_ms: int
 
 
-class ToldQueue(_Model):
+class ToldQueue(Body):
     """A page of the queue, status by status, oldest first. `unreadable` are ids of items that another version wrote."""
 
     items: list[ToldItem]
@@ -192,7 +188,7 @@ class ToldQueue(_Model):
     unreadable: list[str]
 
 
-class ToldReplay(_Model):
+class ToldReplay(Body):
     """The replay is on its way: one attempt."""
 
     recovery_id: str
@@ -434,11 +430,12 @@ class _Queue:
             request_id=who.request_id,
             integration=self._health(row.integration_id),
         )
+        own = Answered(who.name, key, asked, answer.model_dump_json(), now_ms)
         try:
-            known = self._commit(change, Answered(who.name, key, asked, answer.model_dump_json(), now_ms))
+            known = self._commit(change, own)
         except VersionConflict as moved:
             raise self._moved(integration_id, recovery_id) from moved
-        if known is not None:
+        if known is not None and known != own:  # of its own, only the answer was lost: nobody else hints at it
             return _first_answer(known, asked)
         after = change.after
         # What the queue does not take, the sweeper sends when the row is due: the replay stands.

@@ -7,11 +7,12 @@ from typing import Annotated, Final
 
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core.duration import PATTERN, duration_ms
 from functions.core.event import NAME
 from functions.core.ports import DoorLine
+from functions.operator_api.bodies import Body
 from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
 
@@ -21,11 +22,7 @@ _REASON = re.compile(r"[a-z_]{1,40}\Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_=-]{1,64}\Z")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ToldRejection(_Model):
+class ToldRejection(Body):
     """One request that was refused. Header names only, never what they said."""
 
     at_ms: int
@@ -39,7 +36,7 @@ class ToldRejection(_Model):
     header_malformed: list[str]
 
 
-class ToldRejections(_Model):
+class ToldRejections(Body):
     """The newest first. `counts`, by reason, are of all that were read."""
 
     rejections: list[ToldRejection]

@@ -4,13 +4,14 @@ Procedure").
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from functions.core.event import digest
 from functions.core.failure import VersionConflict
@@ -37,6 +38,7 @@ from functions.core.replay_job import (
 )
 from functions.core.switches import FRESH_FOR_MS, KNOWN_FOR_MS
 from functions.job_board import move
+from functions.operator_api.bodies import Body, Reason
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
@@ -53,15 +55,10 @@ _CURSOR = re.compile(r"[0-9]{1,6}\Z", re.ASCII)
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 _Texts = Annotated[list[_Text], Field(min_length=1, max_length=MAX_VALUES)]
 _Seconds = Annotated[int, Field(strict=True, ge=1, le=MAX_AGE_SECONDS)]
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
 ReplayId = Annotated[str, Path(pattern=_ID)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Criteria(_Model):
+class Criteria(Body):
     """Which items are meant. Every criterion that is given must hold; within one, any of its values."""
 
     integration: _Texts | None = None
@@ -92,7 +89,7 @@ class Criteria(_Model):
         )
 
 
-class NewReplay(_Model):
+class NewReplay(Body):
     """What is to be planned. Nothing is replayed by it."""
 
     filter: Criteria
@@ -118,26 +115,26 @@ class NewReplay(_Model):
         return value
 
 
-class Approval(_Model):
+class Approval(Body):
     """Which plan is meant: the one that was looked at."""
 
     plan_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Why(_Model):
+class Why(Body):
     """Why a job is paused, goes on, or ends."""
 
     reason: Reason
 
 
-class Sample(_Model):
+class Sample(Body):
     """One of the items of a prediction."""
 
     recovery_id: str
     why: str
 
 
-class ToldPlan(_Model):
+class ToldPlan(Body):
     """What would become of the items. `counts` are by prediction: `would_send` and `would_check` go (the latter may
     have happened, which is found out first), all others are left alone. Times are epoch milliseconds.
     """
@@ -151,7 +148,7 @@ class ToldPlan(_Model):
     estimated_seconds: int
 
 
-class ToldBatch(_Model):
+class ToldBatch(Body):
     """The items that are under way."""
 
     number: int
@@ -159,7 +156,7 @@ class ToldBatch(_Model):
     began_at_ms: int
 
 
-class Progress(_Model):
+class Progress(Body):
     """How far it is. `outcomes` are of the items that are done, by outcome or by the reason for which they were
     skipped. `held_because` says why no batch begins for now.
     """
@@ -174,7 +171,7 @@ class Progress(_Model):
     held_since_ms: int | None = None
 
 
-class ToldItem(_Model):
+class ToldItem(Body):
     """One item of the plan. `outcome` is there once its batch is over."""
 
     recovery_id: str
@@ -189,14 +186,14 @@ class ToldItem(_Model):
     attempt_count: int | None = None
 
 
-class ToldItems(_Model):
+class ToldItems(Body):
     """A page of the plan's items: those that go, oldest event first, then the others."""
 
     items: list[ToldItem]
     next_cursor: str | None = None
 
 
-class ToldReplay(_Model):
+class ToldReplay(Body):
     """One bulk replay. Times are epoch milliseconds."""
 
     replay_id: str
@@ -219,7 +216,7 @@ class ToldReplay(_Model):
     page: ToldItems | None = None
 
 
-class ToldReplays(_Model):
+class ToldReplays(Body):
     """Bulk replays, the newest first. `holders`: by integration, the one that has it."""
 
     replays: list[ToldReplay]
@@ -267,7 +264,7 @@ def routes(ports: Ports) -> APIGatewayHttpRouter:
     )
     def show_all(
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        active: Annotated[bool, Query(description="Only those that are not over.")] = False,
+        active: Annotated[bool, Query(description="Neither those that are over, nor plans not approved.")] = False,
     ) -> ToldReplays:
         board = ports.jobs.board()
         jobs = ports.jobs.several(list(dict.fromkeys([*board.recent, *board.working, *board.holders.values()])))
@@ -531,14 +528,13 @@ def _told(job: Job) -> ToldReplay:
 
 
 def _criteria(job: Job) -> dict[str, list[str] | int]:
-    wanted = Filter.from_json(job.filter)
+    """As it is stored: what another version wrote is told, too."""
     told: dict[str, list[str] | int] = {}
-    for name in Criteria.model_fields:
-        value = getattr(wanted, name.replace("_seconds", "_ms"), None)
+    for name, value in json.loads(job.filter).items():
         if isinstance(value, int):
-            told[name] = value // 1000
-        elif value:
-            told[name] = sorted(value)
+            told[name.replace("_ms", "_seconds")] = value // 1000
+        else:
+            told[name] = [str(one) for one in value]
     return told
 
 

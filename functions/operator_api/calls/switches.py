@@ -7,7 +7,7 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler.openapi.params import Path
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.catalog.loader import load
 from functions.core.audit import AuditEvent, AuditType, Severity, audit_id
@@ -16,6 +16,7 @@ from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.ports import SwitchVersion
 from functions.core.switch_returns import InvalidReturn, Return
 from functions.core.switches import UnfitSwitch, everyday, written
+from functions.operator_api.bodies import Body, Reason
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
@@ -25,14 +26,8 @@ TAG = "switches"
 ENTITY = "switch"
 TRIES = 3  # of a promise that another came between
 
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewValue(_Model):
+class NewValue(Body):
     """What a switch is to say. Lists name `none`, `all`, or integrations with commas between."""
 
     value: Annotated[str, Field(min_length=1, max_length=1000)]
@@ -47,7 +42,7 @@ class NewValue(_Model):
     ] = None
 
 
-class ToldSwitch(_Model):
+class ToldSwitch(Body):
     """One switch. `everyday` is what it says while nothing is the matter; null for what is no switch. One
     that is set for a time says `back_to` again from `until_ms` on.
     """
@@ -61,13 +56,13 @@ class ToldSwitch(_Model):
     back_to: str | None = None
 
 
-class ToldSwitches(_Model):
+class ToldSwitches(Body):
     """Every switch that is set, by name, narrowing ones included."""
 
     switches: list[ToldSwitch]
 
 
-class Changed(_Model):
+class Changed(Body):
     """What was done. `before` is null where the switch was not set."""
 
     name: str

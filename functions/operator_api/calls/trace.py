@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from functions.core.cursor import BadCursor
 from functions.core.ledger import Handle
 from functions.core.ports import DoorLine
 from functions.core.trace import EventTrace
+from functions.operator_api.bodies import Body
 from functions.operator_api.calls.audit import REQUEST_ID, ToldAudit, told_audit
 from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
@@ -25,11 +26,7 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 Cursor = Annotated[str, Query(max_length=4000, description="The `cursor` of the page before; the same question.")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ToldReceived(_Model):
+class ToldReceived(Body):
     """How it came in."""
 
     at_ms: Annotated[int, Field(description="0: nothing that is stored says it any more.")]
@@ -38,7 +35,7 @@ class ToldReceived(_Model):
     source: str
 
 
-class ToldDecided(_Model):
+class ToldDecided(Body):
     """What it was taken for, by whom or what; `mode` is how far automation went at that moment."""
 
     at_ms: int
@@ -51,7 +48,7 @@ class ToldDecided(_Model):
     mode: str
 
 
-class ToldAction(_Model):
+class ToldAction(Body):
     """One action, or the whole event where an item of the recovery queue has it, as it stands."""
 
     name: str
@@ -87,7 +84,7 @@ class ToldAction(_Model):
     updated_at_ms: int
 
 
-class ToldStep(_Model):
+class ToldStep(Body):
     """Something that happened, or was done by somebody."""
 
     at_ms: int
@@ -99,7 +96,7 @@ class ToldStep(_Model):
     recovery_id: str
 
 
-class ToldSwitchesNow(_Model):
+class ToldSwitchesNow(Body):
     """What is in force now for its flow, source and tenant."""
 
     is_known: Annotated[bool, Field(description="False where the switches could not be read.")]
@@ -113,7 +110,7 @@ class ToldSwitchesNow(_Model):
     limits: dict[str, float]
 
 
-class ToldEvent(_Model):
+class ToldEvent(Body):
     """The story of one event. Times are epoch milliseconds, 0 for none."""
 
     event_id: str
@@ -131,7 +128,7 @@ class ToldEvent(_Model):
     unreadable: Annotated[list[str], Field(description="What is stored and could not be read back.")]
 
 
-class ToldRequest(_Model):
+class ToldRequest(Body):
     """A request as the door's log has it: refused, or let in."""
 
     at_ms: int
@@ -146,7 +143,7 @@ class ToldRequest(_Model):
     stored_in: str
 
 
-class ToldDoor(_Model):
+class ToldDoor(Body):
     """What was read of the door's log, which tells of what no table knows."""
 
     request: ToldRequest | None
@@ -154,7 +151,7 @@ class ToldDoor(_Model):
     is_complete: Annotated[bool, Field(description="False: the log is long, and was not read back as far as meant.")]
 
 
-class ToldTrace(_Model):
+class ToldTrace(Body):
     """All that is known. Of a ticket and a recipient, `cursor` gives what came in before; null at the end."""
 
     events: Annotated[list[ToldEvent], Field(description="The last received first.")]
