@@ -82,19 +82,26 @@ def _is(world: World, feature: str, state: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- doctor
 
 
-def findings(capsys: pytest.CaptureFixture[str], expected: ExitCode) -> list[dict[str, str]]:
+def findings(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
+    """What the doctor says, held to how it ends."""
     capsys.readouterr()
-    assert run(["doctor", "--json"]) == expected
+    code = run(["doctor", "--json"])
     document = json.loads(capsys.readouterr().out)
-    assert document["ok"] is (expected is ExitCode.OK)
     found: list[dict[str, str]] = document["findings"]
+    is_ok = not any(one["verdict"] == "not ok" for one in found)
+    assert (document["ok"], code) == (is_ok, ExitCode.OK if is_ok else ExitCode.REFUSED)
     return found
 
 
 def test_a_stage_that_works_has_nothing_that_is_not_ok(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of alarms nobody can say anything while nobody judges them: that is unknown, and not well."""
-    world.eventually(lambda: "" if run(["doctor", "--json"]) == ExitCode.OK else capsys.readouterr().out[-2000:], 90)
-    found = findings(capsys, ExitCode.OK)
+    """But for alarms: nobody judges them here, so that they are as another test has left them."""
+
+    def missing() -> str:
+        bad = [one for one in findings(capsys) if one["verdict"] == "not ok" and one["part"] != "alarms"]
+        return f"{bad}" if bad else ""
+
+    world.eventually(missing, 90)
+    found = findings(capsys)
     parts = {one["part"] for one in found}
     assert parts == {
         "api",
@@ -108,7 +115,7 @@ def test_a_stage_that_works_has_nothing_that_is_not_ok(world: World, capsys: pyt
         "alarms",
         "heartbeats",
     }
-    assert {one["verdict"] for one in found} <= {"ok", "unknown"}
+    assert {one["verdict"] for one in found if one["part"] != "alarms"} == {"ok"}
     beats = {one["what"]: one["verdict"] for one in found if one["part"] == "heartbeats"}
     assert beats == dict.fromkeys(("evaluator", "sweeper", "pager", "synthetic event"), "ok")
 
@@ -124,7 +131,7 @@ def test_what_is_broken_is_named_with_what_to_do_and_no_secret(
         with entry(
             world, "svix", lambda good: json.dumps(good | {"secrets": [{"secret": secret}], "surprise": secret})
         ):
-            found = findings(capsys, ExitCode.REFUSED)
+            found = findings(capsys)
     finally:
         assert run(["switch", "set", "auto_reply", "on", "--reason", "right again"]) == ExitCode.OK
         (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]
