@@ -693,7 +693,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             f"by_{function}": _counted(function, "ended_for_people", 900)
             for function in ("worker", "sweeper", "triage")
         },
-        expression="SUM([by_worker, by_sweeper, by_triage])",
+        expression=_or_0("by_worker", "by_sweeper", "by_triage"),
         threshold=0,
         periods=1,
         datapoints=1,

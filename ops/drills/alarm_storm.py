@@ -134,8 +134,8 @@ _SWITCHES: Final = ("auto_reply", FLOW)
 
 def _turns(stage: Stage, name: str) -> list[str]:
     """What the switch was set to, by its audit."""
-    states = [json.loads(str(one["after_state"])) for one in records.audit_of(stage.stack, f"switch#{name}")]
-    return [str(state["value"]) for state in states]
+    events = records.audit_of(stage.stack, f"switch#{name}")  # that it was asked for is one, and says no state
+    return [str(json.loads(str(one["after_state"]))["value"]) for one in events if "after_state" in one]
 
 
 def _incidents(api: Any) -> list[Document]:

@@ -39,6 +39,7 @@ class Stopped:
     after: list[float] = field(default_factory=list)
     suppressed: int = 0
     expired: int = 0
+    unaccounted: list[str] = field(default_factory=list)
     unfinished: int = 0
     stale: int = 0
     answered_again: int = 0
@@ -90,10 +91,12 @@ def play(stage: Stage, *, replies: int, name: str = "kill") -> Stopped:
     mine = operator(stage.stack)
     seen.refused = _refusal(mine, f"{stage.stack.output('SourcesPath')}/internal")
     turns = len(records.audit_of(stage.stack, "switch#auto_reply"))
-    own = f"demo-{name}-burst-"
-
     with Traffic(stage, f"{name}-burst", (WHERE,), PER_SECOND) as traffic:
-        story.wait("the first have left", lambda: _missing(len(replies_after(stage, 0, own)), BEFORE), seconds=PATIENCE)
+
+        def gone() -> int:
+            return len(replies_after(stage, 0, traffic.conversations))
+
+        story.wait("the first have left", lambda: _missing(gone(), BEFORE), seconds=PATIENCE)
         off_ms = time.time_ns() // 1_000_000
         mine.put_parameter(Name=switch, Value="off", Overwrite=True)
         story.tell("aws ssm put-parameter … auto_reply off")
@@ -103,12 +106,13 @@ def play(stage: Stage, *, replies: int, name: str = "kill") -> Stopped:
     seen.sent = len(traffic.letters)
     conversations = stage.expect(traffic.letters, may_be_held_back=True)
     seen.settled = story.wait("all are settled", stage.unsettled(conversations), seconds=PATIENCE, every=1.0)
-    seen.after = replies_after(stage, off_ms, own)
-    gone = len(replies_after(stage, 0, own))
-    seen.before = gone - len(seen.after)
+    seen.after = replies_after(stage, off_ms, conversations)
+    left = gone()
+    seen.before = left - len(seen.after)
     rows = [row for row in stage.rows_of(conversations) if row.get("failure_code") in (SUPPRESSED, EXPIRED)]
     seen.suppressed = sum(row["failure_code"] == SUPPRESSED for row in rows)
     seen.expired = len(rows) - seen.suppressed
+    seen.unaccounted = _unaccounted(stage, conversations, {str(row["event_id"]) for row in rows})
     seen.unfinished = sum(row["status"] != Status.FAILED for row in rows)
 
     mine.put_parameter(Name=switch, Value="on", Overwrite=True)
@@ -121,7 +125,7 @@ def play(stage: Stage, *, replies: int, name: str = "kill") -> Stopped:
     story.wait("new messages are answered", stage.unsettled(answered), seconds=PATIENCE)
     seen.answered_again = stage.replies_in(answered)
     time.sleep(AGAIN_SECONDS)
-    seen.stale = len(replies_after(stage, 0, own)) - gone
+    seen.stale = gone() - left
 
     def unaudited() -> str:
         seen.audit = records.audit_of(stage.stack, "switch#auto_reply")[turns:]
@@ -134,6 +138,13 @@ def play(stage: Stage, *, replies: int, name: str = "kill") -> Stopped:
         [one for one in stage.simulator.effects("helpdesk") if one.target in wanted],
     ).problems
     return seen
+
+
+def _unaccounted(stage: Stage, conversations: Sequence[str], stopped: set[str]) -> list[str]:
+    """Conversations with neither a reply nor one that was stopped."""
+    replied = {one.target for one in stage.simulator.effects("helpdesk") if one.kind == "reply"}
+    ledger = stage.ledger()
+    return [one for one in conversations if one not in replied and str(ledger[one]["event_id"]) not in stopped]
 
 
 def _missing(there: int, wanted: int) -> str:
@@ -171,6 +182,7 @@ def verdicts(seen: Stopped, replies: int) -> list[Claim]:
             and seen.suppressed + seen.expired + seen.before + len(seen.after) == seen.sent
             and seen.suppressed > 0
             and not seen.unfinished,
+            seen.unaccounted,
         ),
         Claim(f"{seen.stale} of the stopped went out after it was on again", seen.stale == 0),
         Claim(

@@ -19,7 +19,7 @@ from functions.core.alarms import Sev, by_name
 from functions.core.incident import PageKind, State
 from functions.core.postmortem import PLACEHOLDER
 from functions.operator_api.problems import Code
-from ops.demo.stage import SOURCES, Stage
+from ops.demo.stage import SOURCES, Stage, conversation_of
 from ops.demo.story import Scene as Told
 from ops.demo.story import Story
 from ops.drills.receiver import Call, Receiver
@@ -166,6 +166,11 @@ class Traffic:
         self._thread = threading.Thread(target=self._run, name=f"traffic {name}", daemon=True)
         self.letters: list[tuple[Delivery, Topic]] = []
         self.answers: list[Answer] = []
+
+    @property
+    def conversations(self) -> set[str]:
+        """Those that the messages so far belong to: some providers name them themselves."""
+        return {conversation_of(delivery) for delivery, _ in list(self.letters)}
 
     def __enter__(self) -> Self:
         self._thread.start()

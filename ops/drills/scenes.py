@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final
@@ -59,11 +59,11 @@ def _faults(on: Ground, *faults: Fault) -> Iterator[None]:
 def _sending(
     on: Ground, played: Played, what: str, topics: Sequence[Topic], per_second: float, *, source: str = ""
 ) -> Iterator[None]:
-    """Messages that ought to come about. Their conversations are noted under `what`."""
+    """Messages that ought to come about. They are noted under `what`."""
     with Traffic(on.stage, f"{played.name}-{what}", topics, per_second, source=source) as traffic:
+        played.notes[what] = traffic
         yield
     played.letters += traffic.letters
-    played.notes[what] = [conversation_of(delivery) for delivery, _ in traffic.letters]
 
 
 def _goes_on(topics: Sequence[Topic], per_second: float) -> Any:
@@ -106,11 +106,11 @@ def _rules_decide(on: Ground, played: Played) -> list[Claim]:
     asked = sum(
         count - before.get(key, 0) for key, count in on.stage.simulator.request_counts().items() if key[0] == "llm"
     )
-    own = f"demo-{played.name}-while-"
-    effects = [one for one in on.stage.simulator.effects("helpdesk") if one.target.startswith(own)]
+    own = played.notes["while"].conversations
+    effects = [one for one in on.stage.simulator.effects("helpdesk") if one.target in own]
     replies = sum(one.kind == "reply" for one in effects)
     sorted_out = len({one.target for one in effects if one.kind == "assign"})
-    deciders = Counter(str(item["decision"]["c"][2]) for one, item in on.stage.ledger().items() if one.startswith(own))
+    deciders = Counter(str(item["decision"]["c"][2]) for one, item in on.stage.ledger().items() if one in own)
     return [
         Claim(
             f"contained: rules and the default team decided ({dict(deciders)}), {sorted_out} conversations have their "
@@ -301,11 +301,11 @@ def _duplicates(on: Ground, played: Played) -> Iterator[None]:
 
 
 def _nothing_twice(on: Ground, played: Played) -> list[Claim]:
-    own = f"demo-{played.name}-while-"
+    own = {conversation_of(delivery) for delivery, _ in played.letters}
     kinds = Counter(
         (one.target, one.kind, str(one.detail))
         for one in on.stage.simulator.effects("helpdesk")
-        if one.changed and one.target.startswith(own)
+        if one.changed and one.target in own
     )
     twice = [str(what) for what, count in kinds.items() if count > 1]
     return [
@@ -371,6 +371,7 @@ def _reply_storm(on: Ground, played: Played) -> Iterator[None]:
 
     thread = threading.Thread(target=storm, name="storm", daemon=True)
     thread.start()
+    played.notes["made"] = made
     played.notes["turns"] = len(_turns(stage))
     try:
         yield
@@ -385,12 +386,12 @@ def _turns(stage: Stage) -> list[Item]:
     return records.audit_of(stage.stack, "switch#auto_reply")
 
 
-def replies_after(stage: Stage, at_ms: int, prefix: str) -> list[float]:
+def replies_after(stage: Stage, at_ms: int, conversations: Collection[str]) -> list[float]:
     """How many seconds after that moment each reply in these conversations was sent."""
     return sorted(
         (moment_ms(one.at) - at_ms) / 1000
         for one in stage.simulator.effects("helpdesk")
-        if one.kind == "reply" and one.target.startswith(prefix) and moment_ms(one.at) > at_ms
+        if one.kind == "reply" and one.target in conversations and moment_ms(one.at) > at_ms
     )
 
 
@@ -421,7 +422,7 @@ def _replies_are_off(on: Ground, played: Played) -> list[Claim]:
 
     on.wait("the turn is in the audit", unaudited, seconds=60)
     turn: Item = next(iter(_turns(stage)[::-1]), {})
-    late = replies_after(stage, off_ms, f"demo-{played.name}-storm-")
+    late = replies_after(stage, off_ms, {conversation_of(delivery) for delivery, _ in played.notes["made"]})
     last = max(late, default=0.0)
     return [
         Claim(
@@ -441,7 +442,7 @@ def _replies_are_off(on: Ground, played: Played) -> list[Claim]:
 @contextlib.contextmanager
 def _on_again(on: Ground, played: Played) -> Iterator[None]:
     """The person turns replies on once the cause is gone. What was stopped does not go out by itself."""
-    own = f"demo-{played.name}-storm-"
+    own = {conversation_of(delivery) for delivery, _ in played.letters}
     before = len(replies_after(on.stage, 0, own))
     try:
         yield
@@ -484,8 +485,8 @@ def _sweeper_stuck(on: Ground, played: Played) -> Iterator[None]:
 
 def _events_go_on(on: Ground, played: Played) -> list[Claim]:
     time.sleep(3)
-    own = f"demo-{played.name}-while-"
-    settled = sum(one.startswith(own) and item["status"] == "settled" for one, item in on.stage.ledger().items())
+    own = played.notes["while"].conversations
+    settled = sum(one in own and item["status"] == "settled" for one, item in on.stage.ledger().items())
     return [
         Claim(
             f"contained: {settled} new events were settled meanwhile, {len(played.notes['stopped'])} processes of the "
@@ -512,8 +513,7 @@ def _source_silent(on: Ground, played: Played, *, source: str = "apikey") -> Ite
 
 
 def _others_speak(on: Ground, played: Played) -> list[Claim]:
-    own = f"demo-{played.name}-while-"
-    worked = sum(one.startswith(own) for one in on.stage.ledger())
+    worked = len(played.notes["while"].conversations & set(on.stage.ledger()))
     return [Claim(f"contained: {worked} events of the other sources were worked meanwhile", worked > 0)]
 
 
