@@ -112,6 +112,7 @@ def test_severities_follow_one_scale() -> None:
         "reply-storm": Sev.SEV0,
         "replies-capped": Sev.SEV1,
         "ingress-failing": Sev.SEV1,
+        "synthetic-missing": Sev.SEV1,
         "events-backlog": Sev.SEV1,
         "sweeper-missing": Sev.SEV1,
         "evaluator-missing": Sev.SEV1,
