@@ -388,15 +388,19 @@ def close(on: Ground, incident_id: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------- verdicts
 
 
-def verdicts(seen: Seen) -> list[Claim]:
-    """Every promise with its figures, and whether it held."""
+def verdicts(seen: Seen, *, is_alone: bool = True) -> list[Claim]:
+    """Every promise with its figures, and whether it held. `is_alone`: nothing else may call meanwhile, as it may on a
+    machine that has other work.
+    """
     scene, played = seen.scene, seen.played
     now = seen.own[0] if seen.own else {}
-    kinds = [f"{call.severity} {call.kind}" for call in seen.calls]
+    own = {one["incident_id"] for one in seen.own}
+    calls = [call for call in seen.calls if is_alone or call.incident_id in own]
+    kinds = [f"{call.severity} {call.kind}" for call in calls]
     runbook = f"{RUNBOOKS}alarms.md#"  # of any of its gravest alarms: which fires first is chance
     named = [alarm["name"] for alarm in now.get("alarms", ())]
     gravest = [one["name"] for one in now.get("alarms", ()) if one["severity"] == scene.severity.value]
-    links = {call.runbook for call in seen.calls} or {str(now.get("runbook"))}
+    links = {call.runbook for call in calls if call.incident_id in own} or {str(now.get("runbook"))}
     told = "paged" if scene.calls else "told as a ticket"
     return [
         Claim(
@@ -414,10 +418,9 @@ def verdicts(seen: Seen) -> list[Claim]:
             [str(one) for one in seen.own],
         ),
         Claim(
-            f"{len(seen.calls)} calls, {seen.openings} letter that opens it; besides: "
-            f"{'; '.join(seen.others) or 'nothing'}",
+            f"{len(calls)} calls, {seen.openings} letter that opens it; besides: {'; '.join(seen.others) or 'nothing'}",
             # Whatever else is told as a ticket wakes nobody; of a page there would be a call.
-            len(seen.calls) == scene.calls and seen.openings == 1,
+            len(calls) == scene.calls and seen.openings == 1,
             kinds,
         ),
         *seen.contained,

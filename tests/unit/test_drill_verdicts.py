@@ -75,6 +75,17 @@ def test_what_went_as_it_should_holds() -> None:
     assert holds(seen())
 
 
+def test_on_a_busy_machine_another_incident_may_call_and_the_scenes_own_only_once() -> None:
+    found = seen()
+    found.incidents.append(incident(incident_id="INC-2", group="heartbeats"))
+    other = Call("INC-2", "opened", "SEV1", "docs/runbooks/alarms.md#pager-missing", "[SEV1 local] x", 4.0)
+    found.calls.append(other)
+    assert not holds(found)
+    assert all(claim.holds for claim in verdicts(found, is_alone=False))
+    found.calls.append(call())
+    assert not all(claim.holds for claim in verdicts(found, is_alone=False))
+
+
 def _set(**fields: Any) -> Callable[[Seen], None]:
     def change(found: Seen) -> None:
         for name, value in fields.items():
