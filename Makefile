@@ -65,12 +65,15 @@ up: setup ## start the local stack
 down: setup ## end the local stack
 	$(PY) -m ops.local down
 
-.PHONY: drill drill-replay
+.PHONY: drill drill-replay drill-oncall
 drill: setup ## 500 webhooks while the events queue fails in every way, 500 more while the bucket does too (6 minutes)
 	$(PY) -m ops.drills
 
 drill-replay: setup ## 500 dead items replayed beside live events, and by a λ that is killed 12 times (8 minutes)
 	$(PY) -m ops.drills replay
+
+drill-oncall: setup ## nine things break: alarm, incident, page, contained, over; an alarm storm; the kill switch (20 minutes)
+	$(PY) -m ops.drills oncall
 
 .PHONY: crash crash-long mutants
 crash: setup ## break the promises if you can: every two faults, and a million random schedules (20 minutes)
@@ -92,10 +95,19 @@ chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in 
 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test
+# Half of the processors for the units, the others for what is beside them. One process has the local stack, which
+# mostly waits, and the rest of the tiers goes on meanwhile.
+HALF = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() + 1) // 2)')
+
+.PHONY: test units tiers
 test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
-	$(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
+	@$(MAKE) --no-print-directory -j2 --output-sync=line units tiers
+
+units: setup
+	$(PY) -m pytest tests/unit -n $(HALF) --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100
+
+tiers: setup
 	$(PY) -m pytest tests --ignore=tests/unit -n auto --dist loadgroup
 
 .PHONY: fast

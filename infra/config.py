@@ -54,6 +54,9 @@ class StageConfig:
     ingress_reserved_concurrency: int | None = None
     api_rate_per_second: int = 500
     api_burst: int = 1000
+    public_rate_per_second: int = 20
+    """Of each call that needs no token and no signature."""
+    public_burst: int = 40
     time_scale: float = 1.0
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aws_cdk import Aws, Duration, RemovalPolicy
+from aws_cdk import Acknowledgment, Aws, Duration, RemovalPolicy, Validations
 from aws_cdk import aws_apigatewayv2 as apigw
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
@@ -62,6 +62,9 @@ CALLS: dict[str, list[apigw.HttpMethod]] = {
     "/platform/pages/test": [_POST],
 }
 """Every call, by path. A switch's name may hold slashes: `limits/helpdesk`."""
+
+PUBLIC_CALLS = ("/status", "/health")
+"""What anybody may ask (GET): no token, and a throttle of its own."""
 
 _ELSE = "/platform/{proxy+}"
 """What is no call is answered by the function too: so that whoever may come in reads a problem document."""
@@ -265,6 +268,7 @@ class OperatorApi(Construct):
         )
         for path, methods in {**CALLS, _ELSE: [apigw.HttpMethod.ANY]}.items():
             intake.api.add_routes(path=path, methods=methods, integration=integration, authorizer=authorizer)
+        self._public_routes(intake, integration)
         (permission,) = [
             each
             for each in intake.api.node.find_all()
@@ -272,3 +276,23 @@ class OperatorApi(Construct):
         ]
         # Else it would be named after the first route and the stage.
         permission.override_logical_id("OperatorApiPermission")
+
+    def _public_routes(self, intake: Intake, integration: integrations.HttpLambdaIntegration) -> None:
+        stage = intake.stage.node.default_child
+        assert isinstance(stage, apigw.CfnStage)  # noqa: S101 - the L2 stage wraps exactly this
+        throttles = {}
+        for path in PUBLIC_CALLS:
+            (route,) = intake.api.add_routes(path=path, methods=[_GET], integration=integration)
+            Validations.of(route).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-APIG4",
+                    reason="Public on purpose: it names no tenant and no provider, and reads no table for each request",
+                )
+            )
+            # The gateway takes settings of routes that it knows, and no others.
+            intake.stage.node.add_dependency(route)
+            throttles[f"GET {path}"] = {
+                "ThrottlingRateLimit": self._config.public_rate_per_second,
+                "ThrottlingBurstLimit": self._config.public_burst,
+            }
+        stage.route_settings = throttles

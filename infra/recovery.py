@@ -165,14 +165,16 @@ class Recovery(Construct):
         return replay
 
 
-def every_minute(scope: Construct, target: PythonFunction, *, config: StageConfig, failures_to: sqs.Queue) -> None:
-    """Invoke the function each minute. Not on the local stage, where the stack itself ticks every second."""
+def every_minute(
+    scope: Construct, target: PythonFunction, *, config: StageConfig, failures_to: sqs.Queue, minutes: int = 1
+) -> None:
+    """Invoke the function each minute, or each so many. Not on the local stage, where the stack itself ticks."""
     if config.emulated:
         return
     events.Rule(
         scope,
         f"{target.node.id}Minute",
-        schedule=events.Schedule.rate(Duration.minutes(1)),
+        schedule=events.Schedule.rate(Duration.minutes(minutes)),
         targets=[
             # A tick that is late is worth nothing: the next one does its work.
             targets.LambdaFunction(

@@ -16,6 +16,7 @@ from infra.processing import Processing
 from infra.python_function import CodeFor
 from infra.recovery import Recovery
 from infra.storage import Storage
+from infra.synthetic import Synthetic
 
 
 class HoldfastStack(Stack):
@@ -54,6 +55,7 @@ class HoldfastStack(Stack):
             processing=processing,
             recovery=recovery,
         )
+        synthetic = Synthetic(self, config=config, code_for=code_for, intake=intake, ops_dlq=recovery.ops_dlq)
         functions = {
             "ingress": intake.ingress,
             "worker": processing.worker,
@@ -123,6 +125,7 @@ class HoldfastStack(Stack):
             "TriageFunction": recovery.triage.function.function_name,
             "SweeperFunction": recovery.sweeper.function.function_name,
             "ReplayFunction": recovery.replay.function.function_name,
+            "SyntheticFunction": synthetic.sender.function.function_name,
             "EvaluatorFunction": operations.evaluator.function.function_name,
             "PagesQueueUrl": on_call.pages.queue.queue_url,
             "PagesDlqUrl": on_call.pages.dlq.queue_url,

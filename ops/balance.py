@@ -20,6 +20,7 @@ from typing import Any
 
 from functions.adapters.recovery import OPEN, SHARDS, WORK_INDEX
 from functions.catalog.loader import load
+from functions.core import synthetic
 from functions.core.integration import INTAKE
 from functions.core.ledger import LedgerStatus
 from functions.core.recovery import Status, Subject
@@ -153,7 +154,8 @@ def _fates_since(stack: Stack, since_ms: int) -> dict[int, _Fates] | None:
     fates: dict[int, _Fates] = {}
     for row in (row for part in parts if part is not None for row in part):
         received_ms = int(row.get("received_at_ms", 0))
-        if received_ms >= since_ms:
+        is_ours = str(row.get("event_id", "")).startswith(f"{synthetic.SOURCE}:")  # which nobody counts
+        if received_ms >= since_ms and not is_ours:
             fates.setdefault(received_ms // HOUR_MS * HOUR_MS, _Fates()).take(row)
     return fates
 
@@ -190,7 +192,7 @@ def _rows_between(stack: Stack, integration: str, shard: int, low: str, high: st
 def _counted(stack: Stack, hours: Sequence[tuple[int, int]], now_ms: int) -> list[Hour]:
     """Delivery by delivery. Of several that brought one event the first counts, the others came again."""
     walk = DoorLog.of(stack).newest_first(hours[0][0], now_ms, ACCEPTED)
-    lines = [line for line in walk if hours[0][0] <= line.at_ms <= now_ms]
+    lines = [line for line in walk if hours[0][0] <= line.at_ms <= now_ms and line.source != synthetic.SOURCE]
     if not walk.is_complete:
         return [Hour(from_ms, until_ms) for from_ms, until_ms in hours]
     settled = {_whose(one) for one in records.events(stack) if one["status"] == LedgerStatus.SETTLED}

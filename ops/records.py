@@ -15,6 +15,7 @@ from typing import Any
 from boto3.dynamodb.types import Binary, TypeDeserializer
 
 from functions.adapters.recovery import OPEN, SHARDS, WORK_INDEX, row_of
+from functions.core import synthetic
 from functions.core.decision import Decision
 from functions.core.recovery import Row, Status, action_recovery_id, event_recovery_id
 from ops.stack import Stack
@@ -43,13 +44,20 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def events(stack: Stack) -> list[Item]:
-    """Every event of the ledger, latest first. Reads the whole table: for a local stack."""
+def events(stack: Stack, *, with_synthetic: bool = False) -> list[Item]:
+    """Every event of the ledger, latest first; without those that the stage sends itself, unless asked for. Reads the
+    whole table: for a local stack.
+    """
+    found = (_event(item) for item in _scan(stack, stack.output("LedgerTable")))
     return sorted(
-        (_event(item) for item in _scan(stack, stack.output("LedgerTable"))),
+        (one for one in found if with_synthetic or not _is_synthetic(one)),
         key=lambda event: int(event.get("received_at", 0)),
         reverse=True,
     )
+
+
+def _is_synthetic(item: Item) -> bool:
+    return str(item["event_id"]).startswith(f"{synthetic.SOURCE}:")
 
 
 def event(stack: Stack, tenant: str, event_id: str) -> Item | None:

@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.adapters.audit import DynamoAudit
 from functions.catalog.loader import load
+from functions.core import synthetic
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.clock import Clock, Ids
 from functions.core.event import NAME
@@ -119,7 +120,11 @@ def check_entry(name: str, text: str) -> Endpoint:
 
 
 def _without_flow(source: Source) -> str:
-    known = sorted(set(FLOWS) & set(load().flows))
+    if (source.flow == synthetic.FLOW) is not (source.id == synthetic.SOURCE):
+        return (
+            f"the flow {synthetic.FLOW} and the source {synthetic.SOURCE} are made for each other, and for nothing else"
+        )
+    known = sorted(set(FLOWS) & {*load().flows, synthetic.FLOW})
     return "" if source.flow in known else f"there is no flow {source.flow}; there are {', '.join(known)}"
 
 

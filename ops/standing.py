@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from functions.adapters.health import DynamoHealthRecords
 from functions.adapters.recovery import OPEN
+from functions.adapters.ssm import CUSTOMER_VISIBLE, OTHER
 from functions.catalog.loader import load
 from functions.core.clock import SystemIds
 from functions.core.event import SPILL
 from functions.core.integration import INTAKE
+from functions.observability import NAMESPACE
 from ops import records
-from ops.cloudwatch import metrics, of_queue
+from ops.cloudwatch import metrics, of_queue, query
+from ops.function_logs import recent
 from ops.stack import Stack
 
 WORKED = ("events", "retries", "replays")
@@ -108,3 +111,55 @@ def in_queues(stack: Stack, found: Iterable[Queue]) -> int:
     of_events = sum(one.messages + one.dead for one in found if one.name == "events")
     spilled = stack.client("s3").list_objects_v2(Bucket=stack.output("Bucket"), Prefix=SPILL).get("KeyCount", 0)
     return of_events + int(spilled)
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """For how long workers went by what a switch had said before, after it was changed: the worst of `seen` times."""
+
+    outcome: str
+    seen: int
+    worst_ms: int
+
+
+def switch_lags(stack: Stack, now_ms: int) -> list[Lag]:
+    """Of the last day; on a local stack of the last hour. One of which nothing was seen is left out."""
+    values = _logged_lags(stack, now_ms) if stack.is_local else _counted_lags(stack, now_ms)
+    return [Lag(outcome, seen, worst_ms) for outcome, (seen, worst_ms) in values.items() if seen]
+
+
+def _counted_lags(stack: Stack, now_ms: int) -> dict[str, tuple[int, int]]:
+    day = 86_400
+    until = now_ms // 1000
+    queries = [
+        query(
+            f"{statistic.lower()}_{outcome}",
+            NAMESPACE,
+            _LAG,
+            {"service": "worker", "stage": stack.stage, "outcome": outcome},
+            3_600,
+            statistic,
+        )
+        for outcome in _ASKS
+        for statistic in ("SampleCount", "Maximum")
+    ]
+    told = metrics(stack, queries, until - day, until)
+    return {
+        outcome: (
+            round(sum(told[f"samplecount_{outcome}"].values())),
+            round(max(told[f"maximum_{outcome}"].values(), default=0)),
+        )
+        for outcome in _ASKS
+    }
+
+
+def _logged_lags(stack: Stack, now_ms: int) -> dict[str, tuple[int, int]]:
+    """The emulator makes no metrics of logs: of the lines themselves."""
+    found: dict[str, list[float]] = {}
+    for line in recent(stack, "WorkerFunction", _LAG, now_ms - 3_600_000):
+        found.setdefault(str(line["outcome"]), []).extend(line[_LAG])
+    return {outcome: (len(values), round(max(values))) for outcome, values in found.items()}
+
+
+_LAG = "switch_lag_ms"
+_ASKS = (CUSTOMER_VISIBLE, OTHER)

@@ -22,6 +22,8 @@ from functions.adapters.replay_plans import S3ReplayPlans
 from functions.catalog.loader import load
 from functions.core.catalog import VersionRule
 from functions.core.decision import Repeat
+from functions.core.gate import Health
+from functions.core.health import HealthChange, last_closed
 from functions.core.integration import Integration, KindRules
 from functions.core.recovery import Change, Row
 from functions.core.schema import Known
@@ -97,6 +99,7 @@ class OperatorWorld:
             integrations={"helpdesk": HELPDESK},
             profiles=load().profiles,
             fallbacks=load().fallbacks,
+            features=load().features,
             known=Known({"support": (RETIRED,)}, {"helpdesk": HELPDESK}, load().messages, load().fallbacks),
             time_scale=1.0,
             jobs=DynamoReplayJobs(
@@ -127,6 +130,13 @@ class OperatorWorld:
         """Store it as it is."""
         assert self.recovery.put_if_absent(Change(row, None))
         return row
+
+    def judge(self, **healths: Health) -> None:
+        """The evaluator has judged the last closed minute of every integration: well, but for those named."""
+        minute = last_closed(self.clock.now_ms(), self.ports.time_scale)
+        for name, record in self.ports.health.read(sorted(self.ports.profiles)).items():
+            after = replace(record, health=healths.get(name, Health.HEALTHY), minute=minute, version=record.version + 1)
+            self.ports.health.store(name, HealthChange(after, record.version))
 
     def stored(self, row: Row) -> Row:
         """As it is now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import boto3
 from botocore.config import Config
@@ -32,6 +32,14 @@ Count = Callable[[str], None]
 """Adds one to the metric of that name."""
 
 
+class Measure(Protocol):
+    """Records how many milliseconds something took, under the metric of that name."""
+
+    def __call__(self, name: str, value: float, **dimensions: str) -> None:
+        """One value."""
+        ...
+
+
 def pause(seconds: float) -> None:
     """Wait within one call, for a request that the service asked us to repeat."""
     time.sleep(seconds)  # noqa: TID251  # milliseconds inside one storage call, not a wait of the state machine
@@ -39,6 +47,10 @@ def pause(seconds: float) -> None:
 
 def uncounted(metric: str) -> None:
     """For shells that publish no metrics."""
+
+
+def unmeasured(name: str, value: float, **dimensions: str) -> None:
+    """For shells of which nobody asks how long something took."""
 
 
 def _config(connect_seconds: float, read_seconds: float) -> Config:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 TOPIC: Final = "sns"
 CONFIGURATION: Final = "configuration"
 """What a failure goes by that is of no channel: what channels there are could not be read."""
-CACHED_MS: Final = 60_000
+CACHED_MS: Final = 60_000  # while nobody is told anything
+FRESH_MS: Final = 5_000  # where somebody is: a channel that was just set, or mended, is to hear of it
 TIMEOUT: Final = httpx.Timeout(5.0, connect=3.0)
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 API_URL: Final = "https://api.pagerduty.com"
@@ -114,7 +115,7 @@ class SnsAndWebhooks:
         failed: dict[str, str] = {}
         if TOPIC not in already:
             self._try(TOPIC, took, failed, lambda: self._publish(letter))
-        channels, unusable = self._channels(failed)
+        channels, unusable = self._channels(failed, FRESH_MS)
         failed.update(unusable)
         for channel in channels:
             if channel.name not in already and channel.wants(letter):
@@ -183,7 +184,7 @@ class SnsAndWebhooks:
     def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
         """See the port."""
         found: dict[str, str] = {}
-        channels, _ = self._channels({})
+        channels, _ = self._channels({}, CACHED_MS)
         for channel in channels:
             if channel.kind != "pagerduty" or not channel.api_token:
                 continue
@@ -214,10 +215,12 @@ class SnsAndWebhooks:
 
     # --------------------------------------------------------------------------------------------------- configuration
 
-    def _channels(self, failed: dict[str, str]) -> tuple[Sequence[_Channel], Mapping[str, str]]:
-        """Those that are configured, and what is wrong with others. Where that cannot be read now, those known last."""
+    def _channels(self, failed: dict[str, str], fresh_ms: int) -> tuple[Sequence[_Channel], Mapping[str, str]]:
+        """Those that are configured, and what is wrong with others, as they were at most so long ago. Where that cannot
+        be read now, those known last.
+        """
         now_ms = self._clock.now_ms()
-        if 0 <= now_ms - self._read_at_ms < CACHED_MS:
+        if 0 <= now_ms - self._read_at_ms < fresh_ms:
             return self._known, self._unusable
         try:
             entries = self._read()

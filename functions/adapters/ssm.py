@@ -16,7 +16,7 @@ from functions.adapters import aws
 from functions.adapters.hosts import AllowedHosts
 from functions.core.clock import Clock
 from functions.core.failure import StorageUnavailable
-from functions.core.switches import Snapshot
+from functions.core.switches import FRESH_FOR_MS, Snapshot
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
@@ -26,6 +26,9 @@ REST_MS: Final = 1_000  # after a refresh that failed: a burst of sends must not
 CACHED_MS: Final = 300_000
 KNOWN_MS: Final = 24 * 3_600_000  # how long an integration's last good secret serves while the store is down
 
+CUSTOMER_VISIBLE: Final = "customer_visible"
+OTHER: Final = "other"
+
 _LOG = logging.getLogger(__name__)
 
 # ------------------------------------------------------------------------------------------------------------ switches
@@ -34,14 +37,27 @@ _LOG = logging.getLogger(__name__)
 class SsmSwitches:
     """`ports.Switches`: parameters below a path, read to the last page. Failed refreshes are counted: `switches_stale`.
 
+    A read that finds a change measures for how long, after it was made, the process still went by what was said before:
+    `switch_lag_ms`, for those who ask as a customer-visible send does and for all others apart. A process that asked
+    nothing meanwhile went by nothing, so idleness is no lag.
+
     May be asked by several threads at once; each may then read for itself, and the newest read stays.
     """
 
-    def __init__(self, client: SSMClient, path: str, clock: Clock, count: aws.Count = aws.uncounted) -> None:
+    def __init__(
+        self,
+        client: SSMClient,
+        path: str,
+        clock: Clock,
+        count: aws.Count = aws.uncounted,
+        measure: aws.Measure = aws.unmeasured,
+    ) -> None:
         self._client = client
         self._path = path.rstrip("/")
         self._clock = clock
         self._count = count
+        self._measure = measure
+        self._went_by_ms: dict[str, int] = {}  # by who asks: when the last read served for the last time
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
         self._rest_until_ms = 0
@@ -53,21 +69,36 @@ class SsmSwitches:
         """
         now_ms = self._clock.now_ms()
         last = self._last
+        asks = CUSTOMER_VISIBLE if max_age_ms <= FRESH_FOR_MS else OTHER
         if last is not None and abs(now_ms - last.read_at_ms) <= max_age_ms:
+            self._went_by_ms[asks] = now_ms
             return last
         if 0 < self._rest_until_ms - now_ms <= REST_MS:
+            self._went_by_ms[asks] = now_ms
             return last
         try:
-            fresh = Snapshot.complete(self._read(), now_ms)
+            values, changed_ms = self._read()
+            fresh = Snapshot.complete(values, now_ms)
         except StorageUnavailable as exc:
+            self._went_by_ms[asks] = now_ms
             return self._stale(str(exc))
         if fresh is None:
+            self._went_by_ms[asks] = now_ms
             return self._stale("a parameter that must exist is missing")
         with self._lock:
             # One from after the present was read before the clock was set back: it is not the newer one.
             if self._last is None or not fresh.read_at_ms < self._last.read_at_ms <= self._clock.now_ms():
+                if self._last is not None:
+                    self._say_lag(self._last, fresh, changed_ms)
                 self._last = fresh
             return self._last
+
+    def _say_lag(self, before: Snapshot, after: Snapshot, changed_ms: Mapping[str, int]) -> None:
+        """Of those that say something else than before: for how long that was gone by all the same."""
+        moved = [name for name, value in after.values.items() if before.values.get(name) != value]
+        for name in (one for one in moved if one in changed_ms):
+            for asks, went_by_ms in self._went_by_ms.items():
+                self._measure("switch_lag_ms", max(0, went_by_ms - changed_ms[name]), outcome=asks)
 
     def _stale(self, why: str) -> Snapshot | None:
         now_ms = self._clock.now_ms()
@@ -81,8 +112,10 @@ class SsmSwitches:
         self._rest_until_ms = now_ms + REST_MS
         return last
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> tuple[dict[str, str], dict[str, int]]:
+        """What every switch says, and when that was written."""
         values: dict[str, str] = {}
+        changed_ms: dict[str, int] = {}
         further: dict[str, Any] = {}
         while True:
             with aws.border("read the switches"):
@@ -90,9 +123,12 @@ class SsmSwitches:
                     Path=self._path, Recursive=True, MaxResults=PAGE_SIZE, **further
                 )
             for parameter in page["Parameters"]:
-                values[parameter["Name"].removeprefix(f"{self._path}/")] = parameter["Value"]
+                name = parameter["Name"].removeprefix(f"{self._path}/")
+                values[name] = parameter["Value"]
+                if "LastModifiedDate" in parameter:  # what is only measured must not keep a switch from being read
+                    changed_ms[name] = int(parameter["LastModifiedDate"].timestamp() * 1000)
             if not page.get("NextToken"):
-                return values
+                return values, changed_ms
             further = {"NextToken": page["NextToken"]}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from functions.adapters import aws
 from functions.core.silence import Expectation
 from functions.core.source import MalformedSource, Source, SourceState
+from functions.core.synthetic import is_synthetic
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
@@ -43,4 +44,6 @@ def _gap_of(name: str, text: str) -> int:
         source = Source.parse(name, text)
     except MalformedSource:
         return 0
-    return (source.expected_gap_seconds or 0) if source.state is SourceState.ACTIVE else 0
+    if source.state is not SourceState.ACTIVE or is_synthetic(source.flow):
+        return 0  # whether ours goes through is noticed at its end
+    return source.expected_gap_seconds or 0

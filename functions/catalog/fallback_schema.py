@@ -123,6 +123,7 @@ class FeatureModel(_Model):
 
 
 class FeaturesFile(_Model):
-    """`features.toml`."""
+    """`features.toml`. `unknown` is what users are told of a feature while nobody knows how it is."""
 
+    unknown: Line
     features: dict[Id, FeatureModel] = Field(min_length=1)

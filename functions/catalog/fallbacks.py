@@ -129,7 +129,7 @@ def features_of(
         require(is_listed, FEATURES, f"features.{profile.feature}", f"does not list the integration {integration!r}")
     names = {word for profile in profiles.values() for word in _words(profile.provider)}
     for name, model in file.features.items():
-        for text in model.texts:
+        for text in (*model.texts, file.unknown):
             named = sorted(names & _words(text))
             require(not named, FEATURES, f"features.{name}", f"a text for users names {', '.join(named)}")
     return MappingProxyType(
@@ -152,6 +152,7 @@ def features_of(
                 ),
                 capabilities=MappingProxyType(dict(model.capabilities)),
                 window_minutes=model.window_minutes,
+                unknown=file.unknown,
             )
             for name, model in file.features.items()
         }

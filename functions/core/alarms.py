@@ -9,7 +9,8 @@ Rules that the rows keep:
 
 - A ratio has a minimum count in its expression: two failures of three events at night wake nobody.
 - An idle series has no datapoints, and a sum or a difference with a gap in it is a gap: the alarm would be blind just
-  then. `SUM([a, TIME_SERIES(0)])` is `a` with 0 in its gaps, also where it has nothing but gaps, of which `FILL`
+  then, and in place of a period without a value CloudWatch looks at an older one, so that what is over would fire on.
+  `SUM([a, TIME_SERIES(0)])` is `a` with 0 in its gaps, also where it has nothing but gaps, of which `FILL`
   promises nothing. A period without any data breaches nothing, except where silence is the symptom.
 - A dead-letter queue is watched by what it holds, waiting and in flight. SQS's count of messages sent there does not
   move when SQS itself moves them, and a consumer that takes and fails for ever must not look like an empty queue.
@@ -254,7 +255,8 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         # An event is answered once at most. Those that waited for a provider, a limit or a switch are taken out; twice,
         # because what waited in a queue is answered together with what is new, and no reply is older than 15 minutes.
         expression=(
-            f"IF(sent - {_or_0('released')} >= 20, (sent - {_or_0('released')}) / MAX([accepted, TIME_SERIES(1)]), 0)"
+            f"IF({_or_0('sent')} - {_or_0('released')} >= 20, "
+            f"({_or_0('sent')} - {_or_0('released')}) / MAX([accepted, TIME_SERIES(1)]), 0)"
         ),
         threshold=2,
         periods=1,
@@ -283,7 +285,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "repeats": _counted("worker", "idempotency_duplicates_detected", 300),
             "decisions": _counted("worker", "decisions_made", 300),
         },
-        expression="IF(repeats >= 50, repeats / SUM([repeats, decisions]), 0)",
+        expression=f"IF({_or_0('repeats')} >= 50, {_or_0('repeats')} / SUM([repeats, decisions]), 0)",
         threshold=0.5,
         periods=3,
         datapoints=2,
@@ -376,10 +378,25 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "refused": _of_the_stage("webhooks_rejected", 300, reason="bad_signature"),
             "accepted": _of_the_stage("webhooks_accepted", 300),
         },
-        expression="IF(SUM([refused, accepted]) >= 50, refused / SUM([refused, accepted]), 0)",
+        expression=f"IF(SUM([refused, accepted]) >= 50, {_or_0('refused')} / SUM([refused, accepted]), 0)",
         threshold=0.25,
         periods=2,
         datapoints=2,
+    ),
+    Alarm(
+        name="synthetic-missing",
+        says="No event that we send ourselves has come all the way for a quarter of an hour: the way is not open",
+        sev=Sev.SEV1,
+        group="intake",
+        series={"settled": _counted("worker", "synthetic_settled", 300)},
+        # With zeros in the gaps: CloudWatch would look further back for datapoints, and take half an hour.
+        expression=_or_0("settled"),
+        comparison="LessThanThreshold",
+        threshold=1,
+        periods=3,
+        datapoints=3,
+        missing="breaching",
+        never_suppressed=True,
     ),
     # --------------------------------------------------------------------------------------------------------- pipeline
     Alarm(
@@ -444,7 +461,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "failed": _counted("worker", "items_failed", 300),
             "received": _counted("worker", "items_received", 300),
         },
-        expression="IF(received >= 20, failed / received, 0)",
+        expression=f"IF(received >= 20, {_or_0('failed')} / received, 0)",
         threshold=0.05,
         periods=3,
         datapoints=2,
@@ -458,7 +475,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "failed": _counted("worker", "flow_errors", 300, flow="support"),
             "events": _counted("worker", "flow_events", 300, flow="support"),
         },
-        expression="IF(events >= 20, failed / events, 0)",
+        expression=f"IF(events >= 20, {_or_0('failed')} / events, 0)",
         threshold=0.25,
         periods=3,
         datapoints=2,
@@ -631,7 +648,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "without": _counted("worker", "classifier_fallbacks", 300),
             "decisions": _counted("worker", "decisions_made", 300),
         },
-        expression="IF(decisions >= 20, without / decisions, 0)",
+        expression=f"IF(decisions >= 20, {_or_0('without')} / decisions, 0)",
         threshold=0.8,
         periods=2,
         datapoints=2,
@@ -648,7 +665,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "without": _counted("worker", "classifier_fallbacks", 900),
             "decisions": _counted("worker", "decisions_made", 900),
         },
-        expression="IF(decisions >= 20, without / decisions, 0)",
+        expression=f"IF(decisions >= 20, {_or_0('without')} / decisions, 0)",
         threshold=0.2,
         periods=1,
         datapoints=1,
@@ -676,7 +693,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             f"by_{function}": _counted(function, "ended_for_people", 900)
             for function in ("worker", "sweeper", "triage")
         },
-        expression="SUM([by_worker, by_sweeper, by_triage])",
+        expression=_or_0("by_worker", "by_sweeper", "by_triage"),
         threshold=0,
         periods=1,
         datapoints=1,

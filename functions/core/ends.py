@@ -14,12 +14,13 @@ from functions.core.failure import RootCause
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.quarantine import QUARANTINED
 from functions.core.recovery import EXPIRED, HELD, SUPPRESSED, TAKEN_BACK, Change, Row, Status, Subject
+from functions.core.synthetic import is_synthetic
 
 
 class Attention(StrEnum):
     """What an end asks of people."""
 
-    NONE = "none"  # it was done, a person has ended it or keeps it, or nothing is lost
+    NONE = "none"  # it was done, a person has ended it or keeps it, or nothing is lost, as of a synthetic event
     LOOK = "look"  # somebody looks at it, by the queue
     ACT = "act"  # it must be done, or a defect of ours did it and goes on doing so: an alarm
 
@@ -35,7 +36,9 @@ def attention(change: Change, *, is_critical: bool) -> Attention:
     """What the change asks of people. `is_critical`: what its event calls for must arrive."""
     row = change.after
     was_ended = change.before is not None and not change.before.is_open
-    if row.is_open or was_ended or _is_done(row) or not _is_for_people(row, is_critical=is_critical):
+    if row.is_open or was_ended or _is_done(row) or is_synthetic(row.flow):
+        return Attention.NONE
+    if not _is_for_people(row, is_critical=is_critical):
         return Attention.NONE
     return Attention.ACT if is_critical or _cannot_wait(row) else Attention.LOOK
 

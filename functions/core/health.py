@@ -67,6 +67,8 @@ DEGRADED_RATE = 0.5
 TENANT_BUCKETS = 256
 REASON_LENGTH = 200
 LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
+UNJUDGED_MS = 5 * MINUTE_MS  # after the last judged minute: from then on nobody knows how an integration is
+SHORTEST_UNJUDGED_MS = 30_000
 
 # ------------------------------------------------------------------------------------------------------------- counting
 
@@ -353,6 +355,14 @@ class Record:
             probe_ok=self.probe_ok,
             ramp_from_ms=self.ramp_from_ms,
         )
+
+
+def is_kept_up(record: Record, now_ms: int, scale: float) -> bool:
+    """Whether what the record says is of now: a person's word on it, or a minute that was judged a moment ago."""
+    if record.override is not None and now_ms < record.override_until_ms:
+        return True
+    judged_until_ms = (record.minute + 1) * minute_ms(scale)
+    return record.minute > 0 and now_ms - judged_until_ms <= max(int(UNJUDGED_MS * scale), SHORTEST_UNJUDGED_MS)
 
 
 @dataclass(frozen=True, slots=True)

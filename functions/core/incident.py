@@ -565,6 +565,8 @@ def _heard_again(
     ]
     # One that was there already has been judged, by a person maybe: that it fires again makes it no worse.
     is_worse = known is None and _rank(symptom.sev) < _rank(incident.severity)
+    if is_worse and signal.is_firing:  # what it is called, and which page helps, is the gravest one's to say
+        after = replace(after, title=symptom.says, audience=symptom.audience, owner=symptom.owner, runbook=symptom.page)
     if signal.is_firing and incident.state is State.MITIGATED:
         INCIDENT.require(incident.state.value, State.OPEN.value, incident.incident_id)
         worst = symptom.sev if is_worse else incident.severity
@@ -962,8 +964,14 @@ def _run_out(incident: Incident, board: Board, now_ms: int, rules: Rules) -> Inc
 
 
 def _with_page(incident: Incident, kind: PageKind, to: Sequence[Role], now_ms: int, text: str = "") -> Incident:
-    """The incident with one more page, unless the same is on its way. The version stays: it is part of a change."""
+    """The incident with one more page, unless the same is on its way. The version stays: it is part of a change.
+
+    That it is graver than a moment ago is no page of its own while nobody has taken the one before: that one is written
+    when it goes out, and says how grave it is then.
+    """
     if not text and any(page.kind is kind and not page.delivered_at_ms for page in incident.pages):
+        return incident
+    if kind is PageKind.RAISED and any(page.kind in CALLING and _is_untouched(page) for page in incident.pages):
         return incident
     number = incident.pages_made + 1
     page = Page(number, kind, tuple(to), now_ms, text[:TEXT_LENGTH])
@@ -972,6 +980,10 @@ def _with_page(incident: Incident, kind: PageKind, to: Sequence[Role], now_ms: i
     room = max(0, MOST_PAGES - len(waiting) - 1)
     kept = sorted((*waiting, *done[len(done) - min(room, len(done)) :]), key=lambda one: one.number)
     return replace(incident, pages=(*kept, page)[-MOST_PAGES:], pages_made=number)
+
+
+def _is_untouched(page: Page) -> bool:
+    return not page.attempts and not page.delivered_at_ms
 
 
 def to_deliver(incident: Incident, now_ms: int) -> tuple[Page, ...]:

@@ -344,6 +344,22 @@ class EventsQueue(Protocol):
         ...
 
 
+class SourceEntries(Protocol):
+    """The sources' entries, secrets included, for whoever sends through one."""
+
+    def read(self, source: str) -> str | None:
+        """The entry's text; None if there is no such source. Raises `StorageUnavailable`."""
+        ...
+
+
+class FrontDoor(Protocol):
+    """Our own public address, as senders reach it."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """The status that one request is answered; 0 if nobody answered in time. Not repeated. Raises nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SwitchVersion:
     """One version of one switch's parameter. `changed_by` is who wrote it, as the parameter store says, `reason` what

@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import Final
 
 from functions.core.catalog import Catalog
+from functions.core.synthetic import FLOW
 from functions.flows.flow import Flow
 from functions.flows.support import Support
+from functions.flows.synthetic import Synthetic
 
 FLOWS: Final[Mapping[str, Callable[[Catalog], Flow]]] = MappingProxyType(
-    {"support": lambda catalog: Support(catalog.flows["support"])}
+    {"support": lambda catalog: Support(catalog.flows["support"]), FLOW: lambda _: Synthetic()}
 )
 
 

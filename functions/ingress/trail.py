@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from functions.core.synthetic import is_synthetic
 from functions.ingress.answers import Answer, Rejection
 from functions.ingress.log import log_line
 from functions.ingress.outbox import Place, Stored
@@ -103,6 +104,8 @@ class Trail:
         metrics: list[tuple[str, list[list[str]]]] = []
         if rejection is not None:
             metrics.append(("webhooks_rejected", [["stage", "reason"], ["stage", "provider", "reason"]]))
+        elif self.stored is not None and is_synthetic(self.flow):
+            metrics.append(("synthetic_accepted", [["stage"]]))
         elif self.stored is not None:
             metrics.append(("webhooks_accepted", [["stage"], ["stage", "provider"]]))
         if is_spilled:

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from functions.operator_api.settings import OPERATE, RESOURCE_SERVER, VIEW
 
-PUBLIC_PATHS = frozenset({"/status", "/health"})
+PUBLIC: Final[Mapping[str, int]] = MappingProxyType({"/status": 15, "/health": 5})
+"""What anybody may ask (GET), and for how many seconds an answer may be kept."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
@@ -43,9 +46,14 @@ class Caller:
 
 def needed_for(method: str, path: str) -> Permission | None:
     """What a call needs, known before its route is: looking needs `view`, everything else `operate`; None: nothing."""
-    if path in PUBLIC_PATHS and method == "GET":
+    if is_public(method, path):
         return None
     return Permission.VIEW if method in ("GET", "HEAD") else Permission.OPERATE
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether anybody may ask that, without a token."""
+    return path in PUBLIC and method == "GET"
 
 
 def caller_of(event: Mapping[str, Any], new_id: str) -> Caller:

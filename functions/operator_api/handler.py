@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -18,7 +19,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from functions.core.clock import Clock, Ids
 from functions.core.failure import HoldfastError, StorageUnavailable
 from functions.observability import Metrics
-from functions.operator_api.caller import Caller, caller_of, needed_for
+from functions.operator_api.caller import PUBLIC, Caller, caller_of, is_public, needed_for
 from functions.operator_api.problems import CONTENT_TYPE, Code, Refusal, body_of
 from functions.operator_api.request import method_and_path, readable
 
@@ -98,7 +99,7 @@ def build(app: APIGatewayHttpResolver, *, clock: Clock, ids: Ids, log: Logger, m
             log.exception("a call ended with a defect of ours", extra=_about(who))
             answer = _raw(Code.DEFECT, "an error of ours: it is in the log under the request id", who)
         answer.setdefault("headers", {}).update(
-            {"x-request-id": who.request_id, "traceparent": who.traceparent, "cache-control": "no-store"}
+            {"x-request-id": who.request_id, "traceparent": who.traceparent, **_kept(event, int(answer["statusCode"]))}
         )
         status = int(answer["statusCode"])
         if status == Code.UNAUTHORIZED.status:
@@ -122,6 +123,15 @@ def _is_too_long(answer: Mapping[str, Any]) -> bool:
     """Whether Lambda would refuse it, which the gateway answers with an error that nobody can make anything of."""
     body = answer.get("body") or ""
     return len(body) > _MAX_ANSWER_BYTES // 2 and len(json.dumps(body)) > _MAX_ANSWER_BYTES
+
+
+def _kept(event: Mapping[str, Any], status: int) -> dict[str, str]:
+    """Who may keep the answer, and for how long. What anybody may ask, pages of other origins may read."""
+    method, path = method_and_path(event)
+    if not is_public(method, path):
+        return {"cache-control": "no-store"}
+    keep = f"public, max-age={PUBLIC[path]}" if status == HTTPStatus.OK else "no-store"
+    return {"cache-control": keep, "access-control-allow-origin": "*"}
 
 
 def _check(event: Mapping[str, Any], who: Caller) -> None:

@@ -74,6 +74,7 @@ handler = build(
                 integrations=_catalog.integrations,
                 profiles=_catalog.profiles,
                 fallbacks=_catalog.fallbacks,
+                features=_catalog.features,
                 known=Known.of(_catalog),
                 time_scale=_settings.time_scale,
                 quarantines=DynamoQuarantines(_dynamodb, _settings.control_table, _settings.audit_table),

@@ -9,6 +9,7 @@ from functions.core import ports
 from functions.core.catalog import IntegrationProfile
 from functions.core.clock import Clock, Ids
 from functions.core.fallback import Matrix
+from functions.core.features import Feature
 from functions.core.integration import Integration
 from functions.core.schema import Known
 
@@ -31,6 +32,7 @@ class Ports:
     integrations: Mapping[str, Integration]
     profiles: Mapping[str, IntegrationProfile]
     fallbacks: Matrix
+    features: Mapping[str, Feature]
     known: Known
     time_scale: float
     index: ports.EventIndex

@@ -11,6 +11,7 @@ from functions.operator_api.calls import (
     events,
     incidents,
     integrations,
+    public,
     quarantine,
     queue,
     rejections,
@@ -31,6 +32,7 @@ SUBJECTS: tuple[Callable[[Ports], APIGatewayHttpRouter], ...] = (
     quarantine.routes,
     switches.routes,
     incidents.routes,
+    public.routes,
 )
 """`routes` of each module under `calls`, in the order of the documentation."""
 

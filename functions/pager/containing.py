@@ -65,9 +65,10 @@ class Containment:
         if before is not None and before.value == wanted.value:
             return replace(wanted, is_done=True, before=says, until_ms=0)
         description = f"{MACHINE}: the alarm {wanted.because} fires"
-        if wanted.until_ms:
-            self._promise(wanted, before, says, description)
-        self._writer.put(wanted.switch, wanted.value, description)
+        promise = self._promise(wanted, before, says, description) if wanted.until_ms else None
+        version = self._writer.put(wanted.switch, wanted.value, description)
+        if promise is not None and version != promise.version:
+            self._move(promise, version)
         return replace(wanted, is_done=True, before=says)
 
     def _before(self, wanted: Contained) -> SwitchVersion | None:
@@ -80,7 +81,21 @@ class Containment:
             self._log.warning("what a switch says could not be read: it is set", extra={"switch": wanted.switch})
             return None
 
-    def _promise(self, wanted: Contained, before: SwitchVersion | None, says: str, description: str) -> None:
+    def _move(self, promise: Return, version: int) -> None:
+        """Another pager has set it in the same moment: the promise is about the version that there is now."""
+        for tried in range(1, TRIES + 1):
+            try:
+                self._returns.store(self._returns.read().moved(promise, version))
+            except (StorageUnavailable, VersionConflict):
+                if tried == TRIES:
+                    self._metrics.count("containments_failed")
+                    self._log.exception(
+                        "a switch was set by itself and will not come back by itself", extra={"switch": promise.name}
+                    )
+                continue
+            return
+
+    def _promise(self, wanted: Contained, before: SwitchVersion | None, says: str, description: str) -> Return:
         now_ms = self._clock.now_ms()
         until_ms = max(wanted.until_ms, now_ms + SHORTEST_MS)
         version = 1 if before is None else before.version + 1
@@ -118,4 +133,5 @@ class Containment:
                 if tried == TRIES:
                     raise
                 continue
-            return
+            return promise
+        raise AssertionError("the last try returns or raises")

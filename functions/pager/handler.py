@@ -66,10 +66,9 @@ def build(
     pager = _Pager(incidents, channels, containment, delivery, visibility, rules, clock, ids, log, metrics)
 
     def handle(event: dict[str, Any], _context: object) -> dict[str, Any]:
+        deadline_ms = clock.now_ms() + settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS
         try:
-            if "Records" in event:
-                return pager.batch(event["Records"])
-            return pager.tick(clock.now_ms() + settings.timeout_seconds * 1000 - BUDGET_MARGIN_MS)
+            return pager.batch(event["Records"], deadline_ms) if "Records" in event else pager.tick(deadline_ms)
         finally:
             metrics.flush()
 
@@ -103,8 +102,10 @@ class _Pager:
 
     # ---------------------------------------------------------------------------------------------------------- alarms
 
-    def batch(self, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """All of a batch is heard before anybody is told: what fires together is one page."""
+    def batch(self, records: list[dict[str, Any]], deadline_ms: int) -> dict[str, Any]:
+        """All of a batch is heard before anybody is told: what fires together is one page. Pages for which no time is
+        left are the tick's.
+        """
         failed, told = [], dict[str, None]()
         for record in records:
             try:
@@ -120,7 +121,10 @@ class _Pager:
                 continue
             if incident_id:
                 told[incident_id] = None
-        for incident_id in told:
+        for number, incident_id in enumerate(told):
+            if number and self._clock.now_ms() >= deadline_ms:
+                self._metrics.count("pages_left", len(told) - number)
+                break
             try:
                 self._delivery.run(incident_id)
             except Exception:  # noqa: BLE001  # logged and counted; the page is written down

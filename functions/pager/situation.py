@@ -19,6 +19,7 @@ from functions.core.switches import everyday
 from functions.observability import Metrics
 
 BUDGET_MS = 8_000  # for all of it: somebody waits for the page
+MINUTE_MS = 60_000
 CACHED_MS = 15_000  # several pages of one minute are of the same situation
 MOST_ROWS = 200  # of an integration and a status
 _UNFINISHED = (Status.PENDING, Status.RETRYING, Status.FAILED, Status.DLQ)
@@ -50,8 +51,9 @@ class Situations:
         self._known: tuple[int, int, Situation] | None = None
 
     def since(self, began_ms: int) -> Situation:
-        """As it is now, with what changed in the two hours before that and since. Never raises."""
+        """As it is now, with what changed in the two hours before that minute and since. Never raises."""
         now_ms = self._clock.now_ms()
+        began_ms -= began_ms % MINUTE_MS  # what fires in a storm began in one minute, and is one situation
         if self._known is not None and self._known[0] == began_ms and 0 <= now_ms - self._known[1] < CACHED_MS:
             return self._known[2]
         unknown: list[str] = []

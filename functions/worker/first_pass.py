@@ -75,6 +75,7 @@ from functions.core.recovery import (
 )
 from functions.core.rows import action_row, event_row
 from functions.core.switches import LLM, Snapshot, SwitchView, view
+from functions.core.synthetic import is_synthetic
 from functions.ended import count_ended
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
@@ -146,6 +147,11 @@ class Admitted:
         """Whether it is only looked at."""
         return self.key != self.real_key
 
+    @property
+    def waits_for_a_switch(self) -> bool:
+        """Whether nothing is done while `mode` is hold. What reaches nobody goes on: it says that the way is open."""
+        return self.switches.mode is Mode.HOLD and not is_synthetic(self.event.flow)
+
     def seen(self, items: Mapping[str, LedgerItem]) -> Admitted:
         """With its ledger item. What was claimed for real is never shadowed: somebody left it half done."""
         real = items.get(self.real_key)
@@ -200,7 +206,7 @@ class FirstPass:
         """
         admitted = replace(admitted, is_released=is_released)
         flow = admitted.event.flow
-        is_known = flow in self._ports.flows
+        is_known = flow in self._ports.flows and not is_synthetic(flow)
         if is_known:
             self._ports.meter.count("flow_events", flow=flow)
         try:
@@ -228,7 +234,7 @@ class FirstPass:
             case Afresh(seen_epoch_ms):
                 return await self._first(admitted, seen_epoch_ms=seen_epoch_ms, is_released=is_released)
             case TakeOver(item):
-                if admitted.switches.mode is Mode.HOLD:
+                if admitted.waits_for_a_switch:
                     return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
                 slot_ms = max(item.slots.values(), default=0)
                 if admitted.may_wait and now_ms < slot_ms <= now_ms + VISIBLE_WAIT_MS:
@@ -245,7 +251,7 @@ class FirstPass:
         rule = None if is_released else self._rule_for(event)
         if rule is not None:
             return await self._kept_aside(admitted, rule)
-        if admitted.switches.mode is Mode.HOLD:
+        if admitted.waits_for_a_switch:
             return await self._hold(admitted, WaitingFor.SWITCH, "mode is hold")
         flow = self._ports.flows.get(event.flow)
         if flow is None:
@@ -270,7 +276,8 @@ class FirstPass:
             verdict = ClassifierUnavailable(health.name, f"the LLM is {health.value}")
             self._ports.meter.count("fallback_taken", integration=LLM, reason=asking.row)
         decision = flow.decide(event, prepared, verdict, admitted.switches.mode, self._ports.clock.now_ms())
-        self._count_decision(flow, decision, verdict)
+        if not is_synthetic(event.flow):
+            self._count_decision(flow, decision, verdict)
         return await self._claim(admitted, decision, seen_epoch_ms, old_lease_ms=None, prepared=prepared)
 
     async def _prepared(self, flow: Flow, admitted: Admitted) -> Prepared:
@@ -470,6 +477,7 @@ class FirstPass:
             self._log_row(event, change)
             self._count_ended(change)
         self.account(event, Account.LEFT if changes else Account.DONE)
+        self._say_synthetic(event)
         return Settled("settled_with_rows" if changes else "settled")
 
     def _count_ended(self, change: Change) -> None:
@@ -508,13 +516,23 @@ class FirstPass:
         except Fenced:
             return Later(1, "the lease was lost")
         self.account(admitted.event, Account.DONE)
+        self._say_synthetic(admitted.event)
         return Settled("shadow")
 
     # ---------------------------------------------------------------------------------------------------- whole events
 
     def account(self, event: Event, account: Account) -> None:
         """Say what became of a delivery, for the balance of the hour in which it came in."""
+        if is_synthetic(event.flow):
+            return  # the door has not counted it either
         self._ports.meter.count_at("events_accounted", event.received_at_ms, outcome=account.value)
+
+    def _say_synthetic(self, event: Event) -> None:
+        """That one of our own has come all the way, and how long it took."""
+        if is_synthetic(event.flow):
+            took_ms = max(0, self._ports.clock.now_ms() - event.received_at_ms)
+            self._ports.meter.count("synthetic_settled")
+            self._ports.meter.milliseconds("synthetic_settle_ms", took_ms)
 
     def _again(self, admitted: Admitted) -> None:
         """Its row was there before: another delivery brought it, and has it to its account."""
@@ -525,7 +543,8 @@ class FirstPass:
         if item is None or item.request_id != event.request_id:  # else a queue brought the same delivery once more
             self.account(event, Account.AGAIN)
         reason = "repeat_window" if in_window else "redelivery"
-        self._ports.meter.count("idempotency_duplicates_detected", reason=reason)
+        if not is_synthetic(event.flow):
+            self._ports.meter.count("idempotency_duplicates_detected", reason=reason)
         self._ports.log.info("the event was settled before: acknowledged", extra=_about(event) | {"reason": reason})
         return Settled("duplicate")
 
@@ -600,8 +619,9 @@ class FirstPass:
             self._count_ended(change)
             self._ports.meter.count("events_dead", reason=code)
             # What a sender has got wrong must not hold everybody's flow.
-            if admitted.event.flow in self._ports.flows and root_cause is not RootCause.BAD_SOURCE_DATA:
-                self._ports.meter.count("flow_errors", flow=admitted.event.flow)
+            is_of_a_flow = event.flow in self._ports.flows and not is_synthetic(event.flow)
+            if is_of_a_flow and root_cause is not RootCause.BAD_SOURCE_DATA:
+                self._ports.meter.count("flow_errors", flow=event.flow)
             self._ports.log.warning(
                 "the event cannot be processed and is now a recovery item: fix the cause, then replay it",
                 extra=_about(event)

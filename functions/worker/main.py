@@ -43,7 +43,7 @@ _catalog = load()
 _dynamodb, _s3, _ssm, _sqs = aws.dynamodb_client(), aws.s3_client(), aws.ssm_client(), aws.sqs_client()
 _hosts = AllowedHosts.of(_catalog.integrations, is_loopback_allowed=_settings.stage == LOCAL)
 _secrets = IntegrationSettings(_ssm, _settings.integrations_path, _clock, _hosts)
-_switches = SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count)
+_switches = SsmSwitches(_ssm, _settings.switches_path, _clock, _metrics.count, _metrics.milliseconds)
 _prompt = _catalog.prompts["support"]
 _helpdesk = _catalog.integrations["helpdesk"]
 _documents = S3Documents(_s3, _settings.bucket)

@@ -28,6 +28,7 @@ AT_THE_DOOR: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "source_malformed": (("stage",),),
     "ack_ms": (("stage",),),
     "webhooks_late": (("stage",),),
+    "synthetic_accepted": (("stage",),),
 }
 """Of ingress: by which sets of dimensions each is counted."""
 

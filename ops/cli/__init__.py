@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.core.failure import StorageUnavailable
 from ops.cli import (
+    doctor,
     environment,
     events,
     health,
@@ -72,6 +73,7 @@ def choose(
 
 
 app.command("env")(environment.show)
+app.command("doctor")(doctor.show)
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.command("token")(login.token)

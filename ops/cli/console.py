@@ -171,5 +171,6 @@ _STYLES = {
     "missing": "red",
     "suppressed": "cyan",
     "ok": "green",
+    "not ok": "red",
     "cannot be seen": "yellow",
 }

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from functions.core import synthetic
 from ops import records
 from ops.cli.console import AsJson, Limit, Refused, emit, say, show_fields, show_table, stack_of, time_of
 from ops.local.parameters import TENANT as DEMO_TENANT
@@ -17,7 +18,9 @@ def show(
     ctx: typer.Context,
     event_id: Annotated[str, typer.Argument(help="One event, `source:identity`; without it the latest ones.")] = "",
     tenant: Annotated[str, typer.Option(help="Whose event it is; on a local stack the demo's, if not said.")] = "",
-    source: Annotated[str, typer.Option(help="Only events of this source.")] = "",
+    source: Annotated[
+        str, typer.Option(help="Only events of this source. Those that the stage sends itself: synthetic.")
+    ] = "",
     status: Annotated[str, typer.Option(help="Only events in this status: processing, settled.")] = "",
     limit: Limit = 20,
     scan: Annotated[bool, typer.Option(help="List on AWS too: reads the whole ledger, which costs.")] = False,
@@ -34,7 +37,7 @@ def show(
         raise Refused("listing reads the whole ledger, which costs on AWS: name an event, or say --scan")
     found = [
         item
-        for item in records.events(stack)
+        for item in records.events(stack, with_synthetic=source == synthetic.SOURCE)
         if (not source or str(item["event_id"]).startswith(f"{source}:"))
         and (not status or item["status"] == status)
         and (not tenant or item["tenant"] == tenant)

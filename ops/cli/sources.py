@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from functions.core import synthetic
 from functions.core.clock import SystemClock, SystemIds
 from functions.core.source import MalformedSource, SourceState
 from ops import guide as guides
@@ -204,17 +205,18 @@ def add(
         text = sources.entry_text(entry)
         sources.check_entry(name, text)
         written = kept.write(name, text, before, reason.strip())
+    is_ours = entry["flow"] == synthetic.FLOW  # its sender reads the secret where we have put it
     _tell_change(
         stack,
         name,
         written,
-        secret=secret if generate else "",
+        secret=secret if generate and not is_ours else "",
         what="added" if before is None else "replaced",
         as_json=as_json,
     )
-    if generate and entry["provider"] not in guides.CHOSEN_BY_US:
+    if generate and not is_ours and entry["provider"] not in guides.CHOSEN_BY_US:
         say(f"{entry['provider']} issues its secrets itself: a secret made here serves tests only")
-    if before is None:
+    if before is None and not is_ours:
         say(f"for its sender's developers: holdfast source guide {name}")
     _end(written)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from botocore.exceptions import ClientError
 
+from functions.adapters.ssm import CUSTOMER_VISIBLE, OTHER
 from functions.catalog.loader import load
+from functions.core.clock import SystemClock
 from functions.core.switches import UnfitSwitch, written
+from ops import standing
 from ops.cli.console import AsJson, Refused, emit, say, show_table, stack_of, time_of
 from ops.operator_api import connect
 from ops.stack import Stack
@@ -22,8 +26,17 @@ Name = Annotated[str, typer.Argument(help="mode, auto_reply, limits/helpdesk, fl
 
 
 @app.command("list")
-def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
+def show_all(
+    ctx: typer.Context,
+    lag: Annotated[
+        bool, typer.Option("--lag", help="Say how long workers took to obey what was changed in the last day.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Every switch that is set, narrowing ones included."""
+    if lag:
+        _show_lag(stack_of(ctx), as_json=as_json)
+        return
     switches = _told(ctx)
     if as_json:
         emit({name: {"value": item["value"], "version": item["version"]} for name, item in switches.items()})
@@ -44,6 +57,28 @@ def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
             for name, item in sorted(switches.items())
         ],
     )
+
+
+def _show_lag(stack: Stack, *, as_json: bool) -> None:
+    """Measured by the workers themselves: for how long, after a change, they still went by what was said before."""
+    lags = standing.switch_lags(stack, SystemClock().now_ms())
+    if as_json:
+        emit([asdict(one) for one in lags])
+        return
+    if not lags:
+        say("no worker has seen a change: nothing was changed, or none was at work")
+        return
+    show_table(
+        "how long the old value was gone by after a change",
+        ("for", "changes seen", "at most"),
+        [(_OF_WHOM[one.outcome], one.seen, f"{one.worst_ms / 1000:.1f} s") for one in lags],
+    )
+
+
+_OF_WHOM = {
+    CUSTOMER_VISIBLE: "messages to customers (promised: 15 s, with the send itself)",
+    OTHER: "everything else (at most 30 s, and the call under way)",
+}
 
 
 @app.command("get")

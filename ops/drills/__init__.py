@@ -1,1 +1,1 @@
-"""Drills: what happens when a part of AWS itself fails, played on a local stack of their own."""
+"""Drills: what is hard to see every day, played on a local stack of their own."""

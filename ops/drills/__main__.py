@@ -1,5 +1,5 @@
-"""`python -m ops.drills`: plays the outage of the intake on a stack of its own; with `replay` a bulk replay. Exit code
-1 if a promise is broken.
+"""`python -m ops.drills`: plays the outage of the intake on a stack of its own; with `replay` a bulk replay, with
+`oncall` what whoever is on call is told of. Exit code 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +15,16 @@ from rich.console import Console
 from ops.demo import scenes
 from ops.demo.stage import Stage
 from ops.demo.story import Story
-from ops.drills import bulk
+from ops.drills import alarm_storm, bulk, kill_switch, on_call
 from ops.drills.outage import Outage, play
+from ops.drills.receiver import listening, on_call_by
+from ops.drills.scenes import SCENES
 from ops.local import LocalStack, LocalStackFailed
+
+KILL_SWITCH, ALARM_STORM = "kill switch", "alarm storm"
+ON_CALL = (*(scene.name for scene in SCENES), KILL_SWITCH, ALARM_STORM)
+"""The scenes of whoever is on call. The storm comes last: what it opens is not closed."""
+MINUTE_SECONDS = 3.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,16 +33,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "drill",
         nargs="?",
-        choices=("intake", "replay"),
+        choices=("intake", "replay", "oncall"),
         default="intake",
-        help="intake: AWS itself fails under it; replay: a bulk replay beside live events, and λ is killed",
+        help="intake: AWS itself fails under it; replay: a bulk replay beside live events, and λ is killed; "
+        "oncall: nine things break, an alarm storm, the kill switch",
     )
     parser.add_argument("--items", type=int, default=500, help="dead items that are replayed, about")
     parser.add_argument("--deaths", type=int, default=12, help="of the λ that replays them")
     parser.add_argument("--live", type=int, default=60, help="new events, without a bulk replay and beside one")
     parser.add_argument("--events", type=int, default=500, help="webhooks while the queue fails")
     parser.add_argument("--refused", type=int, default=500, help="webhooks while queue and bucket fail")
+    parser.add_argument("--replies", type=int, default=240, help="of the burst in which the kill switch is thrown")
+    parser.add_argument(
+        "--minute-seconds", type=float, default=MINUTE_SECONDS, help="how long a minute of alarms lasts"
+    )
+    parser.add_argument(
+        "--scenes", default="", help="of oncall: only these, with commas between, such as 'reply storm'"
+    )
     options = parser.parse_args(argv)
+    wanted = [name.strip() for name in options.scenes.split(",") if name.strip()] or list(ON_CALL)
+    if unknown := set(wanted) - set(ON_CALL):
+        parser.error(f"{', '.join(sorted(unknown))}: scenes are {', '.join(ON_CALL)}")
     console = Console(highlight=False)
     story = Story(console)
     with tempfile.TemporaryDirectory(prefix="holdfast-drill-") as directory:
@@ -46,10 +65,13 @@ def main(argv: list[str] | None = None) -> int:
         with running:
             stage = Stage(running, story, seed=1)
             scenes.warm_up(stage)
-            if options.drill == "intake":
-                _intake(stage, options.events, options.refused)
-            else:
-                _replay(stage, options.items, options.deaths, options.live)
+            match options.drill:
+                case "intake":
+                    _intake(stage, options.events, options.refused)
+                case "replay":
+                    _replay(stage, options.items, options.deaths, options.live)
+                case _:
+                    _on_call(stage, wanted, options.minute_seconds, options.replies)
     return 0 if story.verdict() else 1
 
 
@@ -80,6 +102,36 @@ def _replay(stage: Stage, items: int, deaths: int, live: int) -> None:
     for text, holds, details in bulk.verdicts(seen, deaths):
         story.check(scene, text, holds=holds, details=details)
     story.close(scene)
+
+
+def _on_call(stage: Stage, wanted: Sequence[str], minute_seconds: float, replies: int) -> None:
+    """The scenes in their order; then, alarms no longer judged, the storm of them; the kill switch."""
+    story = stage.story
+    with listening() as receiver, on_call_by(stage.stack, receiver):
+        if any(scene.name in wanted for scene in SCENES):
+            with on_call.ground(stage, receiver, minute_seconds=minute_seconds) as on:
+                for scene in SCENES:
+                    if scene.name in wanted:
+                        on_call.clear(on)
+                        on_call.perform(on, scene)
+                on_call.clear(on)
+        if KILL_SWITCH in wanted:
+            told = story.open(
+                KILL_SWITCH,
+                "aws ssm put-parameter in the middle of a burst",
+                f"At least {replies} messages, each to be replied to, twelve a second. auto_reply goes off by plain "
+                "put-parameter under a role that may do nothing else, and on again once all are settled.",
+            )
+            stopped = kill_switch.play(stage, replies=replies)
+            on_call.conclude(story, told, kill_switch.verdicts(stopped, replies))
+        if ALARM_STORM in wanted:
+            told = story.open(
+                ALARM_STORM,
+                "everything fires at once",
+                f"{alarm_storm.MESSAGES} messages of all alarms come within a minute, some of them late.",
+            )
+            stormed = alarm_storm.play(stage, receiver)
+            on_call.conclude(story, told, alarm_storm.verdicts(stormed))
 
 
 def verdicts(seen: Outage, events: int, refused: int) -> list[tuple[str, bool]]:

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from functions.core.event import Event
+from functions.core.synthetic import is_synthetic
 from ops.demo.stage import Stage
 from ops.drills.failing import Trouble, failing, pointed_at
 from ops.expectation import BANK, WHERE, Balance, balance
@@ -97,11 +98,12 @@ def spill(stage: Stage) -> list[str]:
 
 
 def _events_in(stage: Stage, keys: Iterable[str]) -> set[str]:
-    """The ids of the events whose envelopes lie under these keys."""
+    """The ids of the events whose envelopes lie under these keys, without those that the stage sends itself."""
     s3, bucket = stage.stack.client("s3"), stage.stack.output("Bucket")
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         texts = pool.map(lambda key: s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode(), keys)
-        return {Event.from_message(text).event_id for text in texts}
+        events = [Event.from_message(text) for text in texts]
+    return {event.event_id for event in events if not is_synthetic(event.flow)}
 
 
 def _without_bucket(stage: Stage, count: int, pairs: int, name: str, seen: Outage) -> Counter[int]:

@@ -37,6 +37,9 @@ _GIVE_UP_AFTER: Final = 20  # failures to reach the emulator in a row: it is gon
 _REST_TIMES: Final = 10  # after each cycle a rest of so many times its length: the emulator answers one at a time
 _PAGE: Final = 10_000  # of FilterLogEvents; the emulator gives no token for what is beyond it
 _OVERLAP_MS: Final = 2_000
+_SILENT_MS: Final = 10_000
+_PLATFORM: Final = ("START RequestId:", "END RequestId:", "REPORT RequestId:")
+"""How the lines begin that are the platform's own."""
 
 ANSWERING: Final = frozenset({"ingress", "operator_api"})
 """Functions whose invocations are requests to the API. Each logs one line with the status it answered."""
@@ -92,6 +95,10 @@ class _Group:
     since_ms: int
     streams: dict[str, int] = field(default_factory=dict)
     """Those that were read, with when they ended. The emulator writes a stream per invocation, all of it at its end."""
+    silent: list[int] = field(default_factory=list)
+    """When invocations ended that have logged nothing so far. The emulator waits 50 ms for what a function logs; on a
+    busy machine that comes too late, and stands in the stream of the next invocation.
+    """
 
 
 class Bridge:
@@ -146,7 +153,8 @@ class Bridge:
                 invocations[stream].extend(event["message"].splitlines())
                 ended[stream] = event["timestamp"]
         for stream, lines in invocations.items():
-            self._invocation(function, lines, ended[stream], now_ms)
+            self._invocation(function, group, lines, ended[stream], now_ms)
+        self._give_up(function, group, now_ms)
         group.streams |= ended
         group.since_ms = max([group.since_ms, *ended.values()])
         group.streams = {
@@ -168,23 +176,38 @@ class Bridge:
             yield from (event for event in events if event["timestamp"] < last_ms)
             from_ms = last_ms
 
-    def _invocation(self, function: str, lines: list[str], ended_ms: int, now_ms: int) -> None:
+    def _invocation(self, function: str, group: _Group, lines: list[str], ended_ms: int, now_ms: int) -> None:
         """Count what it counted, that it took place, and whether it failed: then the line is missing that each has."""
+        own = [line for line in lines if not line.startswith(_PLATFORM)]
         statuses, has_counted = list[int](), False
-        for line in _objects(lines):
+        for line in _objects(own):
             for key, value, at_ms in counted_in(line):
                 has_counted = True
                 self._add(key, value, at_ms, now_ms)
             if function in ANSWERING and isinstance(line.get("status"), int):
                 statuses.append(line["status"])
-        if function in ANSWERING:
-            self._add(identity(API, "Count", _API_DIMENSIONS), 1, ended_ms, now_ms)
-            failed = not statuses or statuses[-1] >= 500
-            self._add(identity(API, "5xx", _API_DIMENSIONS), int(failed), ended_ms, now_ms)
+        self._add(identity(LAMBDA, "Invocations", {"FunctionName": function}), 1, ended_ms, now_ms)
         if function == "worker":
             self._worked_ms = max(self._worked_ms, ended_ms)
-        self._add(identity(LAMBDA, "Invocations", {"FunctionName": function}), 1, ended_ms, now_ms)
-        self._add(identity(LAMBDA, "Errors", {"FunctionName": function}), int(not has_counted), ended_ms, now_ms)
+        if function in ANSWERING:
+            self._add(identity(API, "Count", _API_DIMENSIONS), 1, ended_ms, now_ms)
+            del group.silent[: max(0, len(statuses) - 1)]  # these are their lines
+        if not own:
+            group.silent.append(ended_ms)
+            return
+        failed = sum(status >= 500 for status in statuses) if statuses else 1
+        self._failed(function, ended_ms, now_ms, answers=failed, errors=int(not has_counted))
+
+    def _give_up(self, function: str, group: _Group, now_ms: int) -> None:
+        """Nothing more will come of those that have been silent for so long: their process is dead."""
+        for ended_ms in [each for each in group.silent if now_ms - each >= _SILENT_MS]:
+            group.silent.remove(ended_ms)
+            self._failed(function, now_ms, now_ms, answers=1, errors=1)
+
+    def _failed(self, function: str, ended_ms: int, now_ms: int, *, answers: int, errors: int) -> None:
+        if function in ANSWERING:
+            self._add(identity(API, "5xx", _API_DIMENSIONS), answers, ended_ms, now_ms)
+        self._add(identity(LAMBDA, "Errors", {"FunctionName": function}), errors, ended_ms, now_ms)
 
     def _look_into_queues(self, now_ms: int) -> None:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -259,8 +282,13 @@ def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------------- process
 
 
-def run(bridge: Bridge, stop: threading.Event, minute_seconds: float) -> None:
-    """Cycle after cycle until told to stop, or until nobody answers any more."""
+def report(text: str) -> None:
+    """One line of the bridge's log."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def run(bridge: Bridge, stop: threading.Event, minute_seconds: float, report: Callable[[str], object] = report) -> None:
+    """Cycle after cycle until told to stop, or until nobody answers any more. Reports each alarm that moves."""
     unreachable = 0
     while not stop.is_set():
         began = time.monotonic()
@@ -275,11 +303,6 @@ def run(bridge: Bridge, stop: threading.Event, minute_seconds: float) -> None:
                 return
         spent = time.monotonic() - began
         stop.wait(max(minute_seconds - spent, _REST_TIMES * spent, 0.1))
-
-
-def report(text: str) -> None:
-    """One line of the bridge's log."""
-    print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,10 +8,13 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from functions.core import synthetic
 from ops.senders import source_entry
 from ops.stack import Stack
 
 TENANT = "demo"
+OWN_TENANT = "holdfast"
+"""Whose the event is that the stack sends itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +87,12 @@ def _parameters(stack: Stack) -> Iterator[tuple[str, str]]:
         public_url = webhook_url(stack, demo.source) if demo.provider == "twilio" else ""
         entry_of_source = source_entry(demo.provider, [new_secret(demo.provider)], tenant=TENANT, public_url=public_url)
         yield f"{stack.output('SourcesPath')}/{demo.source}", json.dumps(entry_of_source)
+    # A function finds the emulator's API by its path alone, which no deploy knows.
+    entry_of_source = source_entry(
+        synthetic.PROVIDER,
+        [new_secret(synthetic.PROVIDER)],
+        tenant=OWN_TENANT,
+        flow=synthetic.FLOW,
+        public_url=webhook_url(stack, synthetic.SOURCE),
+    )
+    yield f"{stack.output('SourcesPath')}/{synthetic.SOURCE}", json.dumps({**entry_of_source, "fields": {}})

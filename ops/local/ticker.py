@@ -1,4 +1,5 @@
-"""The clock of a local stack: invokes sweeper, evaluator and pager every second, as EventBridge does each minute.
+"""The clock of a local stack: invokes sweeper, evaluator and pager every second, as EventBridge does each minute, and
+the sender of synthetic events every few seconds.
 
 One thread per function, and the next tick waits for the last one's answer, so no function ever runs twice at once. It
 ends with its stack; if the stack belongs to a process (a test run, the demo) that was killed, it ends the stack.
@@ -26,7 +27,14 @@ from ops.stack import client
 INTERVAL_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 5.0
 _GIVE_UP_AFTER = 20  # failures to reach the emulator in a row: it is gone
-TICKED = ("SweeperFunction", "EvaluatorFunction", "PagerFunction")
+TICKED = {
+    "SweeperFunction": INTERVAL_SECONDS,
+    "EvaluatorFunction": INTERVAL_SECONDS,
+    "PagerFunction": INTERVAL_SECONDS,
+    # Each takes the emulator through ingress and worker: often enough for the minutes by which alarms are judged here.
+    "SyntheticFunction": 4.0,
+}
+"""By the output that names the function: how often."""
 
 
 def tick(lambda_client: Any, function: str, stop: threading.Event, interval_seconds: float = INTERVAL_SECONDS) -> None:
@@ -65,8 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     lambda_client = client("lambda", state.endpoint, state.region)
-    for key in TICKED:
-        threading.Thread(target=tick, args=(lambda_client, state.outputs[key], stop), name=key, daemon=True).start()
+    for key, seconds in TICKED.items():
+        work = (lambda_client, state.outputs[key], stop, seconds)
+        threading.Thread(target=tick, args=work, name=key, daemon=True).start()
     while not stop.wait(1.0):
         if options.owner and birth(options.owner) != options.owner_born:
             report("the process that this stack belongs to is gone: the stack ends with it")

@@ -661,6 +661,14 @@ class IncidentsAndBoard(Agreement):
     def an_old_change_is_stored_again(self, data: st.DataObject) -> None:
         self.store(data.draw(st.sampled_from(self.made)))
 
+    def whole_story(self) -> None:
+        for symptom in (DOWN, STORM):
+            self.an_alarm_changes(symptom, is_firing=True, is_known=True)
+        self.an_alarm_changes(DOWN, is_firing=False, is_known=True)
+        for change in self.made[:2]:
+            self.store(change)
+        self.compare()
+
 
 def incident_of(incident_id: str, world: World) -> object:
     return world.incidents.get(incident_id)

@@ -67,6 +67,7 @@ def test_without_sources_nobody_is_expected(store: Store) -> None:
         {**ENTRY, "expected_gap_seconds": 60, "state": "disabled"},
         {**ENTRY, "expected_gap_seconds": 60, "state": "held"},
         {**ENTRY, "expected_gap_seconds": "soon"},
+        {**ENTRY, "expected_gap_seconds": 60, "flow": "synthetic"},  # its absence has an alarm of its own
         "not an entry",
     ],
 )

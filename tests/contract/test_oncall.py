@@ -15,7 +15,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from functions.adapters.oncall import CACHED_MS, CONFIGURATION, TOPIC, SnsAndWebhooks
+from functions.adapters.oncall import CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks
 from functions.adapters.recent_changes import AwsRecentChanges
 from functions.core import ports
 from functions.core.alarms import Audience, Sev
@@ -261,6 +261,17 @@ def test_channels_that_cannot_be_read_are_trouble_and_those_known_last_get_it() 
         assert made.channels.send(LETTER).failed == {}, "what was read a moment ago"
         made.clock.advance(CACHED_MS)
         assert made.channels.send(LETTER) == ports.Sent(("sns", "chat"), {CONFIGURATION: "InternalServerError"})
+
+
+def test_a_channel_that_was_just_set_hears_of_the_next_page_although_others_were_read_a_moment_ago() -> None:
+    """Each tick asks the channels who has acknowledged; a page that goes out then reads what there is now."""
+    with real() as made:
+        assert made.channels.send(LETTER).took == ("sns",)
+        made.clock.advance(CACHED_MS)
+        assert made.channels.acknowledged(["INC-1"]) == {}
+        made.ssm.client.put_parameter(Name=f"{PATH}/chat", Value=json.dumps(SLACK), Type="SecureString")
+        made.clock.advance(FRESH_MS)
+        assert made.channels.send(LETTER).took == ("sns", "chat")
 
 
 def test_a_webhook_that_does_not_answer_is_trouble() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from moto import mock_aws
 
 from functions.adapters.ssm import REST_MS, SsmSwitches
 from functions.core import ports
+from functions.core.failure import StorageUnavailable
 from functions.core.switches import Snapshot
 from tests.aws_tables import sdk_client
 from tests.contract.storage import Flaky, client_error
@@ -197,3 +199,106 @@ def test_a_snapshot_is_as_old_as_the_moment_before_it_was_asked_for() -> None:
     store = Slow(page({}, "more"), page(LIVE_SWITCHES))
     switches = SsmSwitches(store, PATH, clock)  # type: ignore[arg-type]  # it stands in for the client
     assert switches.snapshot(0) == Snapshot(LIVE_SWITCHES, NOON_MS)
+
+
+# ----------------------------------------------------------------------------------------------------------------- lag
+
+
+@dataclass
+class Lags:
+    """The parameter store with a clock of its own, whoever asks it, and what was measured."""
+
+    clock: FakeClock
+    switches: SsmSwitches
+    measured: list[tuple[str, float, str]]
+    changed: dict[str, int]
+    client: Any
+
+    def change(self, name: str, value: str) -> None:
+        """By whatever means: past everything of ours."""
+        self.client.put_parameter(Name=PATH + name, Value=value, Type="String", Overwrite=True)
+        self.changed[PATH + name] = self.clock.now
+
+
+@pytest.fixture
+def lags() -> Iterator[Lags]:
+    with mock_aws():
+        client = sdk_client("ssm")
+        for name, value in LIVE_SWITCHES.items():
+            client.put_parameter(Name=PATH + name, Value=value, Type="String")
+        clock, measured = FakeClock(), list[tuple[str, float, str]]()
+        changed: dict[str, int] = {}
+
+        class Dated:
+            """Moto's own moments are those of this machine's clock."""
+
+            def get_parameters_by_path(self, **request: Any) -> Any:
+                page = client.get_parameters_by_path(**request)
+                for one in page["Parameters"]:
+                    at_ms = changed.get(one["Name"], NOON_MS)
+                    one["LastModifiedDate"] = datetime.fromtimestamp(at_ms / 1000, UTC)
+                return page
+
+        def measure(name: str, value: float, **dimensions: str) -> None:
+            measured.append((name, value, dimensions["outcome"]))
+
+        switches = SsmSwitches(Dated(), PATH, clock, measure=measure)  # type: ignore[arg-type]  # it stands in for the client
+        yield Lags(clock, switches, measured, changed, client)
+
+
+def test_for_how_long_the_old_value_was_gone_by_after_a_change_is_measured_for_replies_and_all_else(
+    lags: Lags,
+) -> None:
+    """Propagation: what a kill switch takes to be obeyed, as the process itself sees it."""
+    lags.switches.snapshot(30_000)
+    lags.clock.advance(1_000)
+    lags.change("auto_reply", "off")
+    lags.clock.advance(3_000)
+    lags.switches.snapshot(5_000)  # a reply: still by the old one
+    lags.clock.advance(500)
+    lags.switches.snapshot(30_000)  # a tag: likewise
+    assert lags.measured == []
+    lags.clock.advance(1_000)
+    snapshot = lags.switches.snapshot(5_000)
+    assert snapshot is not None
+    assert snapshot.values["auto_reply"] == "off"
+    assert sorted(lags.measured) == [
+        ("switch_lag_ms", 3_000, "customer_visible"),
+        ("switch_lag_ms", 3_500, "other"),
+    ]
+    lags.clock.advance(40_000)
+    lags.switches.snapshot(5_000)
+    assert len(lags.measured) == 2, "each change once"
+
+
+def test_a_process_that_asked_nothing_meanwhile_went_by_nothing(lags: Lags) -> None:
+    lags.switches.snapshot(5_000)
+    lags.clock.advance(1_000)
+    lags.switches.snapshot(5_000)
+    lags.clock.advance(1_000)
+    lags.change("mode", "hold")
+    lags.clock.advance(3_600_000)
+    lags.switches.snapshot(5_000)
+    assert lags.measured == [("switch_lag_ms", 0, "customer_visible")]
+
+
+def test_a_store_that_does_not_answer_is_lag_too(lags: Lags, monkeypatch: pytest.MonkeyPatch) -> None:
+    lags.switches.snapshot(5_000)
+    lags.change("mode", "hold")
+    with monkeypatch.context() as broken:
+        broken.setattr(lags.switches, "_read", _refuse)
+        lags.clock.advance(8_000)
+        lags.switches.snapshot(5_000)
+    lags.clock.advance(REST_MS + 1)
+    lags.switches.snapshot(5_000)
+    assert lags.measured == [("switch_lag_ms", 8_000, "customer_visible")]
+
+
+def test_the_first_read_of_a_process_finds_nothing_changed(lags: Lags) -> None:
+    lags.change("mode", "hold")
+    lags.switches.snapshot(5_000)
+    assert lags.measured == []
+
+
+def _refuse() -> Any:
+    raise StorageUnavailable("it does not answer")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ops.demo.stage import Stage
 from ops.demo.story import Story
+from ops.drills.receiver import Receiver, listening, on_call_by
 from ops.expectation import balance
 from ops.function_logs import logged_by, texts_of
 from ops.local import LocalStack
@@ -29,6 +30,7 @@ FUNCTIONS = (
     "ReplayFunction",
     "OperatorApiFunction",
     "PagerFunction",
+    "SyntheticFunction",
 )
 
 
@@ -44,6 +46,13 @@ def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack
     """The synthesized app on the emulator, IAM enforced, with simulated providers; ended with the session."""
     with LocalStack.start(Path(tmp_path_factory.mktemp("stack"))) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def receiver(local_stack: LocalStack) -> Iterator[Receiver]:
+    """A chat and a pager that whoever is on call has from the beginning: channels are read once a minute."""
+    with listening() as made, on_call_by(local_stack.stack, made):
+        yield made
 
 
 class World(Stage):
@@ -112,7 +121,11 @@ class World(Stage):
 
 
 @pytest.fixture
-def world(local_stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    local_stack: LocalStack,
+    receiver: Receiver,  # from the beginning
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
     """The stack with no fault in force, before and after. The command line finds this stack and no other."""
     monkeypatch.setenv(STACK_FILE_VARIABLE, local_stack.stack.state_file)
     monkeypatch.delenv("HOLDFAST_STAGE", raising=False)

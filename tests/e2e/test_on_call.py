@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +14,8 @@ import pytest
 from functions.core.postmortem import PLACEHOLDER
 from ops.cli import run
 from ops.cli.console import ExitCode
+from ops.drills.receiver import CHAT, PAGER, Receiver
 from tests.e2e.conftest import World
-
-
-class Receiver:
-    """A chat's webhook on the loopback interface: keeps what it is sent."""
-
-    def __init__(self) -> None:
-        texts: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # the name is the library's
-                length = int(self.headers["content-length"])
-                texts.append(json.loads(self.rfile.read(length))["text"])
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.texts = texts
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def receiver(world: World) -> Iterator[Receiver]:
-    """A channel of the stack for one test."""
-    made, ssm = Receiver(), world.stack.client("ssm")
-    name = f"{world.stack.output('OncallPath')}/chat"
-    ssm.put_parameter(
-        Name=name, Value=json.dumps({"kind": "slack", "url": made.url}), Type="SecureString", Overwrite=True
-    )
-    yield made
-    ssm.delete_parameter(Name=name)
-    made.close()
 
 
 def says(world: World, alarm: str, state: str) -> None:
@@ -88,11 +48,14 @@ def test_a_sev0_is_contained_paged_once_taken_in_hand_and_closed_with_its_postmo
     proved: Callable[[str], None],
 ) -> None:
     """001.8 to 001.13, 001.57, 002.14, 002.36: by the functions' own roles."""
-    began = time.monotonic()
+    began, before = time.monotonic(), len(receiver.calls)
     capsys.readouterr()
     for _ in range(10):
         says(world, "reply-storm", "ALARM")
-    world.eventually(lambda: "" if receiver.texts else "no page has come", seconds=60)
+    world.eventually(
+        lambda: "" if any(call.severity == "SEV0" for call in receiver.calls[before:]) else "no page has come",
+        seconds=60,
+    )
     seconds = time.monotonic() - began
     (incident,) = [
         one for one in told(capsys, "incident", "list") if one["alarms"] and one["alarms"][0]["name"] == "reply-storm"
@@ -101,7 +64,9 @@ def test_a_sev0_is_contained_paged_once_taken_in_hand_and_closed_with_its_postmo
     try:
         assert told(capsys, "switch", "get", "auto_reply")["value"] == "off"
         assert (incident["severity"], incident["runbook"]) == ("SEV0", "docs/runbooks/alarms.md#reply-storm")
-        text = receiver.texts[0]
+        (call,) = receiver.calls_of(one)
+        assert (call.severity, call.runbook) == ("SEV0", incident["runbook"])
+        text = receiver.letters_of(one)[0].text
         assert "Done by itself: auto_reply set to off" in text
         assert "Could not be found out" not in text, text + world.denials()
         told(capsys, "incident", "ack", one)
@@ -120,8 +85,7 @@ def test_a_sev0_is_contained_paged_once_taken_in_hand_and_closed_with_its_postmo
         assert {"incident opened", "incident contained", "incident paged", "switch auto_reply"} <= kinds
     finally:
         assert run(["switch", "set", "auto_reply", "on", "--reason", "the drill is over"]) == ExitCode.OK
-    opened = [text for text in receiver.texts if text.startswith("*[SEV0 local] More automatic")]
-    assert len(opened) == 1
+    assert [letter.kind for letter in receiver.letters_of(one)].count("opened") == 1
     proved(f"SEV0: ten alarm messages, one incident, one page after {seconds:.1f} s, replies off by itself, closed")
 
 
@@ -130,5 +94,5 @@ def test_a_test_page_arrives_at_every_channel(
 ) -> None:
     """001.57"""
     found = told(capsys, "page", "test", "--wait", "90")
-    assert found["resolution"] == "delivered by chat, sns", world.denials()
-    assert any("This is a test" in text for text in receiver.texts)
+    assert found["resolution"] == f"delivered by {CHAT}, {PAGER}, sns", world.denials()
+    assert any("This is a test" in letter.text for letter in receiver.letters_of(found["incident_id"]))

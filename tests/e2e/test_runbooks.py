@@ -55,8 +55,10 @@ NOT_HERE: Final = {
 }
 """What the pages mark as `on AWS only`, by how it begins, and why."""
 
-ENDS_WITH: Final = {"holdfast ready": {0, 1, 3}}
-"""What a command may end with, where that is not success: a stack that was just made is not ready for anybody."""
+ENDS_WITH: Final = {"holdfast ready": {0, 1, 3}, "holdfast doctor": {0, 1}}
+"""What a command may end with, where that is not success: a stack that was just made is not ready for anybody, and on
+one that is tried by these pages much is not as it should be.
+"""
 
 AS_GOOD_AS_ONE: Final = frozenset({"holdfast page test"})
 """What changes something, takes its time, and is the same however often it stands on the pages."""

@@ -229,6 +229,7 @@ RECORDINGS: dict[str, Recording] = {
     "source-silent": Recording({"silent": 1}, {"silent": 0}, 4),
     "source-malformed": Recording({"malformed": 2}, {}, 4),
     "signatures-refused": Recording({"refused": 20, "accepted": 10}, {"refused": 1, "accepted": 30}, 11),
+    "synthetic-missing": Recording({}, {"settled": 1}, 16),
     "events-late": Recording({"age": 400, "received": 1_000}, {"age": 2, "received": 900}, 4),
     "events-backlog": Recording({"received": 2_000_000}, {"age": 2, "received": 900}, 4),
     "retries-late": Recording({"age": 1_000}, {"age": 20}, 4),
@@ -393,6 +394,39 @@ def played(prod: Template, name: str) -> Tape:
 
 def test_a_reply_storm_is_seen_without_any_inbound_at_all_002_12(prod: Template) -> None:
     assert played(prod, "reply-storm").count({"sent": 30})[-1] is State.ALARM
+
+
+RATIOS = (
+    "reply-storm",
+    "duplicate-storm",
+    "signatures-refused",
+    "items-failing",
+    "support-failing",
+    "classifier-out",
+    "classifier-weak",
+)
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_what_no_longer_fails_counts_nothing_of_it_and_its_alarm_is_over_with_its_windows(
+    prod: Template, name: str
+) -> None:
+    """Gaps are no reason to look at older periods: a share of nothing is 0."""
+    alarm, recording, ratio = alarm_named(name), RECORDINGS[name], played(prod, name)
+    ratio.count(recording.well, minutes=a_while(alarm))
+    assert ratio.count(recording.bad, minutes=recording.minutes)[-1] is State.ALARM
+    failing, *rest = alarm.series
+    well = {each: value for each, value in recording.well.items() if each != failing}
+    assert rest
+    windows = (alarm.periods - alarm.datapoints + 1) * alarm.period_seconds // 60
+    assert ratio.count(well, minutes=windows + 1)[-1] is State.OK
+
+
+def test_a_reply_storm_that_was_stopped_is_over_after_a_quarter_of_an_hour(prod: Template) -> None:
+    """Nothing is sent any more, so nothing is counted: that is its end, and no gap."""
+    storm = played(prod, "reply-storm")
+    assert storm.count({"sent": 30}, minutes=5)[-1] is State.ALARM
+    assert storm.count({}, minutes=16)[-1] is State.OK
 
 
 def test_replies_that_waited_for_a_provider_are_no_storm(prod: Template) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-LAMBDAS = {"ingress", "worker", "triage", "sweeper", "evaluator", "replay", "operator_api", "pager"}
+LAMBDAS = {"ingress", "worker", "triage", "sweeper", "evaluator", "replay", "operator_api", "pager", "synthetic"}
 SHARED = {"core", "signatures", "flows", "catalog", "adapters"}
 OUTSIDE_WORLD = {"boto3", "botocore", "httpx", "s3transfer"}
 

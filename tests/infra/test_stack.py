@@ -32,6 +32,7 @@ from functions.operator_api.settings import OperatorApiSettings
 from functions.pager.settings import PagerSettings
 from functions.replay.settings import ReplaySettings
 from functions.sweeper.settings import SweeperSettings
+from functions.synthetic.settings import EVERY_MINUTES, SyntheticSettings
 from functions.triage.settings import TriageSettings
 from functions.worker.leases import ENVIRONMENTS
 from functions.worker.settings import WorkerSettings
@@ -51,6 +52,7 @@ SETTINGS: dict[str, type[EnvSettings]] = {
     "replay": ReplaySettings,
     "operator_api": OperatorApiSettings,
     "pager": PagerSettings,
+    "synthetic": SyntheticSettings,
 }
 OUTPUTS = {
     "AlarmTopicArns",
@@ -85,6 +87,7 @@ OUTPUTS = {
     "SourcesPath",
     "SweeperFunction",
     "SwitchesPath",
+    "SyntheticFunction",
     "TriageFunction",
     "UserPoolId",
     "ViewClientId",
@@ -251,6 +254,9 @@ def test_no_role_has_a_managed_policy(template: Template) -> None:
         assert "Policies" not in role["Properties"]
 
 
+RUN_BY_THEMSELVES = {"Sweeper", "Evaluator", "Pager", "Synthetic"}
+
+
 def test_what_fails_asynchronously_ends_in_the_ops_queue(template: Template) -> None:
     ops = template.output("OpsDlqUrl")["Ref"]
     configs = template.of_type("AWS::Lambda::EventInvokeConfig")
@@ -258,20 +264,21 @@ def test_what_fails_asynchronously_ends_in_the_ops_queue(template: Template) -> 
     for config in configs.values():
         assert refers_to(config["Properties"]["DestinationConfig"]["OnFailure"]) == {ops}
         owners |= refers_to(config["Properties"]["FunctionName"])
-    assert owners == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator", "Replay", "Pager")}
+    assert owners == {template.output(f"{name}Function")["Ref"] for name in RUN_BY_THEMSELVES | {"Replay"}}
 
 
-def test_sweeper_evaluator_and_pager_run_each_minute_where_nothing_else_ticks(template: Template) -> None:
+def test_what_runs_by_itself_runs_every_few_minutes_where_nothing_else_ticks(template: Template) -> None:
     rules = template.of_type("AWS::Events::Rule")
     if template.config.emulated:
         assert rules == {}
         return
-    targets = set()
+    found = {}
     for rule in rules.values():
-        assert rule["Properties"]["ScheduleExpression"] == "rate(1 minute)"
         (target,) = rule["Properties"]["Targets"]
-        targets |= refers_to(target["Arn"])
-    assert targets == {template.output(f"{name}Function")["Ref"] for name in ("Sweeper", "Evaluator", "Pager")}
+        (function,) = refers_to(target["Arn"])
+        found[function] = rule["Properties"]["ScheduleExpression"]
+    expected = dict.fromkeys(RUN_BY_THEMSELVES, "rate(1 minute)") | {"Synthetic": f"rate({EVERY_MINUTES} minutes)"}
+    assert found == {template.output(f"{name}Function")["Ref"]: rate for name, rate in expected.items()}
 
 
 def test_workers_can_never_starve_ingress_in_prod(stage: Callable[[str], Template]) -> None:
@@ -378,7 +385,7 @@ def test_what_comes_in_comes_by_a_route_that_ingress_knows(template: Template) -
         for route in template.of_type("AWS::ApiGatewayV2::Route").values()
         if " /platform/" not in route["Properties"]["RouteKey"]
     }
-    assert routes == {route.value for route in Route if route}
+    assert routes == {route.value for route in Route if route} | set(PUBLIC_ROUTES)
 
 
 def test_the_gateway_logs_what_it_refuses_without_an_address_or_a_body(template: Template) -> None:
@@ -387,6 +394,33 @@ def test_the_gateway_logs_what_it_refuses_without_an_address_or_a_body(template:
     assert {"status", "route", "request_id", "gateway_error"} <= set(written)
     assert not any("identity" in value or "body" in value for value in written.values())
     assert api_stage["Properties"]["DefaultRouteSettings"]["ThrottlingRateLimit"] > 0
+
+
+# -------------------------------------------------------------------------------------------------------------- public
+
+PUBLIC_ROUTES = ("GET /status", "GET /health")
+
+
+def test_what_anybody_may_ask_needs_no_token_and_has_a_throttle_of_its_own(template: Template) -> None:
+    found = {
+        key: route["Properties"]
+        for key, route in template.of_type("AWS::ApiGatewayV2::Route").items()
+        if route["Properties"]["RouteKey"] in PUBLIC_ROUTES
+    }
+    assert {route["RouteKey"] for route in found.values()} == set(PUBLIC_ROUTES)
+    (api_stage,) = template.of_type("AWS::ApiGatewayV2::Stage").values()
+    settings = api_stage["Properties"]["RouteSettings"]
+    assert set(settings) == set(PUBLIC_ROUTES)
+    default = api_stage["Properties"]["DefaultRouteSettings"]
+    for route in found.values():
+        assert route["AuthorizationType"] == "NONE"
+        (integration,) = refers_to(route["Target"])
+        target = template.body["Resources"][integration]["Properties"]["IntegrationUri"]
+        assert refers_to(target) == {template.output("OperatorApiFunction")["Ref"]}
+        assert 0 < settings[route["RouteKey"]]["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
+        assert 0 < settings[route["RouteKey"]]["ThrottlingBurstLimit"] < default["ThrottlingBurstLimit"]
+    # A stage that comes before its routes is refused.
+    assert set(found) <= set(api_stage["DependsOn"])
 
 
 # ----------------------------------------------------------------------------------------------------------- operators
@@ -720,6 +754,10 @@ GRANTS: dict[str, dict[str, set[str]]] = {
         "oncall": {"ssm:GetParametersByPath"},
         "oncall/*": {"ssm:GetParametersByPath"},
         "pages": {"consume"},
+        "ops-dlq": {"send"},
+    },
+    "synthetic": {
+        "sources/synthetic": {"ssm:GetParameter"},
         "ops-dlq": {"send"},
     },
 }

@@ -38,7 +38,7 @@ def counted(lines: list[str]) -> tuple[Counter[tuple[str, str]], int]:
     ended: Counter[tuple[str, str]] = Counter()
     needed = 0
     for line in map(json.loads, lines):
-        if "ended_for_people" in line:
+        if "ended_for_people" in line and "integration" in line:  # and once more, in all
             ended[line["integration"], line["reason"]] += int(line["ended_for_people"][0])
         needed += int(line.get("people_needed", [0])[0])
     return ended, needed

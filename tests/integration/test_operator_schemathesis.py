@@ -73,6 +73,7 @@ def world() -> Iterator[OperatorWorld]:
         made.put(row("waits"))
         made.put(row("unknown", status=Status.FAILED, due_at_ms=0, effect=Effect.UNKNOWN))
         _put_jobs(made)
+        made.judge()
         GATEWAY.world = made
         yield made
         GATEWAY.world = None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +14,9 @@ from typing import Any
 import pytest
 
 from functions import observability
-from functions.core.alarms import Sev
+from functions.adapters.incidents import DynamoIncidents
+from functions.core import ports
+from functions.core.alarms import ALARMS, Sev
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import Health
 from functions.core.health import Record
@@ -32,6 +38,8 @@ from functions.pager.delivering import Delivery
 from functions.pager.handler import build
 from functions.pager.settings import PagerSettings
 from functions.pager.situation import CACHED_MS, MOST_ROWS, Situations
+from ops.drills.alarm_storm import messages as storm
+from tests import aws_tables
 from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
 from tests.fakes import (
     LIVE_SWITCHES,
@@ -66,11 +74,12 @@ SETTINGS = PagerSettings(
 class World:
     """A pager over doubles, and what they hold."""
 
-    def __init__(self, *channels: str) -> None:
+    def __init__(self, *channels: str, elsewhere: ports.Incidents | None = None) -> None:
         self.tables = FakeTables()
         self.clock = FakeClock()
         self.ids = FakeIds()
         self.incidents = FakeIncidents(self.tables)
+        self.stored: ports.Incidents = elsewhere or self.incidents
         self.channels = FakeChannels(*(channels or ("sns",)))
         self.history = FakeSwitchHistory(self.clock, self.tables.faults)
         for name, value in LIVE_SWITCHES.items():
@@ -99,13 +108,13 @@ class World:
         )
         return build(
             SETTINGS,
-            incidents=self.incidents,
+            incidents=self.stored,
             channels=self.channels,
             containment=Containment(
                 self.history, FakeSwitchWriter(self.history), self.returns, self.clock, self.ids, log, metrics
             ),
             delivery=Delivery(
-                self.incidents, self.channels, situations.since, self.rules, "prod", self.clock, log, metrics
+                self.stored, self.channels, situations.since, self.rules, "prod", self.clock, log, metrics
             ),
             visibility=self.visibility,
             rules=self.rules,
@@ -210,6 +219,64 @@ def test_two_hundred_alarm_events_in_a_minute_are_one_incident_and_one_page_per_
     for channel in ("sns", "chat"):
         assert world.kinds(channel) == [PageKind.OPENED] * 2
     assert world.counted("alarms_heard") == 260
+
+
+@contextmanager
+def in_memory() -> Iterator[World]:
+    yield World("sns", "chat")
+
+
+@contextmanager
+def in_dynamodb() -> Iterator[World]:
+    with aws_tables.moto_tables() as client:
+        yield World(
+            "sns",
+            "chat",
+            elsewhere=DynamoIncidents(
+                client,
+                FakeIds(),
+                control_table=aws_tables.CONTROL,
+                audit_table=aws_tables.AUDIT,
+                pause=lambda _: None,
+            ),
+        )
+
+
+@pytest.mark.parametrize("storing", [in_memory, in_dynamodb])
+@pytest.mark.parametrize("seed", range(3))
+def test_when_every_alarm_of_the_table_fires_each_group_is_one_incident_and_one_page(
+    storing: Callable[[], AbstractContextManager[World]], seed: int
+) -> None:
+    """001.57: two hundred messages within a minute, out of order, some late, some twice. What is graver than what
+    somebody was told is told once more, to the same alert.
+    """
+    chance = random.Random(seed)
+    with storing() as world:
+        waiting = storm("prod", 200, NOON_MS + 1, 60.0, chance)
+        for start in range(0, len(waiting), 10):
+            batch = waiting[start : start + 10]
+            chance.shuffle(batch)
+            assert world.hear(*batch, *batch[:3]) == []
+            world.clock.advance(3_000)
+        board = world.stored.board()
+        found = world.stored.several(board.recent)
+        worst = {group: min(alarm.sev for alarm in ALARMS if alarm.group == group) for group in GROUPS}
+        assert {one.group: one.severity for one in found.values()} == worst
+        assert len(found) == len(GROUPS)
+        for channel in ("sns", "chat"):
+            sent = [letter for name, letter in world.channels.sent if name == channel]
+            first = Counter(letter.group for letter in sent if letter.kind is PageKind.OPENED)
+            assert first == dict.fromkeys(GROUPS, 1)
+            told = {group: [letter.severity for letter in sent if letter.group == group] for group in GROUPS}
+            assert {group: severities[-1] for group, severities in told.items()} == worst
+            graver = [(letter.group, letter.severity) for letter in sent if letter.kind is PageKind.RAISED]
+            assert len(set(graver)) == len(graver)
+            assert {letter.kind for letter in sent} <= {PageKind.OPENED, PageKind.RAISED}
+        assert world.switch("auto_reply") == "off"
+        assert len(world.history.versions("auto_reply")) == len(world.history.versions("flow/support/mode")) + 1 == 2
+
+
+GROUPS = {alarm.group for alarm in ALARMS}
 
 
 def test_a_repeat_changes_nothing(world: World) -> None:
@@ -356,7 +423,65 @@ def test_a_hold_whose_return_cannot_be_promised_is_not_set(world: World, monkeyp
         world.incidents.stored_board = type(world.incidents.stored_board)()
 
 
+@pytest.mark.parametrize("earlier", [None, "live"])
+def test_a_flow_that_two_pagers_hold_in_one_moment_goes_on_by_itself_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, earlier: str | None
+) -> None:
+    """Both set it, and the promise is about the version that is the last in the end."""
+    errors = replace(DOWN, name="support-failing", group="flow-errors", flow="support")
+    monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+    if earlier is not None:
+        world.history.write("flow/support/mode", earlier, "ada")
+    one, other = world.handler, world.pager()
+
+    def meanwhile(operation: str) -> None:
+        if operation == "switch.put":
+            world.tables.faults.on_before = None
+            world.handler = other
+            world.hear(world.says("support-failing", at_ms=NOON_MS + 1))
+            world.handler = one
+
+    world.tables.faults.on_before = meanwhile
+    world.tables.faults.fail("returns.store", VersionConflict("another promise"))
+    world.hear(world.says("support-failing", at_ms=NOON_MS))
+    latest = world.history.latest()["flow/support/mode"]
+    promise = world.returns.stored.of(latest)
+    assert latest.value == "hold"
+    assert promise is not None
+    assert promise.back_to == "live"
+    assert world.counted("containments_failed") == 0
+
+
+def test_a_hold_that_will_not_end_by_itself_is_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = replace(DOWN, name="support-failing", group="flow-errors", flow="support")
+    monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+
+    def meanwhile(operation: str) -> None:
+        if operation == "switch.put":
+            world.tables.faults.on_before = None
+            world.history.write("flow/support/mode", "live", "ada")
+            world.tables.faults.fail("returns.store", VersionConflict("others"), times=3)
+
+    world.tables.faults.on_before = meanwhile
+    world.hear(world.says("support-failing"))
+    assert world.switch("flow/support/mode") == "hold"
+    assert world.counted("containments_failed") == 1
+
+
 # --------------------------------------------------------------------------------------------------------------- pages
+
+
+def test_pages_for_which_a_batch_has_no_time_left_are_sent_by_the_tick(world: World) -> None:
+    """Else the batch would be killed in the middle of one, and come back as a whole."""
+    world.tables.faults.on_before = lambda operation: (
+        world.clock.advance(40_000) if operation == "changes.since" else None
+    )
+    assert world.hear(world.says("integration-down"), world.says("events-late"), world.says("replay-stopped")) == []
+    assert len(world.kinds()) == 1
+    assert world.counted("pages_left") == 2
+    world.tables.faults.on_before = None
+    world.tick()
+    assert world.kinds() == [PageKind.OPENED] * 3
 
 
 def test_a_channel_that_did_not_take_it_gets_it_with_the_next_tick_and_no_other_twice() -> None:
@@ -439,6 +564,9 @@ def test_more_than_can_be_counted_is_said_to_be_more(world: World) -> None:
 def test_several_pages_of_one_moment_ask_once(world: World) -> None:
     world.hear(world.says("integration-down"), world.says("events-late"))
     assert world.tables.faults.calls.count("changes.since") == 1
+    world.clock.advance(5_000)
+    world.hear(world.says("ops-dlq-not-empty"))
+    assert world.tables.faults.calls.count("changes.since") == 1, "all of one minute are one situation"
     world.clock.advance(CACHED_MS + 1)
     world.hear(world.says("replay-stopped"))
     assert world.tables.faults.calls.count("changes.since") == 2

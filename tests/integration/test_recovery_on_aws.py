@@ -21,6 +21,7 @@ from functions.adapters.spill import S3Spill
 from functions.adapters.sqs_events import SqsEvents
 from functions.adapters.sqs_hints import SqsHints
 from functions.adapters.ssm import SsmSwitches
+from functions.adapters.ssm_expectations import SsmExpectations
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.adapters.ssm_writer import SsmSwitchWriter
 from functions.adapters.switch_returns import DynamoSwitchReturns
@@ -35,7 +36,7 @@ from functions.triage.handler import build as build_triage
 from tests import aws_tables
 from tests.aws_tables import sdk_client
 from tests.bulk_on_aws import Bulk
-from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds
+from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeDoor, FakeIds
 from tests.integration.test_evaluator import SETTINGS as EVALUATOR
 from tests.integration.test_sweeper import SETTINGS as SWEEPER
 from tests.integration.test_triage import message
@@ -133,6 +134,8 @@ class Account:
                 self.dynamodb, self.ids, control_table=aws_tables.CONTROL, audit_table=aws_tables.AUDIT
             ),
             counts=self.counts,
+            expectations=SsmExpectations(self.ssm, "/holdfast/test/sources"),
+            door=FakeDoor(),  # of no source is anything expected
             thresholds={"helpdesk": Thresholds()},
             **self.seen,
         )({}, None)

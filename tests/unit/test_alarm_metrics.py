@@ -100,6 +100,9 @@ def test_what_ingress_is_said_to_count_is_what_its_line_counts() -> None:
     lines = [
         stored.line("test", Answer(202, ""), None, 2_000, 0),
         Trail("r", Route.EVENT, provider="github").line("test", Answer(401, ""), Rejection.BAD_SIGNATURE, 9, 0),
+        Trail("r", Route.EVENT, flow="synthetic", stored=Stored(StoredIn.QUEUE)).line(
+            "test", Answer(202, ""), None, 9, 0
+        ),
     ]
     found = {(metric, tuple(sorted(dimensions))) for _, metric, dimensions in kept(lines)}
     assert found == {(metric, names) for metric, sets in COUNTED_AT_THE_DOOR.items() for names in sets}

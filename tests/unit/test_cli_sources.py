@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from moto import mock_aws
 
 from functions.core import source as source_module
 from functions.core.source import Source
+from functions.core.synthetic import delivery
 from functions.signatures.providers import PROVIDERS, endpoint_of
 from functions.signatures.special import PublicKeySignature
 from ops import sources
@@ -25,6 +27,7 @@ from ops import stack as stacks
 from ops.cli import run
 from ops.cli import sources as command
 from ops.cli.console import ExitCode
+from ops.doctor import ADD_SYNTHETIC
 from ops.door_log import ACCEPTED, REFUSED, DoorLog
 from ops.records import plain
 from ops.stack import Stack
@@ -270,6 +273,26 @@ def test_a_secret_is_made_in_the_encoding_that_the_source_asks_for(world: World,
     options = ["--option", "header=x-signature", "--option", f"secret_encoding={encoding}"]
     assert run(["source", "add", "shop", *arguments, *options, *WHY]) == ExitCode.OK
     assert len(world.secrets("shop")[0]) in (40, 44)
+
+
+def test_the_source_of_the_stages_own_event_is_made_by_one_command_and_its_secret_is_shown_to_nobody(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(shlex.split(ADD_SYNTHETIC)[1:]) == ExitCode.OK
+    made = delivery(world.text("synthetic"), "ab" * 16, 1_800_000_000_000)
+    endpoint = endpoint_of("synthetic", world.text("synthetic"))
+    assert endpoint.source.flow == "synthetic"
+    assert made.headers["webhook-signature"].startswith("v1,")
+    (secret,) = world.secrets("synthetic")
+    assert secret not in everything_but_the_store(world, capsys)
+
+
+@pytest.mark.parametrize(("name", "flow"), [("shop", "synthetic"), ("synthetic", "support")])
+def test_no_other_source_passes_for_the_stages_own(world: World, name: str, flow: str) -> None:
+    """What it sent would be left out of every count."""
+    arguments = ["--provider", "standard-webhooks", "--tenant", "acme", "--flow", flow, "--generate"]
+    assert run(["source", "add", name, *arguments, *WHY]) == ExitCode.REFUSED
+    assert world.versions() == 0
 
 
 def test_no_secret_is_made_where_the_sender_keeps_a_private_key(

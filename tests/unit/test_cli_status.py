@@ -305,6 +305,22 @@ def test_each_hour_is_split_into_done_waiting_and_ended_by_counts_and_by_rows(
     ]
 
 
+def test_the_event_that_the_stage_sends_itself_is_in_no_balance(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On AWS neither the door nor the worker counts it: a row of it must not either."""
+    put_counts(stage, accepted=1, done=1)
+    ours: dict[str, Any] = {"event_id": "synthetic:1", "received_at_ms": FIRST_MS + 5, "updated_at_ms": FIRST_MS + 9}
+    put_row(stage, replace(event_row("ours"), status=Status.DLQ, **ours))
+    first, *_ = hours(capsys)
+    assert (first["accepted"], first["done"], first["ended"], first["unaccounted"]) == (1, 1, 0, 0)
+    put_line(stage, "synthetic:1", source="synthetic")
+    put_line(stage, "shop:1", source="shop")
+    put_event(stage, "shop:1")
+    first_here, *_ = balance.balance(LOCAL, NOON_MS)
+    assert (first_here.accepted, first_here.done, first_here.ended, first_here.unaccounted) == (1, 1, 0, 0)
+
+
 def test_what_is_missing_is_what_no_queue_and_no_spill_holds(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     put_counts(stage, accepted=10, done=1)
     put_counts(stage, FIRST_MS + HOUR_MS, accepted=1, done=3)  # counted twice: that hides nothing of another hour

@@ -11,12 +11,14 @@ import pytest
 from functions.core.failure import StorageUnavailable
 from functions.operator_api.calls import switches as calls
 from functions.operator_api.ports import Ports
+from ops import stack as stacks
 from ops.cli import run, switches
 from ops.cli.console import ExitCode
 from ops.stack import Stack
 from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
-from tests.fakes import LIVE_SWITCHES, FakeAudit, FakeClock, FakeIds, FakeTables
+from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeAudit, FakeClock, FakeIds, FakeTables
 from tests.operator_calls import OPERATOR, PERSON, VIEWER, Answering, client_of
+from tests.stage_fakes import CloudWatch
 
 
 class Desk:
@@ -116,3 +118,36 @@ def test_a_switch_is_set_for_a_time(desk: Desk) -> None:
     found = json.loads(desk.run("set", "auto_reply", "off", "--for", "1h", "--reason", "r", "--json")[1])
     assert (found["back_to"], found["until_ms"]) == ("on", desk.clock.now_ms() + 3_600_000)
     assert desk.run("set", "auto_reply", "on", "--for", "1h", "--reason", "r", "--direct")[0] == ExitCode.REFUSED
+
+
+# ----------------------------------------------------------------------------------------------------------------- lag
+
+
+@pytest.fixture
+def cloudwatch(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> CloudWatch:
+    made = CloudWatch()
+    monkeypatch.setattr(stacks, "client", lambda *_: made)
+    monkeypatch.setattr(switches, "SystemClock", lambda: desk.clock)
+    return made
+
+
+def test_how_long_a_change_took_to_be_obeyed_is_told_of_the_last_day(desk: Desk, cloudwatch: CloudWatch) -> None:
+    hours = [NOON_MS - hour * 3_600_000 for hour in (1, 5, 30)]
+    cloudwatch.values[("switch_lag_ms", "worker", "dev", "customer_visible")] = list(
+        zip(hours, (3_100.0, 4_870.0, 60_000.0), strict=True)
+    )
+    code, out, _ = desk.run("list", "--lag", "--json")
+    assert code == ExitCode.OK
+    (told,) = json.loads(out)
+    assert told["outcome"] == "customer_visible"
+    assert told["worst_ms"] == 4_870
+    code, out, _ = desk.run("list", "--lag")
+    assert "messages to customers" in out
+    assert "4.9 s" in out
+    assert "everything else" not in out, "of which nothing was seen"
+
+
+def test_where_nothing_was_changed_nothing_is_made_up(desk: Desk, cloudwatch: CloudWatch) -> None:
+    code, out, err = desk.run("list", "--lag")
+    assert (code, out) == (ExitCode.OK, "")
+    assert "no worker has seen a change" in err

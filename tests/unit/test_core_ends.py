@@ -178,3 +178,11 @@ def test_an_end_is_counted_once() -> None:
     assert attention(end(dead, "DISMISSED", "no", NOON_MS + MINUTE, actor="ada"), is_critical=True) is NONE
     assert attention(Change(dead, dead), is_critical=True) is NONE
     assert attention(Change(dead, claimed(pending())), is_critical=True) is ACT
+
+
+def test_of_an_event_that_the_stage_sends_itself_nothing_is_lost_however_it_ends() -> None:
+    """Its absence has an alarm of its own."""
+    dead = dead_first(event_blank(), "UNREADABLE_EVENT", "?", RootCause.CODE_DEFECT, Status.DLQ)
+    ours = replace(dead, after=replace(dead.after, flow="synthetic"))
+    assert [attention(ours, is_critical=critical) for critical in (False, True)] == [NONE, NONE]
+    assert attention(dead, is_critical=False) is ACT

@@ -94,3 +94,18 @@ def test_every_integration_that_matrix_and_features_name_is_in_the_catalog_or_aw
     for row in load().fallbacks.rows.values():
         named = {kind.partition(".")[0] for kind in [*row.kinds, *row.to, *row.to.values()]}
         assert named | ({row.integration} if row.integration else set()) <= known, row.id
+
+
+def test_of_an_integration_that_nobody_knows_the_feature_is_unknown_and_so_is_what_it_can_do() -> None:
+    def of(feature: str, unknown: set[str], **health: Health) -> tuple[FeatureState, set[bool | None]]:
+        found = status_of(FEATURES, states(**health), NOON_MS, {feature: NOON_MS + HOUR_MS}, unknown)
+        one = next(one for one in found if one.id == feature)
+        assert (one.next_update_ms > 0) is (one.state not in (FeatureState.UNKNOWN, FeatureState.OPERATIONAL))
+        return one.state, set(one.capabilities.values())
+
+    assert of("billing", {"payments"}) == (FeatureState.UNKNOWN, {None})
+    assert of("billing", {"llm"}) == (FeatureState.OPERATIONAL, {True})
+    assert of("notifications", {"sms"}) == (FeatureState.UNKNOWN, {None})
+    assert of("notifications", {"sms"}, email=Health.HARD_DOWN) == (FeatureState.UNKNOWN, {None}), "or unavailable"
+    assert of("document_reading", {"parser"}, ocr=Health.DEGRADED) == (FeatureState.UNKNOWN, {None}), "or worse"
+    assert of("document_reading", {"parser"}, ocr=Health.HARD_DOWN)[0] is FeatureState.UNAVAILABLE, "it is no worse"

@@ -22,6 +22,8 @@ from functions.core.failure import (
 )
 from functions.core.gate import Health, IntegrationState
 from functions.core.health import (
+    SHORTEST_UNJUDGED_MS,
+    UNJUDGED_MS,
     CallOutcome,
     Counts,
     Edge,
@@ -30,6 +32,7 @@ from functions.core.health import (
     Thresholds,
     evaluate,
     has_taken,
+    is_kept_up,
     last_closed,
     minute_ms,
     minute_of,
@@ -41,6 +44,7 @@ from functions.core.health import (
 )
 from functions.core.integration import Integration, KindRules
 from functions.core.ports import Absent, SettingState
+from tests.fakes import NOON_MS
 from tests.unit.builders import ROLE_REFUSED
 
 M0 = 29_453_760  # the minute that m0 of a scenario is
@@ -802,3 +806,17 @@ def test_two_moves_within_one_write_are_two_events_of_the_audit() -> None:
     assert [edge.next for edge in change.edges] == [Health.DEGRADED, Health.HARD_DOWN]
     assert len({event.id for event in change.audit}) == 2
     assert change.after.version == record.version + 1
+
+
+def test_what_a_record_says_is_of_now_while_minutes_are_judged_or_a_person_has_spoken() -> None:
+    judged = Record(minute=last_closed(NOON_MS, 1.0))
+    assert is_kept_up(judged, NOON_MS, 1.0)
+    assert is_kept_up(judged, NOON_MS + UNJUDGED_MS - MIN_MS, 1.0)
+    assert not is_kept_up(judged, NOON_MS + UNJUDGED_MS + MIN_MS, 1.0)
+    assert not is_kept_up(Record(), NOON_MS, 1.0), "it was never looked at"
+    said = replace(Record(), override=Health.DEGRADED, override_until_ms=NOON_MS + 1)
+    assert is_kept_up(said, NOON_MS, 1.0)
+    assert not is_kept_up(said, NOON_MS + 1, 1.0)
+    shorter = Record(minute=last_closed(NOON_MS, 1 / 60))
+    assert is_kept_up(shorter, NOON_MS + SHORTEST_UNJUDGED_MS - 2_000, 1 / 60), "a machine that is slow is not dead"
+    assert not is_kept_up(shorter, NOON_MS + SHORTEST_UNJUDGED_MS + 2_000, 1 / 60)

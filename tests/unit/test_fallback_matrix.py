@@ -44,7 +44,7 @@ BOTH = [("email.send", "sms.send"), ("sms.send", "email.send")]
 NOBODY = {"email": Standing.NO_CONSENT, "sms": Standing.NO_CONSENT}
 
 
-def told(feature: str, integration: str, health: Health) -> tuple[str, str, dict[str, bool]]:
+def told(feature: str, integration: str, health: Health) -> tuple[str, str, dict[str, bool | None]]:
     """State, text and capabilities of a feature while its integration is like that."""
     states = {integration: IntegrationState(integration, health)}
     [status] = [one for one in status_of(load().features, states, NOON_MS) if one.id == feature]

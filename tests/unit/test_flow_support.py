@@ -87,7 +87,7 @@ DEFAULT_TEAM = RULES.default_team.helpdesk_id
 
 
 def test_the_flow_is_found_by_the_name_that_sources_use() -> None:
-    assert set(FLOWS) == {"support"}
+    assert set(FLOWS) == {"support", "synthetic"}
     assert FLOW.name == "support"
     assert isinstance(FLOW, Support)
 

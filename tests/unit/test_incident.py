@@ -255,10 +255,11 @@ def test_the_order_in_which_changes_are_heard_does_not_matter(order: list[tuple[
 
 
 def test_an_alarm_that_is_graver_raises_the_incident_once_and_pages_001_9() -> None:
-    incident, board = fired(DOWN)
+    incident, board = all_delivered(*fired(DOWN), NOON_MS)
     incident, board = after(acknowledged(incident, board, NOON_MS + 1, ADA), board)
     incident, board = fired(OUT, NOON_MS + HOUR_MS, incident, board)
     assert (incident.severity, incident.state) == (Sev.SEV1, State.ACKNOWLEDGED)
+    assert (incident.title, incident.runbook, incident.owner) == (OUT.says, OUT.page, OUT.owner), "what is gravest"
     assert kinds(incident)[-1] is PageKind.RAISED
     assert incident.acknowledge_due_ms == 0, "who has it in hand still has"
     assert incident.mitigate_due_ms == NOON_MS + 3 * HOUR_MS
@@ -266,6 +267,39 @@ def test_an_alarm_that_is_graver_raises_the_incident_once_and_pages_001_9() -> N
     incident, board = quiet(OUT, NOON_MS + HOUR_MS + 1, incident, board)
     incident, board = fired(OUT, NOON_MS + HOUR_MS + 2, incident, board)
     assert incident.severity is Sev.SEV3, "a person has judged this alarm"
+
+
+def test_what_becomes_graver_before_anybody_was_told_is_one_page_that_says_so() -> None:
+    """A ticket, a page and a graver one in a moment: who is called is called once, and hears of the gravest."""
+    incident, board = fired(WEAK)
+    incident, board = fired(DOWN, NOON_MS + 1, incident, board)
+    incident, board = fired(OUT, NOON_MS + 2, incident, board)
+    assert (incident.severity, incident.is_page, incident.title) == (Sev.SEV1, True, OUT.says)
+    assert kinds(incident) == [PageKind.OPENED]
+    assert incident.acknowledge_due_ms == NOON_MS + 2 + 15 * MINUTE_MS
+    on_its_way = taken(fired(DOWN)[0], NOON_MS, RULES).after
+    assert on_its_way is not None
+    worse, _ = fired(OUT, NOON_MS + 1, on_its_way, fired(DOWN)[1])
+    assert kinds(worse) == [PageKind.OPENED, PageKind.RAISED], "somebody may have been told of the lesser one"
+
+
+def test_an_alarm_that_is_no_graver_leaves_the_incident_its_name_and_page() -> None:
+    incident, board = fired(DOWN)
+    incident, board = fired(WEAK, NOON_MS + 1, incident, board)
+    assert (incident.title, incident.runbook) == (DOWN.says, DOWN.page)
+    incident, board = quiet(OUT, NOON_MS + 2, incident, board)
+    late = rang(
+        OUT,
+        is_firing=True,
+        at_ms=NOON_MS + 1,
+        incident=incident,
+        board=board,
+        now_ms=NOON_MS + 3,
+        new_id="a" * 32,
+        rules=RULES,
+    )
+    assert late is not None
+    assert after(late, board)[0].runbook == DOWN.page, "it was quiet again before anybody heard that it fired"
 
 
 def test_a_page_joins_a_ticket_and_pages() -> None:
@@ -434,7 +468,7 @@ def test_an_update_for_our_own_people_goes_out_and_moves_the_reminder_001_51() -
 
 
 def test_a_graver_severity_pages_and_starts_the_clocks_a_lesser_reckons_from_the_beginning_001_9() -> None:
-    incident, board = by_hand(Sev.SEV3)
+    incident, board = all_delivered(*by_hand(Sev.SEV3), NOON_MS)
     at_ms = NOON_MS + 5 * HOUR_MS
     raised, board = after(reclassified(incident, Sev.SEV1, board, at_ms, ADA, "it is all of them", RULES), board)
     assert (raised.severity, kinds(raised)[-1]) == (Sev.SEV1, PageKind.RAISED)
