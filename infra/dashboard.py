@@ -359,6 +359,11 @@ STATIONS: tuple[Station, ...] = (
                 {each.name.removesuffix("-missing"): each.series["beats"] for each in ALARMS if "beats" in each.series},
             ),
             Panel(
+                "The event of our own, settled",
+                "One every few minutes, the whole way.",
+                _watched_by("synthetic-missing"),
+            ),
+            Panel(
                 "Duties that failed",
                 "None.",
                 {each: _counted(each, "duties_failed") for each in ("sweeper", "evaluator", "pager")},

@@ -134,7 +134,7 @@ def test_stations_stand_in_the_order_in_which_an_event_travels() -> None:
         "webhooks_accepted",
         "event_age_ms",
         "items_received",
-        "actions_success",
+        "actions_failed",
         "recovery_transitions",
         "heartbeat",
     )

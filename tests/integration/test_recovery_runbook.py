@@ -27,6 +27,7 @@ from functions.core.recovery import Row, Status, claim, succeeded
 from ops import integrations, operator_api, recovery_queue, stack
 from ops.cli import items, quarantine, replaying, run, status, switches
 from ops.cli.console import ExitCode
+from ops.runbooks import FOLDER
 from ops.stack import STACK_FILE_VARIABLE
 from tests import aws_tables
 from tests.bulk_on_aws import Bulk
@@ -36,7 +37,7 @@ from tests.operator_calls import client_of
 from tests.operator_world import BUCKET, HELPDESK, OperatorWorld, operator_world
 from tests.recovery_rows import HOUR_MS, action, dead, event_row
 from tests.stage_fakes import Log
-from tests.unit.test_runbooks import FOLDER, typed
+from tests.unit.test_runbooks import typed
 from tests.worker_world import Quiet
 
 PAGE = (FOLDER / "recovery-and-replay.md").read_text()

@@ -1,5 +1,5 @@
 """`holdfast ready`: what is judged of the answers, and what becomes of answers that nobody expects (000.30, 000.31,
-000.32, 000.34, 001.1, 001.54, 001.56 to 001.59, 001.61, 002.2, 002.34).
+000.32, 000.34, 001.1, 001.54, 001.56, 001.57, 001.58, 001.59, 001.61, 002.2, 002.34).
 """
 
 from __future__ import annotations
