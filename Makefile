@@ -101,7 +101,7 @@ HALF = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() + 1) // 2)')
 
 .PHONY: test units tiers
 test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
-	@$(MAKE) --no-print-directory -j2 --output-sync=line units tiers
+	@$(MAKE) --no-print-directory -j2 units tiers
 
 units: setup
 	$(PY) -m pytest tests/unit -n $(HALF) --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
