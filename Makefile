@@ -95,32 +95,32 @@ chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in 
 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
-# Half of the processors for the units, the others for what is beside them. One process has the local stack, which
-# mostly waits, and the rest of the tiers goes on meanwhile.
+# Half of the processors for the units and half for what is above them; one process has the local stack, which mostly
+# waits. What takes the stack for long has targets of its own: `make runbooks`, `make scenes`.
 HALF = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() + 1) // 2)')
+LONG := --ignore=tests/e2e/test_runbooks.py --ignore=tests/e2e/test_scenes.py
 
-.PHONY: test units tiers
+.PHONY: test units tiers e2e
 test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
-	@$(MAKE) --no-print-directory -j2 units tiers
+	@$(MAKE) --no-print-directory -j3 e2e tiers units
 
 units: setup
 	$(PY) -m pytest tests/unit -n $(HALF) --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100
 
 tiers: setup
-	$(PY) -m pytest tests --ignore=tests/unit -n auto --dist loadgroup
+	$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n $(HALF) --dist loadgroup
+
+e2e: setup ## the tests against the deployed local stack
+	$(PY) -m pytest tests/e2e $(LONG)
+
+.PHONY: scenes
+scenes: setup ## three things that break on the local stack, each alarm to its end (5 minutes; all nine: drill-oncall)
+	$(PY) -m pytest tests/e2e/test_scenes.py
 
 .PHONY: fast
 fast: setup ## the tests that need no deployed stack
 	$(PY) -m pytest tests --ignore=tests/e2e -n auto --dist loadgroup
-
-.PHONY: e2e
-e2e: setup ## the tests against the deployed local stack
-	$(PY) -m pytest tests/e2e
-
-.PHONY: runbooks
-runbooks: setup ## try every command of every runbook page on a local stack, and write down on the pages that it was so
-	RECORD_RUNBOOKS=1 $(PY) -m pytest tests/e2e/test_runbooks.py
 
 .PHONY: fmt
 fmt: setup ## format, and mend what the linter can mend

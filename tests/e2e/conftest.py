@@ -19,7 +19,6 @@ from ops.local import LocalStack
 from ops.stack import STACK_FILE_VARIABLE
 from ops.traffic import Answer
 
-_HERE = Path(__file__).parent
 PATIENCE_SECONDS = 120.0
 FUNCTIONS = (
     "IngressFunction",
@@ -32,13 +31,6 @@ FUNCTIONS = (
     "PagerFunction",
     "SyntheticFunction",
 )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """However many processes run tests, one has the stack; the others go on with what needs none."""
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture(scope="session")
