@@ -23,6 +23,7 @@ from functions.core.attempt import Effect
 from functions.core.audit import AuditType
 from functions.core.clock import SystemIds
 from functions.core.decision import Repeat
+from functions.core.postmortem import PLACEHOLDER
 from functions.core.recovery import Change, Status
 from ops import records
 from ops.demo.stage import conversation_of
@@ -39,6 +40,7 @@ from tests.e2e.test_least_privilege import without
 INTEGRATION = "/platform/integrations/helpdesk"
 QUEUE = f"{INTEGRATION}/recovery/queue"
 JOBS = "/platform/replays"
+INCIDENTS = "/platform/incidents"
 QUARANTINE = "/platform/quarantine"
 SWITCHES = "/platform/switches"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -51,6 +53,7 @@ NOWHERE = {
     "replay_id": "nothing-0123456789",
     "event_id": "github:nothing",
     "quarantine_id": "0" * 32,
+    "incident_id": "INC-0-nobody",
     "name+": "limits/sms",
 }
 """What a path is filled with where what it names does not matter."""
@@ -232,6 +235,12 @@ def test_what_is_not_there_is_404_by_every_call_that_names_something(suite: Suit
         "note": {"note": "x"},
         "root-cause": {"root_cause": "code_defect", "reason": "x"},
         "approve": {"plan_hash": "0" * 64},
+        "ack": {},
+        "severity": {"severity": "SEV2", "reason": "x"},
+        "mitigate": {"mitigation": "x"},
+        "resolve": {"resolution": "x"},
+        "message": {"template": "internal_update"},
+        "postmortem": {},
     }
     for method, template in ROUTES:
         if "{" not in template or "{name+}" in template:
@@ -780,6 +789,38 @@ def await_job(suite: Suite, replay_id: str, state: str) -> Document:
 
     suite.world.eventually(missing, 60)
     return found[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- incidents
+
+
+def test_an_incident_goes_by_hand_from_its_opening_to_its_end(suite: Suite) -> None:
+    """001.9 to 001.11: each call of an incident's life, and none of them a second time where it has had its effect."""
+    wanted = {"title": "users say it is late", "severity": "SEV3", "reason": "two tickets since noon"}
+    opened = suite.desk.ask("POST", INCIDENTS, wanted)
+    assert (opened.status, opened.document["state"]) == (201, "open")
+    here = f"{INCIDENTS}/{opened.document['incident_id']}"
+
+    def said(step: str, body: Document, status: int = 200) -> Document:
+        told = suite.desk.ask("POST", f"{here}/{step}", body)
+        assert told.status == status, (step, told.document)
+        return told.document
+
+    assert said("ack", {"note": "looking"})["state"] == "acknowledged"
+    assert said("ack", {}, 409)["code"] == "INT-409-INCIDENT-CONFLICT"
+    assert said("note", {"note": "a deploy at noon", "impact": "late"})["impact"] == "late"
+    assert said("severity", {"severity": "SEV2", "reason": "it is all of them"})["severity"] == "SEV2"
+    assert said("message", {"template": "internal_update"})["text"]
+    assert said("mitigate", {"mitigation": "rolled back"})["state"] == "mitigated"
+    assert "postmortem" in said("resolve", {"resolution": "a bug"}, 409)["detail"]
+    draft = said("postmortem", {})
+    assert draft["is_draft"]
+    assert not said("postmortem", {"text": draft["text"].replace(PLACEHOLDER, "a bug")})["is_draft"]
+    assert said("resolve", {"resolution": "a bug, fixed"})["state"] == "resolved"
+    assert suite.desk.get(here)["incident"]["state"] == "resolved"
+    listed = suite.desk.get(INCIDENTS, state="all")
+    assert opened.document["incident_id"] in json.dumps(listed)
+    assert suite.desk.ask("POST", "/platform/pages/test", {"reason": "does it reach anybody"}).status == 201
 
 
 # ------------------------------------------------------------------------------------------------------------ all of it
