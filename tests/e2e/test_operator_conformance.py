@@ -804,7 +804,8 @@ def test_an_incident_goes_by_hand_from_its_opening_to_its_end(suite: Suite) -> N
     def said(step: str, body: Document, status: int = 200) -> Document:
         told = suite.desk.ask("POST", f"{here}/{step}", body)
         assert told.status == status, (step, told.document)
-        return told.document
+        document: Document = told.document
+        return document
 
     assert said("ack", {"note": "looking"})["state"] == "acknowledged"
     assert said("ack", {}, 409)["code"] == "INT-409-INCIDENT-CONFLICT"
