@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
+from functions.core.compact import compact
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.ports import AuditedSwitch, AuditedSwitches
 
@@ -77,4 +78,4 @@ def _get(client: DynamoDBClient, table: str, key: str) -> Mapping[str, Any] | No
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, separators=(",", ":"), sort_keys=True)
+    return compact(content)

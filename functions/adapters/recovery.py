@@ -26,6 +26,7 @@ from functions.adapters.batches import read_all
 from functions.adapters.transactions import Transactions, Verdict, check_size
 from functions.core.attempt import Effect
 from functions.core.clock import Ids
+from functions.core.compact import compact
 from functions.core.decision import Action, Mode
 from functions.core.failure import MalformedDecision, VersionConflict
 from functions.core.gate import WaitingFor
@@ -328,7 +329,7 @@ def _action(text: str) -> Action:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, separators=(",", ":"), sort_keys=True)
+    return compact(content)
 
 
 def row_put(change: Change, table: str, write_id: str, *, is_new: bool) -> dict[str, Any]:

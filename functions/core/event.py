@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from functions.core.compact import compact
 from functions.core.failure import MalformedEnvelope
 
 ENVELOPE_VERSION = 1
@@ -79,7 +80,7 @@ class Event:
             if len(smaller) < len(self.body):
                 packed, encoding = smaller, "gzip+base64"
         body = base64.b64encode(packed).decode("ascii")
-        return _json({**_head_of(self), "encoding": encoding, "body": body})
+        return compact({**_head_of(self), "encoding": encoding, "body": body})
 
     @staticmethod
     def from_message(text: str) -> Event:
@@ -106,7 +107,7 @@ class ClaimCheck:
 
     def to_message(self) -> str:
         """As JSON text, like an envelope."""
-        return _json({**_head_of(self.head), "claim": self.reference})
+        return compact({**_head_of(self.head), "claim": self.reference})
 
     def redeemed(self, event: Event) -> Event:
         """The event, if it is the one that was checked in. Raises `MalformedEnvelope`."""
@@ -184,10 +185,6 @@ def _head_of(event: Event) -> dict[str, object]:
         "held": event.held,
         "fields": dict(event.fields),
     }
-
-
-def _json(envelope: Mapping[str, object]) -> str:
-    return json.dumps(envelope, separators=(",", ":"), sort_keys=True)
 
 
 _TEXT_FIELDS = (

@@ -19,12 +19,12 @@ many in a row without an error, over as many minutes as the timer has, are recov
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
+from functions.core.compact import compact
 from functions.core.decision import Repeat
 from functions.core.event import digest
 from functions.core.failure import Failure, FailureClass, IllegalTransition, NetworkCause
@@ -744,4 +744,4 @@ def _said(record: Record) -> str:
     state: dict[str, str | int] = {"health": record.health.value, "since_ms": record.since_ms}
     if record.override is not None:
         state |= {"override": record.override.value, "override_until_ms": record.override_until_ms}
-    return json.dumps(state, separators=(",", ":"), sort_keys=True)
+    return compact(state)

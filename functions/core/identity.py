@@ -12,11 +12,11 @@ Forms of an identity, so made that no two of them can meet, whatever a sender ch
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from functions.core.compact import compact
 from functions.core.event import digest
 from functions.core.pointer import text_at, without
 from functions.core.source import IdentityRule
@@ -99,6 +99,6 @@ def payload_hash_of(body: bytes, document: object, unstable: Sequence[str]) -> s
         isinstance(document, dict)
         or (isinstance(document, list) and any(pointer.startswith("/*") for pointer in unstable))
     ):
-        stable = json.dumps(without(document, unstable), sort_keys=True, separators=(",", ":"))
+        stable = compact(without(document, unstable))
         return hashlib.sha256(stable.encode()).hexdigest()
     return hashlib.sha256(body).hexdigest()

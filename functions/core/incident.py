@@ -21,6 +21,7 @@ from typing import Any
 from functions.core.alarms import Audience, Sev
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.business_time import Calendar
+from functions.core.compact import compact
 from functions.core.failure import HoldfastError
 from functions.core.machine import ABSENT, Machine, steps
 
@@ -286,7 +287,7 @@ class Incident:
 
     def to_json(self) -> str:
         """Compact JSON, read back by `from_json`."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        return compact(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Incident:
@@ -1074,4 +1075,4 @@ def _event(kind: AuditType, before: Incident | None, after: Incident, now_ms: in
 
 def _said(incident: Incident) -> str:
     said = {"status": incident.state.value, "severity": incident.severity.value, "alarms": list(incident.firing)}
-    return json.dumps(said, separators=(",", ":"), sort_keys=True)
+    return compact(said)

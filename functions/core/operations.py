@@ -13,6 +13,7 @@ from typing import Any
 
 from functions.core.attempt import AskPerson, Effect, next_step
 from functions.core.audit import AuditType, Severity
+from functions.core.compact import compact
 from functions.core.event import digest
 from functions.core.failure import HoldfastError, RootCause
 from functions.core.integration import KindRules
@@ -185,4 +186,4 @@ def _said(
 
 
 def _json(state: Mapping[str, Any]) -> str:
-    return json.dumps(state, separators=(",", ":"), sort_keys=True)
+    return compact(state)

@@ -7,11 +7,11 @@ Neither states nor reasons of the audit hold a contact: hashes stand for them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from functions.core.audit import AuditEvent, AuditType, Severity
+from functions.core.compact import compact
 from functions.core.recipient import Person, blocked_of, contact_hash
 
 ENTITY = "recipient"
@@ -132,4 +132,4 @@ def state_of(tenant: str, person: Person) -> str:
         "wrong": {channel: sorted(hashes) for channel, hashes in person.wrong.items()},
         "blocked": sorted(person.blocked),
     }
-    return json.dumps(state, separators=(",", ":"), sort_keys=True)
+    return compact(state)

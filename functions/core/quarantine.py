@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from functions.core.audit import AuditEvent, AuditType, Severity, audit_id
+from functions.core.compact import compact
 from functions.core.failure import HoldfastError
 
 QUARANTINED = "QUARANTINED"
@@ -140,10 +141,8 @@ class Quarantine:
 
     def to_json(self) -> str:
         """Compact JSON of the rules, read back by `from_json`."""
-        return json.dumps(
+        return compact(
             [{name: value for name, value in asdict(rule).items() if value} for rule in self.rules],
-            separators=(",", ":"),
-            sort_keys=True,
         )
 
     @staticmethod
@@ -198,7 +197,7 @@ def _event(
 
 def _state(rule: Rule) -> str:
     said = {name: value for name, value in asdict(rule).items() if value}
-    return json.dumps(said, separators=(",", ":"), sort_keys=True)
+    return compact(said)
 
 
 def kept_aside(rule: Rule) -> str:

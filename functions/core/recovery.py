@@ -16,7 +16,6 @@ events that must be written with it. Code that asks for a transition the machine
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from functions.core.attempt import Effect, History, Result, Superseded, effect_after, interpret, settled_at
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.clock import Random
+from functions.core.compact import compact
 from functions.core.decision import (
     REPLAYED_REPLY_EXPIRES_SECONDS,
     REPLY_EXPIRES_SECONDS,
@@ -343,7 +343,7 @@ def audit_of(
 
 
 def _state(row: Row) -> str:
-    return json.dumps(
+    return compact(
         {
             "status": row.status.value,
             "attempt_count": row.attempt_count,
@@ -354,8 +354,6 @@ def _state(row: Row) -> str:
             "version": row.version,
             "result": row.result,
         },
-        separators=(",", ":"),
-        sort_keys=True,
     )
 
 

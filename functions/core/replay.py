@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from functions.core.attempt import AskPerson, Effect, LookUp, ReadFirst, WaitUntil, next_step, settled_at
+from functions.core.compact import compact
 from functions.core.decision import Action, Mode
 from functions.core.event import digest
 from functions.core.failure import HoldfastError
@@ -109,7 +110,7 @@ class Filter:
             value = getattr(self, one.name)
             if value is not None and value != frozenset():
                 said[one.name] = sorted(value) if isinstance(value, frozenset) else value
-        return json.dumps(said, separators=(",", ":"), sort_keys=True)
+        return compact(said)
 
     @staticmethod
     def from_json(text: str) -> Filter:

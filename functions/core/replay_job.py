@@ -21,6 +21,7 @@ from typing import Any
 
 from functions.core.attempt import Effect
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
+from functions.core.compact import compact
 from functions.core.failure import HoldfastError
 from functions.core.machine import ABSENT, Machine, steps
 from functions.core.recovery import FINAL_CODES, SUPPRESSED, TAKEN_BACK, Row, Status
@@ -185,7 +186,7 @@ class Job:
 
     def to_json(self) -> str:
         """Compact JSON, read back by `from_json`."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        return compact(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Job:
@@ -301,7 +302,7 @@ def _said(job: Job) -> str:
         said |= {"approved_by": job.approved_by, "done": job.cursor, "outcomes": dict(job.outcomes)}
     if job.stop_reason:
         said["stop_reason"] = job.stop_reason
-    return json.dumps(said, separators=(",", ":"), sort_keys=True)
+    return compact(said)
 
 
 def asked(job: Job, board: Board) -> JobChange:

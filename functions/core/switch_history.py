@@ -6,11 +6,11 @@ are in the audit. An event's id and time follow from the version alone: whoever 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from functions.core.audit import AuditEvent, AuditType, Severity
+from functions.core.compact import compact
 from functions.core.event import digest
 from functions.core.ports import AuditedSwitch, SwitchVersion
 from functions.core.switches import problem
@@ -107,4 +107,4 @@ def _state(value: str, version: int | None = None) -> str:
     state: dict[str, str | int] = {"value": value}
     if version is not None:
         state["version"] = version
-    return json.dumps(state, separators=(",", ":"), sort_keys=True)
+    return compact(state)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
+from functions.core.compact import compact
 from functions.core.failure import HoldfastError
 from functions.core.ports import SwitchVersion
 from functions.core.switch_history import REASON_LENGTH
@@ -128,7 +129,7 @@ class Returns:
 
     def to_json(self) -> str:
         """Compact JSON, read back by `from_json`."""
-        return json.dumps([asdict(one) for one in self.promises], separators=(",", ":"), sort_keys=True)
+        return compact([asdict(one) for one in self.promises])
 
     @staticmethod
     def from_json(text: str, version: int) -> Returns:
@@ -160,4 +161,4 @@ def _promise(stored: Any) -> Return:
 
 def _state(value: str, version: int | None = None) -> str:
     state: dict[str, str | int] = {"value": value} if version is None else {"value": value, "version": version}
-    return json.dumps(state, separators=(",", ":"), sort_keys=True)
+    return compact(state)

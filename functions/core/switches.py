@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from functions.core.decision import Mode, stricter
 from functions.core.event import NAME
@@ -75,24 +76,19 @@ class SwitchView:
         return self.limits.get(integration, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All switch parameters, by their name below the switches' path, as one complete read gave them."""
+class _Sense:
+    """What parameters of these values mean, whenever they were read."""
 
-    values: Mapping[str, str]
-    read_at_ms: int
-    by_scope: Mapping[str, Mapping[str, str]] = field(init=False, repr=False, compare=False)
-    _views: dict[tuple[str, str, str], SwitchView] = field(init=False, repr=False, compare=False, default_factory=dict)
+    __slots__ = ("_views", "by_scope")
 
-    def __post_init__(self) -> None:
-        scopes: dict[str, dict[str, str]] = {}
-        for name, value in self.values.items():
+    def __init__(self, values: Sequence[tuple[str, str]]) -> None:
+        self.by_scope: dict[str, dict[str, str]] = {}
+        self._views: dict[tuple[str, str, str], SwitchView] = {}
+        for name, value in values:
             scope, switch = scope_of(name)
-            scopes.setdefault(scope, {})[switch] = value
-        object.__setattr__(self, "by_scope", scopes)
+            self.by_scope.setdefault(scope, {})[switch] = value
 
     def said(self, flow: str, source: str, tenant: str) -> SwitchView:
-        """What it says of that flow, source and tenant; worked out once for each, as every call asks."""
         asked = (flow, source, tenant)
         found = self._views.get(asked)
         if found is None:
@@ -102,6 +98,28 @@ class Snapshot:
                 self._views.clear()
             self._views[asked] = found
         return found
+
+
+@lru_cache(maxsize=8)
+def _sense_of(values: tuple[tuple[str, str], ...]) -> _Sense:
+    """A warm process reads the same values every few seconds."""
+    return _Sense(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All switch parameters, by their name below the switches' path, as one complete read gave them."""
+
+    values: Mapping[str, str]
+    read_at_ms: int
+    _sense: _Sense = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sense", _sense_of(tuple(self.values.items())))
+
+    def said(self, flow: str, source: str, tenant: str) -> SwitchView:
+        """What it says of that flow, source and tenant; worked out once for each, as every call asks."""
+        return self._sense.said(flow, source, tenant)
 
     @staticmethod
     def complete(values: Mapping[str, str], read_at_ms: int) -> Snapshot | None:

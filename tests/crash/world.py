@@ -276,7 +276,7 @@ class SkewedClock:
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, as this process has it."""
-        return NOON_MS + round(self._world.loop._now * 1000) + self.skew_ms
+        return NOON_MS + self._world.loop.now_ms + self.skew_ms
 
 
 class Process:
@@ -500,7 +500,7 @@ class World:
     @property
     def now_ms(self) -> int:
         """True time."""
-        return NOON_MS + round(self.loop._now * 1000)
+        return NOON_MS + self.loop.now_ms
 
     def key_holds(self, stored_at_ms: int) -> bool:
         """Whether the provider still remembers a key."""

@@ -283,5 +283,5 @@ def test_what_is_remembered_of_a_read_has_an_end_however_many_tenants_there_are(
     snapshot = Snapshot({**LIVE, "tenant/t-3/mode": "hold"}, 0)
     views = [snapshot.said("support", "desk", f"t-{number}") for number in range(2_500)]
     assert [number for number, seen in enumerate(views) if seen.mode is Mode.HOLD] == [3]
-    assert len(snapshot._views) <= 1_000
+    assert len(snapshot._sense._views) <= 1_000
     assert snapshot.said("support", "desk", "t-3").mode is Mode.HOLD

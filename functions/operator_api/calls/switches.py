@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler.openapi.params import Path
@@ -11,6 +10,7 @@ from pydantic import Field
 
 from functions.catalog.loader import load
 from functions.core.audit import AuditEvent, AuditType, Severity, audit_id
+from functions.core.compact import compact
 from functions.core.duration import PATTERN, duration_ms
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.ports import SwitchVersion
@@ -223,11 +223,9 @@ def _asked(
         affected_id=name,
         request_id=who.request_id,
         traceparent=who.traceparent,
-        before_state=json.dumps(state, separators=(",", ":"), sort_keys=True) if state else "",
-        after_state=json.dumps(
+        before_state=compact(state) if state else "",
+        after_state=compact(
             {"value": value, **({} if wanted.lasts is None else {"for": wanted.lasts})},
-            separators=(",", ":"),
-            sort_keys=True,
         ),
         reason=wanted.reason.strip(),
     )
