@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -157,14 +158,14 @@ def is_of_the_gateway(told: Told) -> bool:
 
 
 @contextmanager
-def short_lived(stack: Stack) -> Iterator[None]:
-    """The viewing machine's tokens end after a second, as they would after half an hour."""
+def short_lived(stack: Stack, seconds: int = 1) -> Iterator[None]:
+    """The viewing machine's tokens end after a few seconds, as they would after half an hour."""
     cognito = stack.client("cognito-idp")
     which = {"UserPoolId": stack.output("UserPoolId"), "ClientId": stack.output("ViewClientId")}
     stated = cognito.describe_user_pool_client(**which)["UserPoolClient"]
     kept = {name: stated[name] for name in ("AllowedOAuthFlows", "AllowedOAuthScopes", "ExplicitAuthFlows")}
     cognito.update_user_pool_client(
-        **which, **kept, AccessTokenValidity=1, TokenValidityUnits={"AccessToken": "seconds"}
+        **which, **kept, AccessTokenValidity=seconds, TokenValidityUnits={"AccessToken": "seconds"}
     )
     try:
         yield
@@ -178,8 +179,15 @@ def ended_token(stack: Stack, tokens: Tokens) -> str:
     """A token that was good, and is not any more."""
     with short_lived(stack):
         token = tokens.machine(Scope.VIEW, fresh=True)
-    time.sleep(2)
+    await_end(token)
     return token
+
+
+def await_end(token: str) -> None:
+    """Until the second that it says it ends in is over."""
+    body = token.split(".")[1]
+    ends = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"]
+    time.sleep(max(0.0, ends + 1 - time.time()))
 
 
 def token_of_nobody(stack: Stack, tokens: Tokens) -> str:
