@@ -95,22 +95,25 @@ chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in 
 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
-# Half of the processors for the units, which end first; all for what is above them. The local stack has the machine to
-# itself: ingress has 1.5 s for an answer, whoever else is at work. What takes it for long has targets of its own.
-HALF = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() + 1) // 2)')
+# The local stack comes before what computes beside it: ingress has 1.5 s for an answer, whoever else is at work. What
+# takes the stack for long has targets of its own.
 LONG := --ignore=tests/e2e/test_runbooks.py --ignore=tests/e2e/test_scenes.py
+GAPS :=
 
-.PHONY: test units tiers e2e
+.PHONY: test beside units tiers e2e
 test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
-	@$(MAKE) --no-print-directory -j2 tiers units
-	@$(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory -j2 e2e beside GAPS='$(PY) -m tests.in_the_gaps'
+
+beside: setup
+	@$(MAKE) --no-print-directory tiers
+	@$(MAKE) --no-print-directory units
 
 units: setup
-	$(PY) -m pytest tests/unit -n $(HALF) --dist loadgroup --cov=functions/core --cov-branch --cov-report=term-missing:skip-covered \
-	  --cov-fail-under=100
+	$(GAPS) $(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch \
+	  --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 tiers: setup
-	$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n auto --dist loadgroup
+	$(GAPS) $(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n auto --dist loadgroup
 
 e2e: setup ## the tests against the deployed local stack
 	$(PY) -m pytest tests/e2e $(LONG)
