@@ -12,7 +12,7 @@ from functions.catalog.loader import load
 from functions.core.alarms import Sev
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.incident import PageKind
+from functions.core.incident import MOST_RECENT, PageKind
 from functions.core.page import Change
 from functions.core.postmortem import PLACEHOLDER
 from functions.core.replay_job import Job, asked
@@ -134,6 +134,14 @@ def test_incidents_are_listed_the_newest_first_and_those_that_are_over_when_aske
     assert ids(state="all") == [second["incident_id"], first["incident_id"]]
     assert ids(state="all", limit="1") == [second["incident_id"]]
     assert room.ask("GET", PATH, None, VIEWER, state="odd")["statusCode"] == 400
+
+
+def test_one_that_is_still_open_is_listed_however_many_came_after_it(room: Room) -> None:
+    incident_id = room.fires()
+    board = room.incidents.stored_board
+    room.incidents.stored_board = replace(board, recent=tuple(f"INC-{n}" for n in range(MOST_RECENT)))
+    told = room.ask("GET", PATH)["document"]["incidents"]
+    assert [one["incident_id"] for one in told] == [incident_id]
 
 
 def test_an_incident_is_shown_with_what_happened_around_it_001_47(room: Room) -> None:
