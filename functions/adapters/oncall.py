@@ -27,7 +27,7 @@ from functions.adapters.http import is_base_url
 from functions.core.alarms import Sev
 from functions.core.clock import Clock
 from functions.core.failure import HoldfastError
-from functions.core.incident import PageKind, Role
+from functions.core.incident import PageKind, Role, call_of
 from functions.core.page import Letter
 from functions.core.ports import Sent
 
@@ -150,17 +150,26 @@ class SnsAndWebhooks:
             raise _NotTaken(aws.code_of(exc)) from exc
 
     def _post(self, channel: _Channel, letter: Letter) -> None:
-        body = self._event(channel, letter) if channel.kind == "pagerduty" else _message(letter)
-        try:
-            answer = self._http.post(channel.url, json=body)
-        except httpx.HTTPError as exc:
-            raise _NotTaken(type(exc).__name__) from exc
-        if not answer.is_success:
-            raise _NotTaken(f"HTTP_{answer.status_code}")
+        for body in self._events(channel, letter) if channel.kind == "pagerduty" else [_message(letter)]:
+            try:
+                answer = self._http.post(channel.url, json=body)
+            except httpx.HTTPError as exc:
+                raise _NotTaken(type(exc).__name__) from exc
+            if not answer.is_success:
+                raise _NotTaken(f"HTTP_{answer.status_code}")
+
+    def _events(self, channel: _Channel, letter: Letter) -> list[dict[str, Any]]:
+        """https://developer.pagerduty.com/docs/send-alert-event: one incident there for each time that one of ours is
+        open. A trigger by the key of one that is acknowledged there calls nobody, so the earlier one is closed.
+        """
+        events = [self._event(channel, letter)]
+        if letter.kind is PageKind.RECURRED and letter.recurrences:
+            earlier = call_of(letter.incident_id, letter.recurrences - 1)
+            events.insert(0, {"routing_key": channel.key, "dedup_key": earlier, "event_action": "resolve"})
+        return events
 
     def _event(self, channel: _Channel, letter: Letter) -> dict[str, Any]:
-        """https://developer.pagerduty.com/docs/send-alert-event: one incident there for one of ours."""
-        head = {"routing_key": channel.key, "dedup_key": letter.incident_id}
+        head = {"routing_key": channel.key, "dedup_key": call_of(letter.incident_id, letter.recurrences)}
         action = {PageKind.ACKNOWLEDGED: "acknowledge", PageKind.RESOLVED: "resolve"}.get(letter.kind, "trigger")
         if action != "trigger":
             return {**head, "event_action": action}
@@ -181,31 +190,31 @@ class SnsAndWebhooks:
 
     # -------------------------------------------------------------------------------------------------- acknowledgement
 
-    def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
+    def acknowledged(self, calls: Sequence[str]) -> Mapping[str, str]:
         """See the port."""
         found: dict[str, str] = {}
         channels, _ = self._channels({}, CACHED_MS)
         for channel in channels:
             if channel.kind != "pagerduty" or not channel.api_token:
                 continue
-            for incident_id in incident_ids:
-                who = "" if incident_id in found else self._who(channel, incident_id)
+            for call in calls:
+                who = "" if call in found else self._who(channel, call)
                 if who:
-                    found[incident_id] = f"{channel.name}: {who}"
+                    found[call] = f"{channel.name}: {who}"
         return found
 
-    def _who(self, channel: _Channel, incident_id: str) -> str:
+    def _who(self, channel: _Channel, call: str) -> str:
         try:
             answer = self._http.get(
                 f"{channel.api_url}/incidents",
-                params={"incident_key": incident_id},
+                params={"incident_key": call},
                 headers={
                     "authorization": f"Token token={channel.api_token}",
                     "accept": "application/vnd.pagerduty+json;version=2",
                 },
             )
             answer.raise_for_status()
-            return _acknowledger(answer.json(), incident_id)
+            return _acknowledger(answer.json(), call)
         except (httpx.HTTPError, TypeError, ValueError) as exc:
             _LOG.warning(
                 "whether a page was acknowledged could not be asked: again in a minute",
@@ -261,12 +270,12 @@ def _message(letter: Letter) -> dict[str, Any]:
     return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
 
 
-def _acknowledger(document: Any, incident_id: str) -> str:
+def _acknowledger(document: Any, call: str) -> str:
     """Who has acknowledged, or closed, it there; empty: nobody. Raises TypeError for what PagerDuty does not say."""
     if not isinstance(document, dict) or not isinstance(document.get("incidents"), list):
         raise TypeError("the answer is no list of incidents")
     for one in document["incidents"]:
-        if not isinstance(one, dict) or one.get("incident_key") != incident_id:
+        if not isinstance(one, dict) or one.get("incident_key") != call:
             continue
         if one.get("status") not in ("acknowledged", "resolved"):
             continue

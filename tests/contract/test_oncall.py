@@ -212,6 +212,22 @@ def test_pagerduty_gets_one_incident_for_one_of_ours_and_hears_of_its_end() -> N
         assert "links" not in made.receiver.sent()[-1]
 
 
+def test_what_happens_again_is_another_incident_there_and_the_earlier_one_is_closed() -> None:
+    """A trigger by the key of one that is acknowledged there is only added to it: nobody would be called."""
+    with real(duty=DUTY) as made:
+        made.channels.send(replace(LETTER, kind=PageKind.RECURRED, recurrences=2))
+        made.channels.send(replace(LETTER, kind=PageKind.ACKNOWLEDGED, is_calling=False, recurrences=2))
+        assert [(one["event_action"], one["dedup_key"]) for one in made.receiver.sent()] == [
+            ("resolve", "SEV1-1-abc#1"),
+            ("trigger", "SEV1-1-abc#2"),
+            ("acknowledge", "SEV1-1-abc#2"),
+        ]
+        made.receiver.status, made.receiver.body = 200, found(incident_key="SEV1-1-abc#2")
+        assert made.channels.acknowledged(["SEV1-1-abc#2"]) == {"SEV1-1-abc#2": "duty: somebody"}
+        asked = made.receiver.requests[-1].url
+        assert asked.params["incident_key"] == "SEV1-1-abc#2"
+
+
 def test_a_ticket_or_a_reminder_is_no_business_of_pagerduty() -> None:
     with real(duty=DUTY) as made:
         sent = made.channels.send(replace(LETTER, kind=PageKind.UPDATE_DUE, is_calling=False))
