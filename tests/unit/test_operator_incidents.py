@@ -14,12 +14,14 @@ from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.incident import MOST_RECENT, PageKind
 from functions.core.page import Change
+from functions.core.ports import Page
 from functions.core.postmortem import PLACEHOLDER
 from functions.core.replay_job import Job, asked
 from functions.core.replay_job import State as JobState
 from functions.incident_board import TRIES
 from functions.operator_api.calls import incidents
 from functions.operator_api.ports import Ports
+from functions.operator_api.timeline import OF_AN_INCIDENT
 from tests.control_fakes import FakeReplayJobs, FakeSwitchHistory
 from tests.fakes import NOON_MS, FakeAudit, FakeAuditLog, FakeClock, FakeIds, FakeTables
 from tests.incident_fakes import FakeIncidents, FakeRecentChanges
@@ -188,6 +190,37 @@ def test_an_incident_is_shown_with_what_happened_around_it_001_47(room: Room) ->
     ]
     assert (full["unknown"], full["first"]["command"]) == ([], f"holdfast incident show {incident_id}")
     assert full["timeline"][1]["what"] == "a → b"
+
+
+@pytest.mark.parametrize(("number", "unknown"), [(300, []), (900, ["what happened in the middle of it"])])
+def test_a_long_incident_is_shown_from_its_beginning_to_its_end(room: Room, number: int, unknown: list[str]) -> None:
+    """A channel that takes nothing for a day is hundreds of events: what was done about it comes after them."""
+    incident_id = room.opened()["incident_id"]
+    paged = AuditEvent(
+        id="",
+        at_ms=0,
+        event_type=AuditType.INCIDENT_PAGED,
+        severity=Severity.WARNING,
+        tenant="",
+        actor="holdfast",
+        affected_entity="incident",
+        affected_id=incident_id,
+        request_id="",
+    )
+    FakeAudit(room.tables).append([replace(paged, id=f"p{n}", at_ms=NOON_MS + 1 + n) for n in range(number)])
+    room.clock.advance(HOUR_MS)
+    room.post(incident_id, "note", {"note": "the webhook is gone"})
+    full = room.ask("GET", f"{PATH}/{incident_id}", None, VIEWER)["document"]
+    kinds = [entry["kind"] for entry in full["timeline"]]
+    assert (kinds[0], kinds[-1], full["unknown"]) == ("incident opened", "incident noted", unknown)
+    assert len(kinds) == (number + 2 if not unknown else 2 * OF_AN_INCIDENT)
+
+
+def test_what_of_its_own_events_cannot_be_read_is_named(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    incident_id = room.opened()["incident_id"]
+    monkeypatch.setattr(FakeAuditLog, "of_entity", lambda *_, **__: Page((), "", 1))
+    full = room.ask("GET", f"{PATH}/{incident_id}", None, VIEWER)["document"]
+    assert full["unknown"] == ["some of its own events"]
 
 
 def test_what_of_a_timeline_cannot_be_read_is_named(room: Room) -> None:
