@@ -40,6 +40,7 @@ CONFIGURATION: Final = "configuration"
 """What a failure goes by that is of no channel: what channels there are could not be read."""
 CACHED_MS: Final = 60_000  # while nobody is told anything
 FRESH_MS: Final = 5_000  # where somebody is: a channel that was just set, or mended, is to hear of it
+ASKING_MS: Final = 10_000  # who has acknowledged what: clocks are looked at afterwards, and run out meanwhile
 TIMEOUT: Final = httpx.Timeout(5.0, connect=3.0)
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 API_URL: Final = "https://api.pagerduty.com"
@@ -125,9 +126,9 @@ class SnsAndWebhooks:
     def _try(self, name: str, took: list[str], failed: dict[str, str], send: Any) -> None:
         try:
             send()
-        except _NotTaken as refused:
-            failed[name] = str(refused)
-            _LOG.error("a page was not taken by a channel", extra={"reason": f"{name}: {refused}"})
+        except Exception as refused:  # noqa: BLE001  # whatever it is: the others are still to be tried
+            failed[name] = str(refused) if isinstance(refused, _NotTaken) else type(refused).__name__
+            _LOG.error("a page was not taken by a channel", extra={"reason": f"{name}: {failed[name]}"})
         else:
             took.append(name)
 
@@ -193,17 +194,24 @@ class SnsAndWebhooks:
     def acknowledged(self, calls: Sequence[str]) -> Mapping[str, str]:
         """See the port."""
         found: dict[str, str] = {}
+        until_ms = self._clock.now_ms() + ASKING_MS
         channels, _ = self._channels({}, CACHED_MS)
         for channel in channels:
             if channel.kind != "pagerduty" or not channel.api_token:
                 continue
             for call in calls:
+                if self._clock.now_ms() >= until_ms:
+                    _LOG.warning("not all acknowledgements could be asked for in time: again in a minute")
+                    return found
                 who = "" if call in found else self._who(channel, call)
+                if who is None:
+                    break
                 if who:
                     found[call] = f"{channel.name}: {who}"
         return found
 
-    def _who(self, channel: _Channel, call: str) -> str:
+    def _who(self, channel: _Channel, call: str) -> str | None:
+        """Empty: nobody. None: it cannot be asked now, of that one or any other."""
         try:
             answer = self._http.get(
                 f"{channel.api_url}/incidents",
@@ -215,12 +223,12 @@ class SnsAndWebhooks:
             )
             answer.raise_for_status()
             return _acknowledger(answer.json(), call)
-        except (httpx.HTTPError, TypeError, ValueError) as exc:
+        except (httpx.HTTPError, TypeError, ValueError, RecursionError) as exc:
             _LOG.warning(
                 "whether a page was acknowledged could not be asked: again in a minute",
                 extra={"reason": f"{channel.name}: {type(exc).__name__}"},
             )
-            return ""
+            return None
 
     # --------------------------------------------------------------------------------------------------- configuration
 

@@ -15,7 +15,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from functions.adapters.oncall import CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks
+from functions.adapters.oncall import ASKING_MS, CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks
 from functions.adapters.recent_changes import AwsRecentChanges
 from functions.core import ports
 from functions.core.alarms import Audience, Sev
@@ -63,12 +63,17 @@ class Receiver:
     status: int = 202
     body: Any = field(default_factory=dict)
     error: Exception | None = None
+    raw: str = ""
+    takes: Callable[[], object] = lambda: None
     requests: list[httpx.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
+        self.takes()
         if self.error is not None:
             raise self.error
+        if self.raw:
+            return httpx.Response(self.status, text=self.raw)
         return httpx.Response(self.status, json=self.body)
 
     def sent(self) -> list[dict[str, Any]]:
@@ -331,6 +336,32 @@ def test_who_cannot_be_asked_now_is_asked_again_in_a_minute() -> None:
         assert made.channels.acknowledged(["SEV1-1-abc"]) == {}
         made.receiver.error = httpx.ConnectTimeout("x")
         assert made.channels.acknowledged(["SEV1-1-abc"]) == {}
+
+
+def test_a_service_that_does_not_answer_holds_up_no_clock() -> None:
+    """The tick asks it first: with many incidents open, each question's time would take all of its own."""
+    calls = [f"INC-{n}" for n in range(30)]
+    with real(a=DUTY, b=DUTY) as made:
+        made.receiver.error = httpx.ReadTimeout("slow")
+        assert made.channels.acknowledged(calls) == {}
+        assert len(made.receiver.requests) == 2, "of each service the first"
+        made.receiver.error, made.receiver.status, made.receiver.body = None, 200, {"incidents": []}
+        made.receiver.requests.clear()
+        made.receiver.takes = lambda: made.clock.advance(4_000)
+        assert made.channels.acknowledged(calls) == {}
+        assert len(made.receiver.requests) == -(-ASKING_MS // 4_000)
+
+
+def test_an_answer_that_nobody_can_read_is_trouble_of_that_service_alone() -> None:
+    with real(duty=DUTY) as made:
+        made.receiver.status, made.receiver.raw = 200, "[" * 100_000
+        assert made.channels.acknowledged(["SEV1-1-abc"]) == {}
+
+
+def test_whatever_goes_wrong_with_one_channel_is_not_anothers() -> None:
+    with real(a=SLACK, b=DUTY) as made:
+        made.receiver.error = RuntimeError("a defect")
+        assert made.channels.send(LETTER) == ports.Sent(("sns",), {"a": "RuntimeError", "b": "RuntimeError"})
 
 
 def test_two_services_are_asked_once_about_what_one_knows() -> None:

@@ -626,6 +626,15 @@ def test_what_cannot_be_found_out_is_named_and_keeps_no_page(world: World, opera
     assert world.counted("situations_incomplete") == 1
 
 
+def test_a_defect_in_finding_out_keeps_no_page(world: World) -> None:
+    def odd(_since_ms: int) -> Any:
+        raise KeyError("LastModified")
+
+    world.changes.since = odd  # type: ignore[method-assign]  # it answers what nobody has expected
+    world.hear(world.says("integration-down"))
+    assert "Could not be found out: changes" in world.channels.sent[0][1].text
+
+
 def test_what_takes_too_long_to_find_out_is_left_out(world: World) -> None:
     world.tables.faults.on_before = lambda operation: (
         world.clock.advance(9_000) if operation == "history.latest" else None
