@@ -932,8 +932,8 @@ def _tested(incident: Incident, board: Board, now_ms: int, rules: Rules) -> Inci
 
 
 def _recovered(incident: Incident, board: Board, now_ms: int, rules: Rules) -> IncidentChange | None:
-    """Over by itself. A SEV0 is quiet because of what the machine has switched off, and an alarm on what has happened
-    is always quiet a moment later: somebody looks at those first.
+    """Over by itself. Where the machine has switched something off it is quiet because of that, and an alarm on what has
+    happened is always quiet a moment later: somebody looks at those first, and at every SEV0.
     """
     if not incident.alarms or incident.firing:
         return None
@@ -942,7 +942,8 @@ def _recovered(incident: Incident, board: Board, now_ms: int, rules: Rules) -> I
         return None
     if incident.severity is Sev.SEV3 and not incident.owed:
         return resolved(incident, board, now_ms, THE_MACHINE, "its alarms are quiet again")
-    says_nothing = incident.severity is Sev.SEV0 or any(signal.is_moment for signal in incident.alarms.values())
+    is_stopped = incident.severity is Sev.SEV0 or any(one.is_done for one in incident.contained)
+    says_nothing = is_stopped or any(signal.is_moment for signal in incident.alarms.values())
     is_unseen = says_nothing and incident.state is State.OPEN
     if incident.state is State.MITIGATED or is_unseen:
         return None

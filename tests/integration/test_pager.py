@@ -627,8 +627,8 @@ def test_what_cannot_be_found_out_is_named_and_keeps_no_page(world: World, opera
 
 
 def test_a_defect_in_finding_out_keeps_no_page(world: World) -> None:
-    def odd(_since_ms: int) -> Any:
-        raise KeyError("LastModified")
+    def odd(since_ms: int) -> list[Change]:
+        raise KeyError(f"LastModified since {since_ms}")
 
     world.changes.since = odd  # type: ignore[method-assign]  # it answers what nobody has expected
     world.hear(world.says("integration-down"))

@@ -676,6 +676,16 @@ def test_a_sev0_that_is_quiet_because_of_what_was_switched_off_waits_for_a_perso
     assert types(ticked(incident, board, NOON_MS + 2 + QUIET_MS, RULES)) == [AuditType.INCIDENT_MITIGATED]
 
 
+def test_what_is_quiet_because_the_machine_holds_it_waits_for_a_person() -> None:
+    """A flow on hold fails no event: nothing is over, and customers wait."""
+    incident, board = fired(DOWN)
+    held = Contained("flow/support/mode", "hold", DOWN.name, NOON_MS, NOON_MS + HOUR_MS, is_done=True, before="live")
+    incident, board = after(contained(incident, held, board, NOON_MS), board)
+    incident, board = quiet(DOWN, NOON_MS + 1, incident, board)
+    assert ticked(incident, board, NOON_MS + 2 + QUIET_MS, RULES) is None
+    assert types(ticked(incident, board, NOON_MS + HOUR_MS, RULES)) == [AuditType.INCIDENT_ESCALATED]
+
+
 def test_that_an_alarm_on_what_has_happened_is_quiet_ends_nothing_that_nobody_has_looked_at_001_2() -> None:
     """It is quiet a minute later, and what it told of is as it was: the clock goes on, and to the secondary."""
     moment = replace(DOWN, is_moment=True)
