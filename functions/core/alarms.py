@@ -253,19 +253,21 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         owner="incident_lead",
         group="replies",
         series={
-            "sent": _counted("worker", "auto_reply_sent", 900),
-            "released": _counted("worker", "auto_reply_released", 900),
-            "accepted": _of_the_stage("webhooks_accepted", 900),
+            "sent": _counted("worker", "auto_reply_sent", 300),
+            "released": _counted("worker", "auto_reply_released", 300),
+            "accepted": _of_the_stage("webhooks_accepted", 300),
         },
         # An event is answered once at most. Those that waited for a provider, a limit or a switch are taken out; twice,
-        # because what waited in a queue is answered together with what is new, and no reply is older than 15 minutes.
+        # because what waited in a queue is answered together with what is new. And in two windows: one may begin
+        # between the last webhooks of a rush and their replies, and would have replies to nothing in it. It turns
+        # replies off for good, so that what is no storm must not look like one.
         expression=(
-            f"IF({_or_0('sent')} - {_or_0('released')} >= 20, "
+            f"IF({_or_0('sent')} - {_or_0('released')} >= 10, "
             f"({_or_0('sent')} - {_or_0('released')}) / MAX([accepted, TIME_SERIES(1)]), 0)"
         ),
         threshold=2,
-        periods=1,
-        datapoints=1,
+        periods=3,
+        datapoints=2,
         never_suppressed=True,
     ),
     Alarm(
