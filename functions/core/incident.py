@@ -932,8 +932,8 @@ def _tested(incident: Incident, board: Board, now_ms: int, rules: Rules) -> Inci
 
 
 def _recovered(incident: Incident, board: Board, now_ms: int, rules: Rules) -> IncidentChange | None:
-    """Over by itself. Where the machine has switched something off it is quiet because of that, and an alarm on what has
-    happened is always quiet a moment later: somebody looks at those first, and at every SEV0.
+    """Over by itself. Where the machine has switched something off it is quiet because of that, and an alarm on what
+    has happened is always quiet a moment later: somebody looks at those first, and at every SEV0.
     """
     if not incident.alarms or incident.firing:
         return None
