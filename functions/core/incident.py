@@ -52,6 +52,7 @@ MOST_RECENT = 200
 MOST_SEEN = 400
 MOST_TOLD = 100
 TEXT_LENGTH = 1_000
+PAGE_LENGTH = 1_600  # an update with the longest title, impact and mitigation that there may be
 POSTMORTEM_LENGTH = 30_000
 
 
@@ -1017,7 +1018,7 @@ def _with_page(incident: Incident, kind: PageKind, to: Sequence[Role], now_ms: i
     if kind is PageKind.RAISED and any(page.kind in CALLING and _is_untouched(page) for page in incident.pages):
         return incident
     number = incident.pages_made + 1
-    page = Page(number, kind, tuple(to), now_ms, text[:TEXT_LENGTH])
+    page = Page(number, kind, tuple(to), now_ms, text[:PAGE_LENGTH])
     pages = [replace(one, delivered_at_ms=now_ms) if one in same else one for one in incident.pages]
     waiting = [one for one in pages if not one.delivered_at_ms]
     done = [one for one in pages if one.delivered_at_ms]

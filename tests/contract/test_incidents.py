@@ -14,6 +14,7 @@ from functions.core import ports
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.incident import (
     MOST_PAGES,
+    PAGE_LENGTH,
     POSTMORTEM_LENGTH,
     TEXT_LENGTH,
     Board,
@@ -181,7 +182,7 @@ def test_the_longest_incident_fits_an_item_in_every_script() -> None:
         incident = opened(stores)
         for _ in range(MOST_PAGES):
             update = Told(NOON_MS, "a" * 200, "internal_update", 1, "internal")
-            text = letter * TEXT_LENGTH
+            text = letter * PAGE_LENGTH
             incident, _ = after(
                 told(incident, update, text, stores.incidents.board(), NOON_MS, ADA, RULES, is_internal=True), Board()
             )

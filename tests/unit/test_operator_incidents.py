@@ -307,6 +307,15 @@ def test_a_message_is_made_out_with_users_words_and_what_it_promises_is_owed_001
     assert room.post(incident_id, "resolve", {"resolution": "over"})["statusCode"] == 200
 
 
+def test_the_longest_update_goes_out_to_its_last_line(room: Room) -> None:
+    incident_id = room.opened(title="t" * 200)["incident_id"]
+    room.post(incident_id, "note", {"impact": "i" * 500, "mitigation": "m" * 500, "next_update_in": "2h"})
+    text = room.post(incident_id, "message", {"template": "internal_update"})["document"]["text"]
+    page = room.incidents.incidents[incident_id].pages[-1]
+    assert page.text == text
+    assert page.text.splitlines()[-1].startswith("Owner: ")
+
+
 def test_an_update_for_our_own_people_goes_out_as_a_page_001_51(room: Room) -> None:
     incident_id = room.opened()["incident_id"]
     made = room.post(incident_id, "message", {"template": "internal_update"})["document"]
