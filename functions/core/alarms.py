@@ -720,6 +720,19 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         never_suppressed=True,
         is_moment=True,
     ),
+    Alarm(
+        name="replay-interrupted",
+        says="Bulk replays are interrupted again and again: a table, the bucket or a queue does not answer them",
+        sev=Sev.SEV3,
+        group="replay",
+        is_page=False,
+        series={"interrupted": _counted("replay", "replay_jobs_interrupted", 300)},
+        # Once is what leases are for: the job goes on when its own is over, and what is still wrong then shows again.
+        expression="interrupted",
+        threshold=0,
+        periods=3,
+        datapoints=2,
+    ),
     # --------------------------------------------------------------------------------------------------------- switches
     Alarm(
         name="switches-unknown",

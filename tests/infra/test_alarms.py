@@ -255,6 +255,7 @@ RECORDINGS: dict[str, Recording] = {
     "message-for-a-person": Recording({"left": 1}, {}, 2),
     "items-for-people": Recording({"by_sweeper": 1}, {}, 2),
     "replay-stopped": Recording({"stopped": 1}, {}, 2),
+    "replay-interrupted": Recording({"interrupted": 1}, {}, 11),
     "switches-unknown": Recording({"stale": 3}, {}, 4),
     "switch-unreadable": Recording({"invalid": 1}, {}, 2),
     "sweeper-missing": Recording({}, {"beats": 1}, 6),
