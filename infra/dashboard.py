@@ -403,6 +403,7 @@ STATIONS: tuple[Station, ...] = (
                 {
                     "": Each("replay", "rows_replayed", ("integration",)),
                     "stopped themselves": _counted("replay", "replay_jobs_stopped"),
+                    "interrupted": _counted("replay", "replay_jobs_interrupted"),
                 },
             ),
         ),

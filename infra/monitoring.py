@@ -15,7 +15,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from functions.core.alarms import ALARMS, HOLDFAST, ON_CALL, STAGE, Alarm, Audience, Series, Sev, name_at
+from functions.core.alarms import ALARMS, HOLDFAST, ON_CALL, PEOPLE, STAGE, Alarm, Audience, Series, Sev, name_at
 from infra.config import StageConfig
 
 _LOCAL_PERIOD = Duration.seconds(10)
@@ -41,7 +41,7 @@ class Monitoring(Construct):
 
     def __init__(self, scope: Construct, *, config: StageConfig, watched: Watched, direct: sns.ITopic) -> None:
         super().__init__(scope, "Monitoring")
-        self._config, self._watched = config, watched
+        self._config, self._watched, self._direct = config, watched, direct
         self.topics: Mapping[tuple[Sev, Audience], sns.Topic] = {
             topic: self._topic(*topic) for topic in sorted({topic for alarm in ALARMS for topic in alarm.topics})
         }
@@ -82,6 +82,8 @@ class Monitoring(Construct):
                 return self._watched.tables[value]
             case "ApiId":
                 return self._watched.api.api_id
+            case "TopicName" if value == PEOPLE:
+                return self._direct.topic_name
             case "TopicName":
                 sev, _, audience = value.partition("-")
                 return self.topics[Sev(sev), Audience(audience)].topic_name

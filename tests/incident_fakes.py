@@ -54,7 +54,7 @@ class FakeIncidents:
 
 class FakeChannels:
     """`ports.OnCallChannels`. `sent` are the letters by channel, in order. Channels in `down` take nothing; `elsewhere`
-    says who has acknowledged what where they were paged.
+    says who has acknowledged which call where they were paged.
     """
 
     def __init__(self, *names: str) -> None:
@@ -70,9 +70,9 @@ class FakeChannels:
         self.sent += [(name, letter) for name in took]
         return Sent(took, {name: "DOWN" for name in asked if name in self.down})
 
-    def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
+    def acknowledged(self, calls: Sequence[str]) -> Mapping[str, str]:
         """See the port."""
-        return {one: self.elsewhere[one] for one in incident_ids if one in self.elsewhere}
+        return {one: self.elsewhere[one] for one in calls if one in self.elsewhere}
 
 
 class FakeRecentChanges:

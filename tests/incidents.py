@@ -23,6 +23,31 @@ WEAK = Symptom("classifier-weak", "The LLM is weak", Sev.SEV3, Audience.ML, "ml"
 OUT = Symptom("classifier-out", "The LLM is out", Sev.SEV1, Audience.OPS, "ops", "a.md#e", "providers")
 
 
+def rung(
+    symptom: Symptom,
+    at_ms: int = NOON_MS,
+    incident: Incident | None = None,
+    board: Board | None = None,
+    *,
+    is_firing: bool = True,
+    rules: Rules = RULES,
+    new_id: str = "ab" * 16,
+) -> IncidentChange:
+    """What comes of it that the alarm has changed its state, which is heard in that moment."""
+    change = rang(
+        symptom,
+        is_firing=is_firing,
+        at_ms=at_ms,
+        incident=incident,
+        board=board or Board(),
+        now_ms=at_ms,
+        new_id=new_id,
+        rules=rules,
+    )
+    assert change is not None
+    return change
+
+
 def fired(
     symptom: Symptom,
     at_ms: int = NOON_MS,
@@ -33,34 +58,12 @@ def fired(
     new_id: str = "ab" * 16,
 ) -> tuple[Incident, Board]:
     """The incident and the board after the alarm has fired."""
-    change = rang(
-        symptom,
-        is_firing=True,
-        at_ms=at_ms,
-        incident=incident,
-        board=board or Board(),
-        now_ms=at_ms,
-        new_id=new_id,
-        rules=rules,
-    )
-    assert change is not None
-    return after(change, board or Board())
+    return after(rung(symptom, at_ms, incident, board, rules=rules, new_id=new_id), board or Board())
 
 
 def quiet(symptom: Symptom, at_ms: int, incident: Incident, board: Board) -> tuple[Incident, Board]:
     """The incident and the board after the alarm has become quiet."""
-    change = rang(
-        symptom,
-        is_firing=False,
-        at_ms=at_ms,
-        incident=incident,
-        board=board,
-        now_ms=at_ms,
-        new_id="cd" * 16,
-        rules=RULES,
-    )
-    assert change is not None
-    return after(change, board)
+    return after(rung(symptom, at_ms, incident, board, is_firing=False), board)
 
 
 def after(change: IncidentChange, board: Board) -> tuple[Incident, Board]:

@@ -4,24 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
-from functions.adapters.batches import read_all
+from functions.adapters.control_items import ControlItems
 from functions.adapters.transactions import Transactions, Verdict
 from functions.core.clock import Ids
-from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.failure import VersionConflict
 from functions.core.incident import Board, Incident, IncidentChange
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_T = TypeVar("_T")
-
 BOARD_KEY: Final = "NB"
+PREFIX: Final = "N#"
 RETENTION_SECONDS: Final = 400 * 86_400
 
 
@@ -31,47 +29,24 @@ class DynamoIncidents:
     def __init__(
         self, client: DynamoDBClient, ids: Ids, *, control_table: str, audit_table: str, pause: aws.Pause = aws.pause
     ) -> None:
-        self._client = client
+        self._items = ControlItems(client, control_table, "incident", pause)
         self._ids = ids
         self._table = control_table
         self._audit_table = audit_table
-        self._pause = pause
         self._transactions = Transactions(client, pause)
 
     def get(self, incident_id: str) -> Incident | None:
         """See the port."""
-        stored = self._item(_key(incident_id))
-        return None if stored is None else _read_back(incident_id, lambda: Incident.from_json(stored["incident"]))
+        return self._items.one(_key(incident_id), _incident)
 
     def several(self, incident_ids: Sequence[str]) -> Mapping[str, Incident]:
         """See the port. One BatchGetItem for 100 incidents."""
-        keys = {items.sound(_key(incident_id)): incident_id for incident_id in incident_ids}
-        found = read_all(self._client, self._table, list(keys), self._pause, "read incidents")
-        stored = {keys[item["pk"]["S"]]: items.plain({"M": item}) for item in found}
-        return {name: _read_back(name, partial(_incident, one)) for name, one in stored.items()}
+        found = self._items.several([_key(incident_id) for incident_id in incident_ids], _incident)
+        return {key.removeprefix(PREFIX): incident for key, incident in found.items()}
 
     def board(self) -> Board:
         """See the port."""
-        stored = self._item(BOARD_KEY)
-        if stored is None:
-            return Board()
-        return _read_back(
-            "the board",
-            lambda: Board(
-                dict(stored["open"]),
-                tuple(stored["active"]),
-                tuple(stored["recent"]),
-                {alarm: (int(moments[0]), int(moments[1])) for alarm, moments in stored["seen"].items()},
-                int(stored["version"]),
-            ),
-        )
-
-    def _item(self, key: str) -> Mapping[str, Any] | None:
-        with aws.border(f"read {key} of the control table"):
-            stored = self._client.get_item(TableName=self._table, Key=items.item({"pk": key}), ConsistentRead=True).get(
-                "Item"
-            )
-        return None if stored is None else items.plain({"M": stored})
+        return self._items.one(BOARD_KEY, _board) or Board()
 
     # --------------------------------------------------------------------------------------------------------- writing
 
@@ -129,12 +104,15 @@ def _incident(stored: Mapping[str, Any]) -> Incident:
     return Incident.from_json(stored["incident"])
 
 
-def _read_back(whose: str, read: Callable[[], _T]) -> _T:
-    try:
-        return read()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        raise StorageUnavailable(f"the record of the incident {whose} cannot be read back: {exc!r}") from exc
+def _board(stored: Mapping[str, Any]) -> Board:
+    return Board(
+        dict(stored["open"]),
+        tuple(stored["active"]),
+        tuple(stored["recent"]),
+        {alarm: (int(moments[0]), int(moments[1])) for alarm, moments in stored["seen"].items()},
+        int(stored["version"]),
+    )
 
 
 def _key(incident_id: str) -> str:
-    return f"N#{incident_id}"
+    return f"{PREFIX}{incident_id}"

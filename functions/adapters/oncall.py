@@ -27,7 +27,7 @@ from functions.adapters.http import is_base_url
 from functions.core.alarms import Sev
 from functions.core.clock import Clock
 from functions.core.failure import HoldfastError
-from functions.core.incident import PageKind, Role
+from functions.core.incident import PageKind, Role, call_of
 from functions.core.page import Letter
 from functions.core.ports import Sent
 
@@ -40,6 +40,7 @@ CONFIGURATION: Final = "configuration"
 """What a failure goes by that is of no channel: what channels there are could not be read."""
 CACHED_MS: Final = 60_000  # while nobody is told anything
 FRESH_MS: Final = 5_000  # where somebody is: a channel that was just set, or mended, is to hear of it
+ASKING_MS: Final = 10_000  # who has acknowledged what: clocks are looked at afterwards, and run out meanwhile
 TIMEOUT: Final = httpx.Timeout(5.0, connect=3.0)
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 API_URL: Final = "https://api.pagerduty.com"
@@ -125,9 +126,9 @@ class SnsAndWebhooks:
     def _try(self, name: str, took: list[str], failed: dict[str, str], send: Any) -> None:
         try:
             send()
-        except _NotTaken as refused:
-            failed[name] = str(refused)
-            _LOG.error("a page was not taken by a channel", extra={"reason": f"{name}: {refused}"})
+        except Exception as refused:  # noqa: BLE001  # whatever it is: the others are still to be tried
+            failed[name] = str(refused) if isinstance(refused, _NotTaken) else type(refused).__name__
+            _LOG.error("a page was not taken by a channel", extra={"reason": f"{name}: {failed[name]}"})
         else:
             took.append(name)
 
@@ -150,17 +151,26 @@ class SnsAndWebhooks:
             raise _NotTaken(aws.code_of(exc)) from exc
 
     def _post(self, channel: _Channel, letter: Letter) -> None:
-        body = self._event(channel, letter) if channel.kind == "pagerduty" else _message(letter)
-        try:
-            answer = self._http.post(channel.url, json=body)
-        except httpx.HTTPError as exc:
-            raise _NotTaken(type(exc).__name__) from exc
-        if not answer.is_success:
-            raise _NotTaken(f"HTTP_{answer.status_code}")
+        for body in self._events(channel, letter) if channel.kind == "pagerduty" else [_message(letter)]:
+            try:
+                answer = self._http.post(channel.url, json=body)
+            except httpx.HTTPError as exc:
+                raise _NotTaken(type(exc).__name__) from exc
+            if not answer.is_success:
+                raise _NotTaken(f"HTTP_{answer.status_code}")
+
+    def _events(self, channel: _Channel, letter: Letter) -> list[dict[str, Any]]:
+        """https://developer.pagerduty.com/docs/send-alert-event: one incident there for each time that one of ours is
+        open. A trigger by the key of one that is acknowledged there calls nobody, so the earlier one is closed.
+        """
+        events = [self._event(channel, letter)]
+        if letter.kind is PageKind.RECURRED and letter.recurrences:
+            earlier = call_of(letter.incident_id, letter.recurrences - 1)
+            events.insert(0, {"routing_key": channel.key, "dedup_key": earlier, "event_action": "resolve"})
+        return events
 
     def _event(self, channel: _Channel, letter: Letter) -> dict[str, Any]:
-        """https://developer.pagerduty.com/docs/send-alert-event: one incident there for one of ours."""
-        head = {"routing_key": channel.key, "dedup_key": letter.incident_id}
+        head = {"routing_key": channel.key, "dedup_key": call_of(letter.incident_id, letter.recurrences)}
         action = {PageKind.ACKNOWLEDGED: "acknowledge", PageKind.RESOLVED: "resolve"}.get(letter.kind, "trigger")
         if action != "trigger":
             return {**head, "event_action": action}
@@ -181,37 +191,44 @@ class SnsAndWebhooks:
 
     # -------------------------------------------------------------------------------------------------- acknowledgement
 
-    def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
+    def acknowledged(self, calls: Sequence[str]) -> Mapping[str, str]:
         """See the port."""
         found: dict[str, str] = {}
+        until_ms = self._clock.now_ms() + ASKING_MS
         channels, _ = self._channels({}, CACHED_MS)
         for channel in channels:
             if channel.kind != "pagerduty" or not channel.api_token:
                 continue
-            for incident_id in incident_ids:
-                who = "" if incident_id in found else self._who(channel, incident_id)
+            for call in calls:
+                if self._clock.now_ms() >= until_ms:
+                    _LOG.warning("not all acknowledgements could be asked for in time: again in a minute")
+                    return found
+                who = "" if call in found else self._who(channel, call)
+                if who is None:
+                    break
                 if who:
-                    found[incident_id] = f"{channel.name}: {who}"
+                    found[call] = f"{channel.name}: {who}"
         return found
 
-    def _who(self, channel: _Channel, incident_id: str) -> str:
+    def _who(self, channel: _Channel, call: str) -> str | None:
+        """Empty: nobody. None: it cannot be asked now, of that one or any other."""
         try:
             answer = self._http.get(
                 f"{channel.api_url}/incidents",
-                params={"incident_key": incident_id},
+                params={"incident_key": call},
                 headers={
                     "authorization": f"Token token={channel.api_token}",
                     "accept": "application/vnd.pagerduty+json;version=2",
                 },
             )
             answer.raise_for_status()
-            return _acknowledger(answer.json(), incident_id)
-        except (httpx.HTTPError, TypeError, ValueError) as exc:
+            return _acknowledger(answer.json(), call)
+        except (httpx.HTTPError, TypeError, ValueError, RecursionError) as exc:
             _LOG.warning(
                 "whether a page was acknowledged could not be asked: again in a minute",
                 extra={"reason": f"{channel.name}: {type(exc).__name__}"},
             )
-            return ""
+            return None
 
     # --------------------------------------------------------------------------------------------------- configuration
 
@@ -261,12 +278,12 @@ def _message(letter: Letter) -> dict[str, Any]:
     return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
 
 
-def _acknowledger(document: Any, incident_id: str) -> str:
+def _acknowledger(document: Any, call: str) -> str:
     """Who has acknowledged, or closed, it there; empty: nobody. Raises TypeError for what PagerDuty does not say."""
     if not isinstance(document, dict) or not isinstance(document.get("incidents"), list):
         raise TypeError("the answer is no list of incidents")
     for one in document["incidents"]:
-        if not isinstance(one, dict) or one.get("incident_key") != incident_id:
+        if not isinstance(one, dict) or one.get("incident_key") != call:
             continue
         if one.get("status") not in ("acknowledged", "resolved"):
             continue

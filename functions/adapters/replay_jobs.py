@@ -5,32 +5,26 @@ item.
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
 from functions.adapters import aws, items
 from functions.adapters.audit import audit_puts
-from functions.adapters.batches import read_all
+from functions.adapters.control_items import ControlItems
 from functions.adapters.recovery import row_item, row_put
 from functions.adapters.transactions import Transactions, Verdict, check_size
 from functions.core.clock import Ids
-from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
+from functions.core.failure import Fenced, VersionConflict
 from functions.core.recovery import Change
 from functions.core.replay_job import Board, Job, JobChange
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_T = TypeVar("_T")
-
-_LOG = logging.getLogger(__name__)
-
 BOARD_KEY: Final = "RB"
+PREFIX: Final = "J#"
 RETENTION_SECONDS: Final = 400 * 86_400
 
 
@@ -48,49 +42,25 @@ class DynamoReplayJobs:
         pause: aws.Pause = aws.pause,
     ) -> None:
         self._client = client
+        self._items = ControlItems(client, control_table, "bulk replay", pause)
         self._ids = ids
         self._table = control_table
         self._audit_table = audit_table
         self._recovery_table = recovery_table
-        self._pause = pause
         self._transactions = Transactions(client, pause)
 
     def get(self, job_id: str) -> Job | None:
         """See the port."""
-        stored = self._item(_job_key(job_id))
-        return None if stored is None else _read_back(job_id, lambda: Job.from_json(stored["job"]))
+        return self._items.one(_job_key(job_id), _job)
 
     def several(self, job_ids: Sequence[str]) -> Mapping[str, Job]:
         """See the port. One BatchGetItem for 100 jobs."""
-        keys = {items.sound(_job_key(job_id)): job_id for job_id in job_ids}
-        found = read_all(self._client, self._table, list(keys), self._pause, "read bulk replays")
-        jobs: dict[str, Job] = {}
-        for item in found:
-            job_id = keys[item["pk"]["S"]]
-            try:
-                jobs[job_id] = _read_back(job_id, partial(Job.from_json, item.get("job", {}).get("S", "")))
-            except StorageUnavailable:
-                _LOG.exception("a bulk replay cannot be read back and is left out", extra={"job_id": job_id})
-        return jobs
+        found = self._items.several([_job_key(job_id) for job_id in job_ids], _job)
+        return {key.removeprefix(PREFIX): job for key, job in found.items()}
 
     def board(self) -> Board:
         """See the port."""
-        stored = self._item(BOARD_KEY)
-        if stored is None:
-            return Board()
-        return _read_back(
-            "the board",
-            lambda: Board(
-                dict(stored["holders"]), tuple(stored["working"]), tuple(stored["recent"]), int(stored["version"])
-            ),
-        )
-
-    def _item(self, key: str) -> Mapping[str, Any] | None:
-        with aws.border(f"read {key} of the control table"):
-            stored = self._client.get_item(TableName=self._table, Key=items.item({"pk": key}), ConsistentRead=True).get(
-                "Item"
-            )
-        return None if stored is None else _read_back(key, lambda: items.plain({"M": stored}))
+        return self._items.one(BOARD_KEY, _board) or Board()
 
     # --------------------------------------------------------------------------------------------------------- writing
 
@@ -189,12 +159,13 @@ def _is_there(change: Change, stored: Mapping[str, Any]) -> bool:
     return {name: content for name, content in stored.items() if name != "write_id"} == row_item(change.after)
 
 
-def _read_back(whose: str, read: Callable[[], _T]) -> _T:
-    try:
-        return read()
-    except (KeyError, TypeError, ValueError, AttributeError, json.JSONDecodeError) as exc:
-        raise StorageUnavailable(f"the record of the replay {whose} cannot be read back: {exc!r}") from exc
+def _job(stored: Mapping[str, Any]) -> Job:
+    return Job.from_json(stored["job"])
+
+
+def _board(stored: Mapping[str, Any]) -> Board:
+    return Board(dict(stored["holders"]), tuple(stored["working"]), tuple(stored["recent"]), int(stored["version"]))
 
 
 def _job_key(job_id: str) -> str:
-    return f"J#{job_id}"
+    return f"{PREFIX}{job_id}"

@@ -89,7 +89,8 @@ class Alarm:
 
     Alarms of one `group` that fire together are one incident. `is_page` is false for a ticket. `copies` are told like
     `audience`. `flow` names the flow that brings the row, empty for those of the platform. `never_suppressed` alarms
-    speak during planned work too.
+    speak during planned work too. With `is_moment` it tells of what has happened, not of how things are: that it is
+    quiet a minute later ends no incident that nobody has looked at.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Alarm:
     also_over_seconds: int = 0
     flow: str = ""
     never_suppressed: bool = False
+    is_moment: bool = False
 
     @property
     def page(self) -> str:
@@ -169,6 +171,9 @@ def _or_0(*ids: str) -> str:
 
 
 _HELD: Final = "SUM([visible, in_flight])"
+PEOPLE: Final = "oncall"
+"""The topic that people subscribe, among the short names of topics."""
+
 _LOUD_TOPICS: Final = (
     "SEV0-ops",
     "SEV0-compliance",
@@ -248,19 +253,21 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         owner="incident_lead",
         group="replies",
         series={
-            "sent": _counted("worker", "auto_reply_sent", 900),
-            "released": _counted("worker", "auto_reply_released", 900),
-            "accepted": _of_the_stage("webhooks_accepted", 900),
+            "sent": _counted("worker", "auto_reply_sent", 300),
+            "released": _counted("worker", "auto_reply_released", 300),
+            "accepted": _of_the_stage("webhooks_accepted", 300),
         },
         # An event is answered once at most. Those that waited for a provider, a limit or a switch are taken out; twice,
-        # because what waited in a queue is answered together with what is new, and no reply is older than 15 minutes.
+        # because what waited in a queue is answered together with what is new. And in two windows: one may begin
+        # between the last webhooks of a rush and their replies, and would have replies to nothing in it. It turns
+        # replies off for good, so that what is no storm must not look like one.
         expression=(
-            f"IF({_or_0('sent')} - {_or_0('released')} >= 20, "
+            f"IF({_or_0('sent')} - {_or_0('released')} >= 10, "
             f"({_or_0('sent')} - {_or_0('released')}) / MAX([accepted, TIME_SERIES(1)]), 0)"
         ),
         threshold=2,
-        periods=1,
-        datapoints=1,
+        periods=3,
+        datapoints=2,
         never_suppressed=True,
     ),
     Alarm(
@@ -682,6 +689,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         periods=1,
         datapoints=1,
         never_suppressed=True,
+        is_moment=True,
     ),
     Alarm(
         name="items-for-people",
@@ -710,6 +718,20 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         periods=1,
         datapoints=1,
         never_suppressed=True,
+        is_moment=True,
+    ),
+    Alarm(
+        name="replay-interrupted",
+        says="Bulk replays are interrupted again and again: a table, the bucket or a queue does not answer them",
+        sev=Sev.SEV3,
+        group="replay",
+        is_page=False,
+        series={"interrupted": _counted("replay", "replay_jobs_interrupted", 300)},
+        # Once is what leases are for: the job goes on when its own is over, and what is still wrong then shows again.
+        expression="interrupted",
+        threshold=0,
+        periods=3,
+        datapoints=2,
     ),
     # --------------------------------------------------------------------------------------------------------- switches
     Alarm(
@@ -735,6 +757,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         periods=1,
         datapoints=1,
         never_suppressed=True,
+        is_moment=True,
     ),
     # ----------------------------------------------------------------------------------------------- duties, heartbeats
     _heartbeat("sweeper", "nothing that waits is woken, and the spill is not drained"),
@@ -774,8 +797,9 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             "health": _counted("evaluator", "health_cut_short"),
             "silence": _counted("evaluator", "silence_cut_short"),
             "audits": _counted("evaluator", "switch_audits_cut_short"),
+            "returns": _counted("evaluator", "switch_returns_cut_short"),
         },
-        expression="SUM([sweeps, unreached, drains, health, silence, audits])",
+        expression="SUM([sweeps, unreached, drains, health, silence, audits, returns])",
         threshold=0,
         periods=5,
         datapoints=5,
@@ -795,7 +819,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
     # ---------------------------------------------------------------------------------------------------------- on call
     Alarm(
         name="alarms-not-delivered",
-        says="SNS could not hand over what an alarm said: somebody who should know does not",
+        says="SNS could not hand over what an alarm or a page said: somebody who should know does not",
         sev=Sev.SEV1,
         audience=Audience.OPS,
         owner="incident_lead",
@@ -804,13 +828,14 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             f"topic{number}": Series(
                 "NumberOfNotificationsFailed", SNS, MappingProxyType({"TopicName": topic}), "Sum", 60
             )
-            for number, topic in enumerate(_LOUD_TOPICS, 1)
+            for number, topic in enumerate((*_LOUD_TOPICS, PEOPLE), 1)
         },
-        expression=f"SUM([{', '.join(f'topic{number}' for number in range(1, len(_LOUD_TOPICS) + 1))}])",
+        expression=f"SUM([{', '.join(f'topic{number}' for number in range(1, len(_LOUD_TOPICS) + 2))}])",
         threshold=0,
         periods=1,
         datapoints=1,
         never_suppressed=True,
+        is_moment=True,
     ),
     _heartbeat(
         "pager", "no clock of an incident is looked at, and pages that did not go out stay where they are", ON_CALL
@@ -853,6 +878,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
         periods=1,
         datapoints=1,
         never_suppressed=True,
+        is_moment=True,
     ),
 )
 

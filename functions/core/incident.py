@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
-from functions.core.alarms import Audience, Sev
+from functions.core.alarms import Audience, Sev, by_name
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.business_time import Calendar
 from functions.core.compact import compact
 from functions.core.failure import HoldfastError
 from functions.core.machine import ABSENT, Machine, steps
+
+_T = TypeVar("_T")
 
 ENTITY = "incident"
 _MINUTE_MS = 60_000
@@ -51,6 +53,7 @@ MOST_RECENT = 200
 MOST_SEEN = 400
 MOST_TOLD = 100
 TEXT_LENGTH = 1_000
+PAGE_LENGTH = 1_600  # an update with the longest title, impact and mitigation that there may be
 POSTMORTEM_LENGTH = 30_000
 
 
@@ -150,17 +153,21 @@ class Symptom:
     group: str
     is_page: bool = True
     flow: str = ""
+    is_moment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One alarm of an incident: how often it fired, and the last moments at which it did and at which it was quiet."""
+    """One alarm of an incident: how often it was heard to fire before it was quiet again, and the last moments at which
+    it did and at which it was quiet. `is_moment`: it tells of what has happened, and that it is quiet says nothing.
+    """
 
     says: str
     sev: Sev
     fired_at_ms: int = 0
     cleared_at_ms: int = 0
     count: int = 0
+    is_moment: bool = False
 
     @property
     def is_firing(self) -> bool:
@@ -171,7 +178,7 @@ class Signal:
 @dataclass(frozen=True, slots=True)
 class Page:
     """Something that people are to be told. Whoever delivers it has it until `taken_until_ms`; `took` are the channels
-    that have taken it. `delivered_at_ms` is 0 until every channel has.
+    that have taken it. `delivered_at_ms` is 0 until every channel has, or nobody waits for it any more.
     """
 
     number: int
@@ -219,7 +226,7 @@ class Incident:
     """One incident. Times are epoch milliseconds, 0: never.
 
     `scope` says who is affected, in words. `lead` and `communications` are roles. The clocks `acknowledge_due_ms` and
-    `mitigate_due_ms` are 0 while they do not run. `postmortem` is Markdown.
+    `mitigate_due_ms` are 0 while they do not run. `postmortem` is Markdown. `recurrences`: how often it was open again.
     """
 
     incident_id: str
@@ -261,6 +268,7 @@ class Incident:
     postmortem: str = ""
     pages: tuple[Page, ...] = ()
     pages_made: int = 0
+    recurrences: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -286,34 +294,44 @@ class Incident:
         return self.severity is not Sev.SEV3 and not self.is_test
 
     def to_json(self) -> str:
-        """Compact JSON, read back by `from_json`."""
-        return compact(asdict(self))
+        """Compact JSON, read back by `from_json`. Letters as they are: spelled out, a postmortem in another script
+        would be more than an item of the table may be.
+        """
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Incident:
-        """Raises KeyError, TypeError or ValueError for what was not written here."""
+        """What a later release has written beside that is left out: who goes back to the one before, in the middle of
+        an incident, still has it. Raises KeyError, TypeError or ValueError for what was not written here.
+        """
         said: dict[str, Any] = json.loads(text)
         said |= {
             "state": State(said["state"]),
             "severity": Sev(said["severity"]),
             "audience": Audience(said["audience"]),
-            "alarms": {name: Signal(**(one | {"sev": Sev(one["sev"])})) for name, one in said["alarms"].items()},
-            "told": tuple(Told(**one) for one in said["told"]),
-            "contained": tuple(Contained(**one) for one in said["contained"]),
+            "alarms": {name: _made(Signal, one | {"sev": Sev(one["sev"])}) for name, one in said["alarms"].items()},
+            "told": tuple(_made(Told, one) for one in said["told"]),
+            "contained": tuple(_made(Contained, one) for one in said["contained"]),
             "pages": tuple(_page(one) for one in said["pages"]),
         }
-        return Incident(**said)
+        return _made(Incident, said)
 
 
 def _page(said: Mapping[str, Any]) -> Page:
-    return Page(
-        **{
+    return _made(
+        Page,
+        {
             **said,
             "kind": PageKind(said["kind"]),
             "to": tuple(Role(one) for one in said["to"]),
             "took": tuple(said["took"]),
-        }
+        },
     )
+
+
+def _made(kind: type[_T], said: Mapping[str, Any]) -> _T:
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # each kind is one of the above
+    return kind(**{name: value for name, value in said.items() if name in known})
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +443,13 @@ def runs_out_first(incident: Incident) -> int:
     return min(running, default=0)
 
 
+def call_of(incident_id: str, recurrences: int) -> str:
+    """What somebody is called by where calls are acknowledged: what was acknowledged, or closed, there before it
+    happened again is no answer to the new call.
+    """
+    return f"{incident_id}#{recurrences}" if recurrences else incident_id
+
+
 # ------------------------------------------------------------------------------------------------------------- opening
 
 
@@ -528,7 +553,7 @@ def rang(
         group=symptom.group,
         flow=symptom.flow,
         is_page=symptom.is_page,
-        alarms={symptom.name: Signal(symptom.says, symptom.sev, *seen, count=1)},
+        alarms={symptom.name: Signal(symptom.says, symptom.sev, *seen, count=1, is_moment=symptom.is_moment)},
     )
     return opened(made, board, now_ms, THE_MACHINE, rules, heard=_Heard(symptom.name, seen))
 
@@ -549,9 +574,9 @@ def _heard_again(
     *,
     is_firing: bool,
 ) -> IncidentChange:
-    known = incident.alarms.get(symptom.name)
-    count = (0 if known is None else known.count) + is_firing
-    signal = Signal(symptom.says, symptom.sev, *seen, count=count)
+    known = incident.alarms.get(symptom.name, Signal(symptom.says, symptom.sev))
+    signal = Signal(symptom.says, symptom.sev, *seen, is_moment=symptom.is_moment)
+    signal = replace(signal, count=known.count + (is_firing and signal.is_firing))
     INCIDENT.require_line(incident.state.value, "alarm", incident.state.value, incident.incident_id)
     after = replace(incident, version=incident.version + 1, alarms={**incident.alarms, symptom.name: signal})
     events = [
@@ -564,8 +589,9 @@ def _heard_again(
             f"{symptom.name} {'fires' if is_firing else 'is quiet'}: {symptom.says}",
         )
     ]
-    # One that was there already has been judged, by a person maybe: that it fires again makes it no worse.
-    is_worse = known is None and _rank(symptom.sev) < _rank(incident.severity)
+    # One that has fired here already has been judged, by a person maybe: that it fires again makes it no worse. That it
+    # was quiet is nothing that anybody could judge.
+    is_worse = not known.count and _rank(symptom.sev) < _rank(incident.severity)
     if is_worse and signal.is_firing:  # what it is called, and which page helps, is the gravest one's to say
         after = replace(after, title=symptom.says, audience=symptom.audience, owner=symptom.owner, runbook=symptom.page)
     if signal.is_firing and incident.state is State.MITIGATED:
@@ -581,6 +607,9 @@ def _heard_again(
                 acknowledged_by="",
                 mitigated_at_ms=0,
                 mitigated_by="",
+                recurrences=incident.recurrences + 1,
+                # Nobody has it in hand any more: that somebody had would only be told now.
+                pages=tuple(page for page in incident.pages if not _is_late_acknowledgement(page)),
                 **_clocks(worst, now_ms, rules),
             ),
             PageKind.RECURRED,
@@ -599,13 +628,18 @@ def _heard_again(
     return IncidentChange(incident, after, (board, board.with_incident(after, symptom.name, seen)), tuple(events))
 
 
+def _is_late_acknowledgement(page: Page) -> bool:
+    return page.kind is PageKind.ACKNOWLEDGED and not page.delivered_at_ms
+
+
 def _raised(incident: Incident, severity: Sev, now_ms: int, rules: Rules) -> Incident:
     """As what is worse. The clocks run from now on; who has it in hand already still has."""
     clocks = _clocks(severity, now_ms, rules)
     if incident.state is not State.OPEN:
         clocks["acknowledge_due_ms"] = 0
-    if incident.state is State.MITIGATED:
-        clocks["mitigate_due_ms"] = 0
+    if incident.state is State.MITIGATED:  # nothing runs any more but the time until it is reviewed
+        remind_at_ms = incident.remind_at_ms or (0 if incident.postmortem else now_ms + rules.scaled(REVIEW_MS))
+        clocks |= {"mitigate_due_ms": 0, "next_update_ms": 0, "remind_at_ms": remind_at_ms}
     return _with_page(replace(incident, severity=severity, **clocks), PageKind.RAISED, (Role.PRIMARY,), now_ms)
 
 
@@ -687,9 +721,11 @@ def resolved(incident: Incident, board: Board, now_ms: int, who: Who, resolution
     """It is over. Raises `IncidentConflict` where it is already, `NotFinished` where something is missing."""
     if incident.is_over:
         raise IncidentConflict(incident, "resolved")
-    if incident.firing and who.name != MACHINE and not incident.is_test:
+    # One that no table of ours has, or has any more, may never be heard of again: nobody could ever close it.
+    firing = [name for name in incident.firing if by_name(name) is not None]
+    if firing and who.name != MACHINE and not incident.is_test:
         raise NotFinished(
-            f"{', '.join(incident.firing)} still fires: it would be opened again; mitigate it, or change what is wrong"
+            f"{', '.join(firing)} still fires: it would be opened again; mitigate it, or change what is wrong"
         )
     if incident.needs_postmortem and not incident.postmortem:
         raise NotFinished(
@@ -898,7 +934,9 @@ def _tested(incident: Incident, board: Board, now_ms: int, rules: Rules) -> Inci
 
 
 def _recovered(incident: Incident, board: Board, now_ms: int, rules: Rules) -> IncidentChange | None:
-    """Over by itself. A SEV0 is quiet because of what the machine has switched off: somebody looks at it first."""
+    """Over by itself. Where the machine has switched something off it is quiet because of that, and an alarm on what
+    has happened is always quiet a moment later: somebody looks at those first, and at every SEV0.
+    """
     if not incident.alarms or incident.firing:
         return None
     quiet_since_ms = max(signal.cleared_at_ms for signal in incident.alarms.values())
@@ -906,7 +944,9 @@ def _recovered(incident: Incident, board: Board, now_ms: int, rules: Rules) -> I
         return None
     if incident.severity is Sev.SEV3 and not incident.owed:
         return resolved(incident, board, now_ms, THE_MACHINE, "its alarms are quiet again")
-    is_unseen = incident.severity is Sev.SEV0 and incident.state is State.OPEN
+    is_stopped = incident.severity is Sev.SEV0 or any(one.is_done for one in incident.contained)
+    says_nothing = is_stopped or any(signal.is_moment for signal in incident.alarms.values())
+    is_unseen = says_nothing and incident.state is State.OPEN
     if incident.state is State.MITIGATED or is_unseen:
         return None
     return mitigated(
@@ -967,17 +1007,22 @@ def _run_out(incident: Incident, board: Board, now_ms: int, rules: Rules) -> Inc
 def _with_page(incident: Incident, kind: PageKind, to: Sequence[Role], now_ms: int, text: str = "") -> Incident:
     """The incident with one more page, unless the same is on its way. The version stays: it is part of a change.
 
+    One that some channel has is no longer on its way to those who read that channel: the new one goes to all of them,
+    and in place of the old one to a channel that still lacks that.
+
     That it is graver than a moment ago is no page of its own while nobody has taken the one before: that one is written
     when it goes out, and says how grave it is then.
     """
-    if not text and any(page.kind is kind and not page.delivered_at_ms for page in incident.pages):
+    same = [page for page in incident.pages if not text and page.kind is kind and not page.delivered_at_ms]
+    if any(not page.took for page in same):
         return incident
     if kind is PageKind.RAISED and any(page.kind in CALLING and _is_untouched(page) for page in incident.pages):
         return incident
     number = incident.pages_made + 1
-    page = Page(number, kind, tuple(to), now_ms, text[:TEXT_LENGTH])
-    waiting = [one for one in incident.pages if not one.delivered_at_ms]
-    done = [one for one in incident.pages if one.delivered_at_ms]
+    page = Page(number, kind, tuple(to), now_ms, text[:PAGE_LENGTH])
+    pages = [replace(one, delivered_at_ms=now_ms) if one in same else one for one in incident.pages]
+    waiting = [one for one in pages if not one.delivered_at_ms]
+    done = [one for one in pages if one.delivered_at_ms]
     room = max(0, MOST_PAGES - len(waiting) - 1)
     kept = sorted((*waiting, *done[len(done) - min(room, len(done)) :]), key=lambda one: one.number)
     return replace(incident, pages=(*kept, page)[-MOST_PAGES:], pages_made=number)

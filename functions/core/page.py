@@ -47,7 +47,9 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A page as it is sent. `is_calling`: somebody is to wake. The title is one line of ASCII."""
+    """A page as it is sent. `is_calling`: somebody is to wake. The title is one line of ASCII. `recurrences`: how often
+    the incident was open again until then.
+    """
 
     incident_id: str
     number: int
@@ -61,6 +63,7 @@ class Letter:
     title: str
     text: str
     runbook: str
+    recurrences: int = 0
 
 
 def letter(incident: Incident, page: Page, situation: Situation, stage: str, runbooks: str, now_ms: int) -> Letter:
@@ -77,9 +80,17 @@ def letter(incident: Incident, page: Page, situation: Situation, stage: str, run
         is_calling=page.kind in CALLING and (incident.is_page or incident.is_test),
         at_ms=page.asked_at_ms,
         title=_title(incident, page, stage),
-        text="\n".join(_lines(incident, page, situation, runbook, stage, now_ms)),
+        text="\n".join(_plain(line) for line in _lines(incident, page, situation, runbook, stage, now_ms)),
         runbook=runbook,
+        recurrences=incident.recurrences,
     )
+
+
+def _plain(line: str) -> str:
+    """One line, whatever is quoted in it: an alarm's description, a parameter's, a value, what somebody has noted. None
+    of it may begin a line of its own, which could pass for one of ours, or hold what no channel can carry.
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in line)
 
 
 def _title(incident: Incident, page: Page, stage: str) -> str:
@@ -91,7 +102,7 @@ def _title(incident: Incident, page: Page, stage: str) -> str:
 
 def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: str, now_ms: int) -> Iterator[str]:
     if page.kind is PageKind.UPDATE:
-        yield page.text
+        yield from page.text.split("\n")
         return
     yield f"{incident.incident_id} at {stage}: {incident.title}"
     if page.kind is PageKind.ACKNOWLEDGED:

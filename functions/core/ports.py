@@ -489,7 +489,9 @@ class Incidents(Protocol):
         ...
 
     def several(self, incident_ids: Sequence[str]) -> Mapping[str, Incident]:
-        """Those of them that are there, read consistently. Raises like `get`."""
+        """Those of them that are there, read consistently. One that cannot be read back is logged and left out: it
+        keeps nobody from the others. Raises `StorageUnavailable`.
+        """
         ...
 
     def board(self) -> IncidentBoard:
@@ -522,9 +524,9 @@ class OnCallChannels(Protocol):
         """
         ...
 
-    def acknowledged(self, incident_ids: Sequence[str]) -> Mapping[str, str]:
-        """Which of the incidents somebody has acknowledged where they were paged, and who. Never raises: what cannot be
-        asked now is asked in a minute.
+    def acknowledged(self, calls: Sequence[str]) -> Mapping[str, str]:
+        """Which of the calls (`incident.call_of`) somebody has acknowledged where they were paged, and who. Never
+        raises: what cannot be asked now is asked in a minute.
         """
         ...
 

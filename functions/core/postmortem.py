@@ -27,6 +27,8 @@ FIELDS = (
 """The ten of runbook 001, each a heading of second order."""
 PAGES = "Runbook pages to review"
 MOST_ENTRIES = 120
+MOST_OF_AN_ENTRY = 300  # characters of what was said; the audit has it all
+MOST_OF_THE_TIMELINE = POSTMORTEM_LENGTH // 2  # the rest is for what is to be written: else nobody could bring it back
 _HEADING = re.compile(r"^##\s+(.+?)\s*$", re.MULTILINE)
 
 
@@ -101,10 +103,18 @@ def _known(name: str, incident: Incident, timeline: Sequence[Entry]) -> Iterable
 
 def _lines(timeline: Sequence[Entry]) -> Iterable[str]:
     entries = sorted(timeline, key=lambda one: (one.at_ms, one.kind))
+    told = length = 0
     for one in entries[:MOST_ENTRIES]:
-        yield f"- {when(one.at_ms)} {one.kind}{f', {one.who}' if one.who else ''}: {' '.join(one.what.split())}"
-    if len(entries) > MOST_ENTRIES:
-        yield f"- and {len(entries) - MOST_ENTRIES} more: the audit has them"
+        what = " ".join(one.what.split())
+        what = what if len(what) <= MOST_OF_AN_ENTRY else f"{what[: MOST_OF_AN_ENTRY - 1]}…"
+        line = f"- {when(one.at_ms)} {one.kind}{f', {one.who}' if one.who else ''}: {what}"
+        length += len(line) + 1
+        if length > MOST_OF_THE_TIMELINE:
+            break
+        told += 1
+        yield line
+    if told < len(entries):
+        yield f"- and {len(entries) - told} more: the audit has them"
 
 
 def _pages(incident: Incident) -> Iterable[str]:

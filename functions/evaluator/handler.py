@@ -89,6 +89,8 @@ def build(
                     answer[name] = duty()
                 except Exception as error:
                     failures.append(error)
+                    if not isinstance(error, ExceptionGroup):  # what a group holds was counted one by one
+                        metrics.count("duties_failed")
                     log.exception("a duty of the evaluator failed", extra={"duty": name})
             metrics.count("heartbeat")
         finally:

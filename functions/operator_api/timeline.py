@@ -12,7 +12,7 @@ from functions.core.page import CHANGES_MS
 from functions.core.postmortem import Entry
 from functions.operator_api.ports import Ports
 
-OF_AN_INCIDENT = 200  # audit events
+OF_AN_INCIDENT = 200  # audit events from its beginning, and as many up to its end
 OF_A_THING = 50  # of one switch, or one integration
 MOST_SWITCHES = 15
 MOST_JOBS = 50
@@ -32,7 +32,7 @@ def timeline(ports: Ports, incident: Incident) -> Timeline:
     """
     since_ms = incident.opened_at_ms - CHANGES_MS
     until_ms = incident.resolved_at_ms or ports.clock.now_ms()
-    own = ports.audit_log.of_entity(f"{ENTITY}#{incident.incident_id}", OF_AN_INCIDENT).entries
+    own, unknown = _own(ports, incident.incident_id)
     entries = [_entry("incident", event) for event in own]
     parts: dict[str, Callable[[], Iterable[Entry]]] = {
         "switches": lambda: _switches(ports, since_ms, until_ms),
@@ -40,13 +40,31 @@ def timeline(ports: Ports, incident: Incident) -> Timeline:
         "deploys, sources and credentials": lambda: _changes(ports, since_ms, until_ms),
         "replays": lambda: _replays(ports, incident),
     }
-    unknown = []
     for name, find in parts.items():
         try:
             entries += find()
         except StorageUnavailable:
             unknown.append(name)
     return Timeline(tuple(sorted(entries, key=lambda one: (one.at_ms, one.kind))), tuple(unknown))
+
+
+def _own(ports: Ports, incident_id: str) -> tuple[list[AuditEvent], list[str]]:
+    """The audit of the incident itself: how it began and how it ended, if there is more than can be shown. A channel
+    that takes nothing for a day is hundreds of events.
+    """
+    entity = f"{ENTITY}#{incident_id}"
+    first = ports.audit_log.of_entity(entity, OF_AN_INCIDENT)
+    found = {event.id: event for event in first.entries}
+    unreadable, unknown = first.unreadable, list[str]()
+    if first.further:
+        last = ports.audit_log.of_entity(entity, OF_AN_INCIDENT, latest_first=True)
+        if not found.keys() & {event.id for event in last.entries}:
+            unknown.append("what happened in the middle of it")
+        unreadable += last.unreadable
+        found |= {event.id: event for event in last.entries}
+    if unreadable:
+        unknown.append("some of its own events")
+    return list(found.values()), unknown
 
 
 def _entry(kind: str, event: AuditEvent) -> Entry:

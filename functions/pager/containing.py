@@ -11,6 +11,7 @@ from functions.core.clock import Clock, Ids
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.incident import Contained
 from functions.core.ports import SwitchHistory, SwitchReturns, SwitchVersion, SwitchWriter
+from functions.core.switch_history import REASON_LENGTH
 from functions.core.switch_returns import InvalidReturn, Return
 from functions.core.switches import everyday
 from functions.observability import Metrics
@@ -20,7 +21,9 @@ SHORTEST_MS = 61_000  # that a switch can be set for; a second more than `switch
 
 
 class Containment:
-    """Throws switches. A switch that says it already stays as it is, whoever has set it."""
+    """Throws switches. A switch that says it already stays as it is, whoever has set it, unless it would say something
+    else again by itself: what is set for good is set anew then, and what was promised of it is void.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,9 @@ class Containment:
     def _set(self, wanted: Contained) -> Contained:
         before = self._before(wanted)
         says = everyday(wanted.switch) if before is None else before.value
-        if before is not None and before.value == wanted.value:
-            return replace(wanted, is_done=True, before=says, until_ms=0)
         description = f"{MACHINE}: the alarm {wanted.because} fires"
+        if before is not None and before.value == wanted.value and not self._comes_back(wanted, before):
+            return self._as_it_is(wanted, before, description)
         promise = self._promise(wanted, before, says, description) if wanted.until_ms else None
         version = self._writer.put(wanted.switch, wanted.value, description)
         if promise is not None and version != promise.version:
@@ -80,6 +83,32 @@ class Containment:
                 raise
             self._log.warning("what a switch says could not be read: it is set", extra={"switch": wanted.switch})
             return None
+
+    def _comes_back(self, wanted: Contained, before: SwitchVersion) -> bool:
+        """Whether what is wanted for good holds for a time only; also where that cannot be read."""
+        if wanted.until_ms:
+            return False
+        try:
+            return self._returns.read().of(before) is not None
+        except StorageUnavailable:
+            self._log.warning("whether a switch comes back could not be read: it is set", extra={"switch": before.name})
+            return True
+
+    def _as_it_is(self, wanted: Contained, before: SwitchVersion, description: str) -> Contained:
+        """It says so already. Where that was done for the same alarm, by a pager that has died before it could tell of
+        it, that is told now: what it said before, and until when.
+        """
+        done = replace(wanted, is_done=True, before=before.value, until_ms=0)
+        try:
+            kept = [one for one in self._history.versions(wanted.switch) if one.version <= before.version]
+            if not kept or (kept[-1].version, kept[-1].reason) != (before.version, description[:REASON_LENGTH]):
+                return done
+            promise = self._returns.read().of(before) if wanted.until_ms else None
+        except StorageUnavailable:
+            self._log.warning("who has set a switch could not be read", extra={"switch": wanted.switch})
+            return done
+        says = kept[-2].value if len(kept) > 1 else everyday(wanted.switch)
+        return replace(done, before=says, until_ms=0 if promise is None else promise.until_ms)
 
     def _move(self, promise: Return, version: int) -> None:
         """Another pager has set it in the same moment: the promise is about the version that there is now."""

@@ -42,18 +42,25 @@ class Delivery:
         self._log = log
         self._metrics = metrics
 
-    def run(self, incident_id: str) -> int:
-        """How many pages went out. Raises `StorageUnavailable`."""
+    def run(self, incident_id: str, deadline_ms: int) -> int:
+        """How many pages went out. Those that no channel has yet are first; after the deadline no other is begun, so
+        that what became of those that were is written down. Raises `StorageUnavailable`.
+        """
         now_ms = self._clock.now_ms()
         seen = self._incidents.get(incident_id)
         numbers = set() if seen is None else {page.number for page in to_deliver(seen, now_ms)}
         incident = None if seen is None or not numbers else self._take(seen, now_ms)
         if incident is None:
             return 0
-        mine = [page for page in incident.pages if page.number in numbers]
+        mine = sorted(
+            (page for page in incident.pages if page.number in numbers), key=lambda page: (bool(page.took), page.number)
+        )
         took: dict[int, tuple[str, ...]] = {}
         failed: dict[int, tuple[str, ...]] = {}
-        for page in mine:
+        for count, page in enumerate(mine):
+            if count and self._clock.now_ms() >= deadline_ms:
+                self._metrics.count("pages_left", len(mine) - count)
+                break
             now = Situation() if page.kind in PLAIN else self._situation(incident.opened_at_ms)
             sent = self._channels.send(
                 letter(incident, page, now, self._stage, RUNBOOKS, self._clock.now_ms()), page.took

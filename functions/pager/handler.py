@@ -23,6 +23,7 @@ from functions.core.incident import (
     Who,
     acknowledged,
     and_contained,
+    call_of,
     contained,
     is_news,
     rang,
@@ -33,13 +34,14 @@ from functions.incident_board import TRIES, move
 from functions.observability import Metrics
 from functions.pager.containing import Containment
 from functions.pager.delivering import Delivery
-from functions.pager.heard import FIRING, QUIET, Heard, read
+from functions.pager.heard import FIRING, QUIET, Heard, UnreadableAlarm, read
 from functions.pager.settings import PagerSettings
 
 BUDGET_MARGIN_MS = 15_000  # for the page that is being made and sent when the time is over
 AGAIN_SECONDS = 15  # what could not be taken down comes back after that, then twice that, and so on
 LATEST_SECONDS = 300  # ten times come to more than half an hour, which a table may be down
 MOST_STEPS = 5  # of one incident in one tick
+AHEAD_MS = 3_600_000  # that clocks may be apart, and more than they are
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
 
@@ -99,6 +101,7 @@ class _Pager:
         self._ids = ids
         self._log = log
         self._metrics = metrics
+        self._left = frozenset[str]()  # that the last tick has not reached: first in the next
 
     # ---------------------------------------------------------------------------------------------------------- alarms
 
@@ -126,7 +129,7 @@ class _Pager:
                 self._metrics.count("pages_left", len(told) - number)
                 break
             try:
-                self._delivery.run(incident_id)
+                self._delivery.run(incident_id, deadline_ms)
             except Exception:  # noqa: BLE001  # logged and counted; the page is written down
                 self._metrics.count("pages_failed")
                 self._log.exception("a page could not be delivered: the next tick tries again")
@@ -140,6 +143,8 @@ class _Pager:
 
     def _hear(self, heard: Heard) -> str:
         """The incident that it is of; empty where it changes none."""
+        if heard.at_ms > self._clock.now_ms() + AHEAD_MS:
+            raise UnreadableAlarm("its StateChangeTime is still to come: nothing that happens before would be heard")
         if heard.state not in (FIRING, QUIET):
             self._metrics.count("alarms_heard", outcome="unknown")
             return ""
@@ -222,18 +227,20 @@ class _Pager:
         failures: list[Exception] = []
         self._hear_acknowledgements(active, failures)
         moved = paged = reached = 0
-        for incident_id in active:
+        in_turn = sorted(active, key=lambda one: one not in self._left)
+        for incident_id in in_turn:
             if self._clock.now_ms() >= deadline_ms:
                 self._metrics.count("ticks_cut_short")
                 break
             reached += 1
             try:
                 moved += self._step(incident_id)
-                paged += self._delivery.run(incident_id)
+                paged += self._delivery.run(incident_id, deadline_ms)
             except Exception as error:  # noqa: BLE001  # raised at the end, with the others'
                 failures.append(error)
                 self._metrics.count("duties_failed")
                 self._log.exception("an incident could not be looked at", extra={"duty": "clocks"})
+        self._left = frozenset(in_turn[reached:])
         self._metrics.count("incidents_open", len(active))
         if failures:
             raise ExceptionGroup("incidents could not be looked at", failures)
@@ -243,22 +250,22 @@ class _Pager:
 
     def _hear_acknowledgements(self, active: tuple[str, ...], failures: list[Exception]) -> None:
         try:
-            waiting = [
-                incident.incident_id
+            waiting = {
+                call_of(incident.incident_id, incident.recurrences): incident.incident_id
                 for incident in self._incidents.several(active).values()
                 if incident.state is State.OPEN
-            ]
-            for incident_id, who in self._channels.acknowledged(waiting).items():
-                move(self._incidents, incident_id, self._acknowledge(who))
+            }
+            for call, who in self._channels.acknowledged(list(waiting)).items():
+                move(self._incidents, waiting[call], self._acknowledge(call, who))
                 self._metrics.count("acknowledged_elsewhere")
         except Exception as error:  # noqa: BLE001  # as below
             failures.append(error)
             self._metrics.count("duties_failed")
             self._log.exception("acknowledgements could not be taken down", extra={"duty": "acknowledgements"})
 
-    def _acknowledge(self, who: str) -> Callable[[Incident, Board], IncidentChange | None]:
+    def _acknowledge(self, call: str, who: str) -> Callable[[Incident, Board], IncidentChange | None]:
         def change(incident: Incident, board: Board) -> IncidentChange | None:
-            if incident.state is not State.OPEN:
+            if incident.state is not State.OPEN or call_of(incident.incident_id, incident.recurrences) != call:
                 return None
             return acknowledged(incident, board, self._clock.now_ms(), Who(who), "where it was paged")
 

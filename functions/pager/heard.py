@@ -44,7 +44,8 @@ def read(body: str) -> Heard:
         raise UnreadableAlarm("its StateChangeTime is no moment") from exc
     if at.tzinfo is None or at_ms <= 0:
         raise UnreadableAlarm("its StateChangeTime is no moment of any time zone")
-    return Heard(symptom_of(name[:NAME_LENGTH], str(said.get("AlarmDescription") or "")), state, at_ms)
+    about = str(said.get("AlarmDescription") or "")
+    return Heard(symptom_of(_line(name[:NAME_LENGTH]), _line(about)), state, at_ms)
 
 
 def symptom_of(name: str, description: str) -> Symptom:
@@ -65,7 +66,13 @@ def symptom_of(name: str, description: str) -> Symptom:
         alarm.group,
         is_page=alarm.is_page,
         flow=alarm.flow,
+        is_moment=alarm.is_moment,
     )
+
+
+def _line(text: str) -> str:
+    """What strangers call their alarms, as one line that can be stored and sent."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TypeVar
 from aws_lambda_powertools import Logger
 
 from functions.core.clock import Clock
-from functions.core.failure import StorageUnavailable
 from functions.core.fallback import health_of
 from functions.core.gate import Health
 from functions.core.page import CHANGES_MS, Change, Situation
@@ -74,7 +73,7 @@ class Situations:
             return None
         try:
             return find()
-        except StorageUnavailable:
+        except Exception:  # noqa: BLE001  # whatever it is: somebody is to be called, and reads what could not be found
             self._metrics.count("situations_incomplete")
             self._log.exception("a page says less than it should", extra={"reason": what})
             unknown.append(what)

@@ -64,7 +64,7 @@ class Receiver:
         """What woke somebody."""
         return [
             Call(
-                event["dedup_key"],
+                event["dedup_key"].partition("#")[0],  # one call for each time that an incident is open
                 event["payload"]["class"],
                 event["payload"]["summary"].partition("[")[2].partition(" ")[0],
                 next((link["href"] for link in event.get("links", ())), ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,12 +12,26 @@ import pytest
 from functions.adapters.incidents import BOARD_KEY, DynamoIncidents
 from functions.core import ports
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.incident import Board, Findings, Incident, IncidentChange, acknowledged, noted, rang, taken
+from functions.core.incident import (
+    MOST_PAGES,
+    PAGE_LENGTH,
+    POSTMORTEM_LENGTH,
+    TEXT_LENGTH,
+    Board,
+    Findings,
+    Incident,
+    Told,
+    acknowledged,
+    noted,
+    reviewed,
+    taken,
+    told,
+)
 from tests import aws_tables
 from tests.contract.storage import Flaky, Lost, client_error
 from tests.fakes import NOON_MS, FakeIds, FakeTables
 from tests.incident_fakes import FakeIncidents
-from tests.incidents import ADA, DOWN, RULES
+from tests.incidents import ADA, DOWN, RULES, after, rung
 
 
 @dataclass
@@ -61,23 +75,8 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
         yield found
 
 
-def change_of(board: Board, *, is_firing: bool = True, at_ms: int = NOON_MS) -> IncidentChange:
-    change = rang(
-        DOWN,
-        is_firing=is_firing,
-        at_ms=at_ms,
-        incident=None,
-        board=board,
-        now_ms=at_ms,
-        new_id="ab" * 16,
-        rules=RULES,
-    )
-    assert change is not None
-    return change
-
-
 def opened(stores: Stores) -> Incident:
-    change = change_of(stores.incidents.board())
+    change = rung(DOWN, board=stores.incidents.board())
     stores.incidents.store(change)
     assert change.after is not None
     return change.after
@@ -95,7 +94,7 @@ def test_an_incident_its_board_and_its_audit_event_are_written_together_and_read
 
 
 def test_what_is_heard_of_an_alarm_without_an_incident_is_kept(stores: Stores) -> None:
-    stores.incidents.store(change_of(Board(), is_firing=False))
+    stores.incidents.store(rung(DOWN, is_firing=False))
     assert stores.incidents.board() == Board(seen={DOWN.name: (0, NOON_MS)}, version=1)
     assert stores.audited() == []
 
@@ -112,18 +111,8 @@ def test_of_two_who_saw_the_same_incident_one_moves_it(stores: Stores) -> None:
 
 def test_two_who_hear_of_the_same_alarm_open_one_incident(stores: Stores) -> None:
     board = stores.incidents.board()
-    stores.incidents.store(change_of(board))
-    other = rang(
-        DOWN,
-        is_firing=True,
-        at_ms=NOON_MS,
-        incident=None,
-        board=board,
-        now_ms=NOON_MS,
-        new_id="cd" * 16,
-        rules=RULES,
-    )
-    assert other is not None
+    stores.incidents.store(rung(DOWN, board=board))
+    other = rung(DOWN, board=board, new_id="cd" * 16)
     assert other.after is not None
     with pytest.raises(VersionConflict):
         stores.incidents.store(other)
@@ -132,7 +121,7 @@ def test_two_who_hear_of_the_same_alarm_open_one_incident(stores: Stores) -> Non
 
 
 def test_an_incident_that_is_gone_is_not_written(stores: Stores) -> None:
-    made = change_of(Board()).after
+    made = rung(DOWN).after
     assert made is not None
     with pytest.raises(VersionConflict):
         stores.incidents.store(noted(made, Findings("x"), Board(), NOON_MS, ADA))
@@ -171,9 +160,46 @@ def test_what_cannot_be_read_back_is_trouble_and_not_an_empty_item() -> None:
         incidents = over(client).incidents
         client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "N#odd"}, "incident": {"S": "{}"}})
         client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": BOARD_KEY}})
-        for read in (lambda: incidents.get("odd"), lambda: incidents.several(["odd"]), incidents.board):
+        for read in (lambda: incidents.get("odd"), incidents.board):
             with pytest.raises(StorageUnavailable):
                 read()
+
+
+@pytest.mark.parametrize("odd", [{"incident": {"S": "{}"}}, {"incident": {"NULL": True}}, {}])
+def test_one_that_cannot_be_read_back_keeps_nobody_from_the_others(odd: dict[str, Any]) -> None:
+    with aws_tables.moto_tables() as client:
+        stores = over(client)
+        incident = opened(stores)
+        client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": "N#odd"}, **odd})
+        assert stores.incidents.several(["odd", incident.incident_id]) == {incident.incident_id: incident}
+
+
+def test_the_longest_incident_fits_an_item_in_every_script() -> None:
+    """Else nothing of it could be written any more: no page, no acknowledgement, no end."""
+    letter = "\U0001f4df"
+    with aws_tables.moto_tables() as client:
+        stores = over(client)
+        incident = opened(stores)
+        for _ in range(MOST_PAGES):
+            update = Told(NOON_MS, "a" * 200, "internal_update", 1, "internal")
+            text = letter * PAGE_LENGTH
+            incident, _ = after(
+                told(incident, update, text, stores.incidents.board(), NOON_MS, ADA, RULES, is_internal=True), Board()
+            )
+        words = letter * (TEXT_LENGTH // 2)
+        findings = Findings(words, words, words, words)
+        incident, _ = after(noted(incident, findings, stores.incidents.board(), NOON_MS, ADA), Board())
+        incident = replace(incident, told=incident.told * 4)
+        change = reviewed(incident, letter * POSTMORTEM_LENGTH, stores.incidents.board(), NOON_MS, ADA)
+        stored = opened_version(stores)
+        stores.incidents.store(replace(change, before=stored))
+        assert stores.incidents.get(incident.incident_id) == change.after
+
+
+def opened_version(stores: Stores) -> Incident:
+    found = stores.incidents.get(stores.incidents.board().active[0])
+    assert found is not None
+    return found
 
 
 def test_the_table_says_at_a_glance_what_it_is_and_forgets_it_after_a_year() -> None:

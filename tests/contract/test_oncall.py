@@ -15,7 +15,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from functions.adapters.oncall import CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks
+from functions.adapters.oncall import ASKING_MS, CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks
 from functions.adapters.recent_changes import AwsRecentChanges
 from functions.core import ports
 from functions.core.alarms import Audience, Sev
@@ -63,12 +63,17 @@ class Receiver:
     status: int = 202
     body: Any = field(default_factory=dict)
     error: Exception | None = None
+    raw: str = ""
+    takes: Callable[[], object] = lambda: None
     requests: list[httpx.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
+        self.takes()
         if self.error is not None:
             raise self.error
+        if self.raw:
+            return httpx.Response(self.status, text=self.raw)
         return httpx.Response(self.status, json=self.body)
 
     def sent(self) -> list[dict[str, Any]]:
@@ -212,6 +217,22 @@ def test_pagerduty_gets_one_incident_for_one_of_ours_and_hears_of_its_end() -> N
         assert "links" not in made.receiver.sent()[-1]
 
 
+def test_what_happens_again_is_another_incident_there_and_the_earlier_one_is_closed() -> None:
+    """A trigger by the key of one that is acknowledged there is only added to it: nobody would be called."""
+    with real(duty=DUTY) as made:
+        made.channels.send(replace(LETTER, kind=PageKind.RECURRED, recurrences=2))
+        made.channels.send(replace(LETTER, kind=PageKind.ACKNOWLEDGED, is_calling=False, recurrences=2))
+        assert [(one["event_action"], one["dedup_key"]) for one in made.receiver.sent()] == [
+            ("resolve", "SEV1-1-abc#1"),
+            ("trigger", "SEV1-1-abc#2"),
+            ("acknowledge", "SEV1-1-abc#2"),
+        ]
+        made.receiver.status, made.receiver.body = 200, found(incident_key="SEV1-1-abc#2")
+        assert made.channels.acknowledged(["SEV1-1-abc#2"]) == {"SEV1-1-abc#2": "duty: somebody"}
+        asked = made.receiver.requests[-1].url
+        assert asked.params["incident_key"] == "SEV1-1-abc#2"
+
+
 def test_a_ticket_or_a_reminder_is_no_business_of_pagerduty() -> None:
     with real(duty=DUTY) as made:
         sent = made.channels.send(replace(LETTER, kind=PageKind.UPDATE_DUE, is_calling=False))
@@ -315,6 +336,32 @@ def test_who_cannot_be_asked_now_is_asked_again_in_a_minute() -> None:
         assert made.channels.acknowledged(["SEV1-1-abc"]) == {}
         made.receiver.error = httpx.ConnectTimeout("x")
         assert made.channels.acknowledged(["SEV1-1-abc"]) == {}
+
+
+def test_a_service_that_does_not_answer_holds_up_no_clock() -> None:
+    """The tick asks it first: with many incidents open, each question's time would take all of its own."""
+    calls = [f"INC-{n}" for n in range(30)]
+    with real(a=DUTY, b=DUTY) as made:
+        made.receiver.error = httpx.ReadTimeout("slow")
+        assert made.channels.acknowledged(calls) == {}
+        assert len(made.receiver.requests) == 2, "of each service the first"
+        made.receiver.error, made.receiver.status, made.receiver.body = None, 200, {"incidents": []}
+        made.receiver.requests.clear()
+        made.receiver.takes = lambda: made.clock.advance(4_000)
+        assert made.channels.acknowledged(calls) == {}
+        assert len(made.receiver.requests) == -(-ASKING_MS // 4_000)
+
+
+def test_an_answer_that_nobody_can_read_is_trouble_of_that_service_alone() -> None:
+    with real(duty=DUTY) as made:
+        made.receiver.status, made.receiver.raw = 200, "[" * 100_000
+        assert made.channels.acknowledged(["SEV1-1-abc"]) == {}
+
+
+def test_whatever_goes_wrong_with_one_channel_is_not_anothers() -> None:
+    with real(a=SLACK, b=DUTY) as made:
+        made.receiver.error = RuntimeError("a defect")
+        assert made.channels.send(LETTER) == ports.Sent(("sns",), {"a": "RuntimeError", "b": "RuntimeError"})
 
 
 def test_two_services_are_asked_once_about_what_one_knows() -> None:

@@ -291,6 +291,19 @@ def test_each_duty_is_on_its_own_and_what_failed_is_seen_at_the_end() -> None:
     assert FakeHealthRecords(stage.tables).read(["desk"])["desk"].collapsed == 1
 
 
+@pytest.mark.parametrize("operation", ["health.read", "returns.read", "history.latest", "expectations.read"])
+def test_a_duty_that_cannot_begin_is_counted_and_so_is_told_of(operation: str) -> None:
+    """The alarm `evaluator-failing` watches that count: nothing else tells that health or silence goes unwatched."""
+    stage = Stage()
+    stage.minute()
+    stage.lines.clear()
+    stage.clock.advance(300_000)
+    stage.tables.faults.fail(operation)
+    with pytest.raises(ExceptionGroup):
+        stage.minute()
+    assert sum(line.get("duties_failed", [0])[0] for line in map(json.loads, stage.lines)) == 1
+
+
 def test_one_integrations_trouble_keeps_no_other_from_being_judged() -> None:
     stage = Stage()
     stage.minute()

@@ -17,6 +17,7 @@ from functions import observability
 from functions.adapters.incidents import DynamoIncidents
 from functions.core import ports
 from functions.core.alarms import ALARMS, Sev
+from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import Health
 from functions.core.health import Record
@@ -32,6 +33,7 @@ from functions.core.incident import (
 )
 from functions.core.page import Change
 from functions.core.recovery import Change as RowChange
+from functions.core.switch_returns import Return
 from functions.incident_board import TRIES, move
 from functions.pager.containing import Containment
 from functions.pager.delivering import Delivery
@@ -304,6 +306,13 @@ def test_nobody_knows_is_no_alarm_and_no_end_of_one(world: World) -> None:
     assert world.incidents.incidents == {}
 
 
+def test_what_is_still_to_come_is_not_believed_and_silences_no_alarm(world: World) -> None:
+    """One forged, or of a clock that has jumped, would make of all that this alarm says until then old news."""
+    assert world.hear(world.says("integration-down", at_ms=NOON_MS + 100 * HOUR_MS)) == ["m0"]
+    assert world.hear(world.says("integration-down", at_ms=NOON_MS + MINUTE_MS)) == []
+    assert world.kinds() == [PageKind.OPENED]
+
+
 def test_what_says_of_no_alarm_how_it_is_stays_and_keeps_no_neighbour(world: World) -> None:
     assert world.hear("hello", world.says("integration-down")) == ["m0"]
     assert len(world.channels.sent) == 1
@@ -366,6 +375,58 @@ def test_replies_that_are_off_stay_as_they_are(world: World) -> None:
     world.hear(world.says("reply-storm"))
     assert len(world.history.versions("auto_reply")) == 2
     assert world.only.contained[0].before == "off"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_replies_that_are_off_for_a_time_are_off_for_good_now_002_36(world: World, is_known: bool) -> None:
+    """Only a person turns them on again: what somebody has promised of a quiet afternoon holds no longer."""
+    before = world.history.latest()["auto_reply"]
+    promise = Return(
+        "r1", "auto_reply", "off", before.version + 1, "on", NOON_MS + HOUR_MS, "ada", "a test", "ada: a test", "r"
+    )
+    asked = AuditEvent(
+        "a1", NOON_MS, AuditType.SWITCH_CHANGED, Severity.WARNING, "", "ada", "switch", "auto_reply", "r"
+    )
+    world.returns.store(world.returns.read().with_promise(promise, before, NOON_MS, asked))
+    world.history.write("auto_reply", "off", "ada", "ada: a test")
+    if not is_known:
+        world.tables.faults.fail("returns.read")
+    world.hear(world.says("reply-storm"))
+    latest = world.history.latest()["auto_reply"]
+    assert (latest.value, latest.version) == ("off", before.version + 2)
+    assert world.returns.stored.of(latest) is None
+    assert world.only.contained[0].is_done
+
+
+@pytest.mark.parametrize("switch", ["auto_reply", "flow/support/mode"])
+def test_who_dies_after_it_has_thrown_a_switch_has_its_successor_say_so(
+    world: World, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    """The page says what the switch said before and how to take it back, not that it was so already."""
+    alarm = "reply-storm"
+    if switch != "auto_reply":
+        alarm = "support-failing"
+        errors = replace(DOWN, name=alarm, group="flow-errors", flow="support")
+        monkeypatch.setattr("functions.pager.heard.symptom_of", lambda *_: errors)
+    said = world.says(alarm)
+    world.tables.faults.fail("incidents.store")
+    assert world.hear(said) == ["m0"]
+    thrown = world.history.versions(switch)
+    until_ms = 0 if switch == "auto_reply" else NOON_MS + HOUR_MS // 2
+    world.clock.advance(15_000)
+    world.handler = world.pager()
+    assert world.hear(said) == []
+    assert world.history.versions(switch) == thrown
+    (done,) = world.only.contained
+    assert (done.is_done, done.before, done.until_ms) == (True, "on" if until_ms == 0 else "live", until_ms)
+    assert f"Done by itself: {switch} set to" in world.channels.sent[0][1].text
+
+
+def test_who_has_set_a_switch_is_not_known_and_it_stays_all_the_same(world: World) -> None:
+    world.history.write("auto_reply", "off", "ada")
+    world.tables.faults.fail("history.versions")
+    world.hear(world.says("reply-storm"))
+    assert (world.only.contained[0].is_done, world.only.contained[0].before) == (True, "off")
 
 
 def test_what_a_switch_says_is_not_known_and_it_is_set_nevertheless(world: World) -> None:
@@ -495,6 +556,27 @@ def test_a_channel_that_did_not_take_it_gets_it_with_the_next_tick_and_no_other_
     assert (world.kinds("sns"), world.kinds("chat")) == ([PageKind.OPENED], [PageKind.OPENED])
 
 
+def test_an_incident_with_more_pages_than_there_is_time_for_sends_what_nobody_has_first() -> None:
+    """Each of them takes its channel's time. What was sent is written down before the time is over."""
+    world = World("sns", "chat")
+    world.channels.down.add("chat")
+    world.hear(world.says("events-backlog"))
+    world.clock.advance(15 * MINUTE_MS)
+    send = world.channels.send
+
+    def slow(letter: Any, already: Any = ()) -> Any:
+        world.clock.advance(40_000)
+        return send(letter, already)
+
+    world.channels.send = slow  # type: ignore[method-assign]  # a channel that takes its time
+    world.tick()
+    assert world.kinds("sns") == [PageKind.OPENED, PageKind.ESCALATED]
+    assert world.counted("pages_left") == 1
+    assert [page.took for page in world.only.pages] == [("sns",), ("sns",)]
+    world.tick(MINUTE_MS)
+    assert world.kinds("sns") == [PageKind.OPENED, PageKind.ESCALATED]
+
+
 def test_a_death_between_sending_and_writing_down_pages_again_after_the_lease(world: World) -> None:
     said = world.says("integration-down")
     calls: list[str] = []
@@ -541,6 +623,15 @@ def test_what_cannot_be_found_out_is_named_and_keeps_no_page(world: World, opera
     world.hear(world.says("integration-down"))
     assert "Could not be found out: " in world.channels.sent[0][1].text
     assert world.counted("situations_incomplete") == 1
+
+
+def test_a_defect_in_finding_out_keeps_no_page(world: World) -> None:
+    def odd(since_ms: int) -> list[Change]:
+        raise KeyError(f"LastModified since {since_ms}")
+
+    world.changes.since = odd  # type: ignore[method-assign]  # it answers what nobody has expected
+    world.hear(world.says("integration-down"))
+    assert "Could not be found out: changes" in world.channels.sent[0][1].text
 
 
 def test_what_takes_too_long_to_find_out_is_left_out(world: World) -> None:
@@ -592,6 +683,40 @@ def test_an_acknowledgement_where_it_was_paged_comes_back_and_stops_the_clock(wo
     assert world.counted("acknowledged_elsewhere") == 1
 
 
+def test_an_acknowledgement_of_the_call_before_is_none_of_this_one(world: World) -> None:
+    """Where it was paged the earlier call is acknowledged, or closed, for ever."""
+    world.hear(world.says("integration-down"))
+    world.channels.elsewhere[world.only.incident_id] = "duty: Ann"
+    world.tick(MINUTE_MS)
+    world.hear(world.says("integration-down", "OK"))
+    world.tick(QUIET_MS)
+    assert world.only.state is State.MITIGATED
+    world.hear(world.says("integration-down"))
+    world.tick(MINUTE_MS)
+    assert (world.only.state, world.only.acknowledged_by) == (State.OPEN, "")
+    assert world.channels.sent[-1][1].recurrences == 1
+    world.channels.elsewhere[f"{world.only.incident_id}#1"] = "duty: Bob"
+    world.tick(MINUTE_MS)
+    assert (world.only.state, world.only.acknowledged_by) == (State.ACKNOWLEDGED, "duty: Bob")
+
+
+def test_an_acknowledgement_that_is_read_while_it_happens_again_is_none(world: World) -> None:
+    world.hear(world.says("integration-down"))
+    incident = world.only
+    world.channels.elsewhere[incident.incident_id] = "duty: Ann"
+    asked = world.channels.acknowledged
+
+    def meanwhile(calls: Any) -> Any:
+        found = asked(calls)
+        again = replace(world.only, recurrences=1, version=world.only.version + 1)
+        world.incidents.incidents[incident.incident_id] = again
+        return found
+
+    world.channels.acknowledged = meanwhile  # type: ignore[method-assign]  # another pager comes between
+    world.tick(MINUTE_MS)
+    assert world.only.state is State.OPEN
+
+
 def test_an_alarm_that_is_over_ends_its_incident_up_to_what_people_owe(world: World) -> None:
     """Acceptance 1: it closes after recovery."""
     world.hear(world.says("integration-down"))
@@ -638,6 +763,25 @@ def test_a_tick_that_takes_too_long_says_so_and_is_no_heartbeat(world: World) ->
     )
     world.tick()
     assert (world.counted("ticks_cut_short"), world.counted("heartbeat")) == (1, 0)
+
+
+def test_what_a_tick_does_not_reach_is_first_in_the_next(world: World) -> None:
+    """Else one that is behind many would never be looked at, and its clocks would run out unheard."""
+    world.hear(world.says("integration-down"), world.says("events-backlog"), world.says("source-silent"))
+    looked: list[str] = []
+    get = world.incidents.get
+
+    def slow(incident_id: str) -> Incident | None:
+        if incident_id not in looked:
+            looked.append(incident_id)
+            world.clock.advance(40_000)
+        return get(incident_id)
+
+    world.incidents.get = slow  # type: ignore[method-assign]  # each takes nearly all of a tick's time
+    for _ in range(3):
+        world.tick()
+    assert set(looked) == set(world.incidents.stored_board.active)
+    assert world.counted("ticks_cut_short") == 3
 
 
 def test_an_incident_that_is_gone_is_no_trouble(world: World) -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from functions.core.alarms import ALARMS, API, HOLDFAST, SNS, SQS, STAGE, Alarm, Audience, Sev, by_name, name_at
+from functions.core.alarms import ALARMS, API, HOLDFAST, PEOPLE, SNS, SQS, STAGE, Alarm, Audience, Sev, by_name, name_at
 
 WORDS = {"IF", "SUM", "MAX", "TIME_SERIES"}
 PERIODS = {60, 300, 900, 1_800, 3_600, 21_600}
@@ -62,7 +62,7 @@ def test_a_ratio_has_a_minimum_count() -> None:
     ratios = [alarm for alarm in ALARMS if re.search(r"/ (?!1000)", alarm.expression)]
     assert len(ratios) >= 8
     for alarm in ratios:
-        assert re.search(r"^IF\(.* >= (5|20|50), ", alarm.expression), alarm.name
+        assert re.search(r"^IF\(.* >= (5|10|20|50), ", alarm.expression), alarm.name
 
 
 def test_what_is_counted_says_of_which_stage_it_is() -> None:
@@ -141,7 +141,15 @@ def test_every_topic_that_pages_go_to_is_watched_for_what_it_could_not_deliver()
     assert alarm is not None
     watched = {series.dimensions["TopicName"] for series in alarm.series.values() if series.namespace == SNS}
     paged = {f"{sev}-{audience}" for each in ALARMS if each.is_page for sev, audience in each.topics}
-    assert watched == paged
+    assert watched == paged | {PEOPLE}, "and what people subscribe themselves"
+
+
+def test_an_alarm_on_what_has_happened_once_says_nothing_by_being_quiet() -> None:
+    """Of pages: a counter of single occurrences, which one is enough for, is 0 a minute later."""
+    levels = {"integration-down", "pages-dlq-not-empty"}  # gauges: they are as long as it is so
+    ratios = {"ingress-failing", "ingress-failing-slowly"}
+    once = {alarm.name for alarm in ALARMS if alarm.is_page and alarm.periods == 1}
+    assert {alarm.name for alarm in ALARMS if alarm.is_moment} == once - levels - ratios
 
 
 def test_the_door_is_watched_by_what_senders_see_over_two_windows() -> None:

@@ -39,6 +39,7 @@ from functions.core.incident import (
     Symptom,
     Told,
     acknowledged,
+    call_of,
     contained,
     delivered,
     is_news,
@@ -71,6 +72,7 @@ from tests.incidents import (
     by_hand,
     fired,
     quiet,
+    rung,
 )
 
 
@@ -302,6 +304,19 @@ def test_an_alarm_that_is_no_graver_leaves_the_incident_its_name_and_page() -> N
     assert after(late, board)[0].runbook == DOWN.page, "it was quiet again before anybody heard that it fired"
 
 
+def test_that_an_alarm_was_quiet_before_it_fires_makes_it_no_less_grave() -> None:
+    """Of each alarm CloudWatch tells when it is quiet too: at a deploy, after an earlier storm, out of order."""
+    incident, board = all_delivered(*fired(WEAK), NOON_MS)
+    incident, board = quiet(OUT, NOON_MS + 1, incident, board)
+    late, seen = after(rung(OUT, NOON_MS, incident, board), board)
+    assert (late.severity, late.alarms[OUT.name].count) == (Sev.SEV3, 0)
+    for known, heard in ((incident, board), (late, seen)):
+        grave, _ = fired(OUT, NOON_MS + 2, known, heard)
+        assert (grave.severity, grave.is_page, grave.title) == (Sev.SEV1, True, OUT.says)
+        assert kinds(grave) == [PageKind.OPENED, PageKind.RAISED]
+        assert grave.acknowledge_due_ms == NOON_MS + 2 + 15 * MINUTE_MS
+
+
 def test_a_page_joins_a_ticket_and_pages() -> None:
     incident, board = fired(WEAK)
     assert not incident.is_page
@@ -335,6 +350,19 @@ def test_an_alarm_that_fires_again_opens_what_was_mitigated() -> None:
     mitigated_again, board = in_state(State.MITIGATED)
     worse, _ = fired(OUT, at_ms, mitigated_again, board)
     assert (worse.state, worse.severity) == (State.OPEN, Sev.SEV1)
+
+
+def test_what_happens_again_is_called_anew_and_nobody_is_told_any_more_that_somebody_had_it() -> None:
+    incident, board = in_state(State.MITIGATED)
+    assert kinds(incident) == [PageKind.OPENED, PageKind.ACKNOWLEDGED]
+    assert call_of(incident.incident_id, incident.recurrences) == incident.incident_id
+    incident, board = quiet(DOWN, NOON_MS + 10, incident, board)
+    again, _ = fired(DOWN, NOON_MS + 20, incident, board)
+    assert kinds(again) == [PageKind.OPENED, PageKind.RECURRED]
+    assert call_of(again.incident_id, again.recurrences) == f"{again.incident_id}#1"
+    told_of, board = all_delivered(incident, board, NOON_MS + 15)
+    again, _ = fired(DOWN, NOON_MS + 20, told_of, board)
+    assert kinds(again) == [PageKind.OPENED, PageKind.ACKNOWLEDGED, PageKind.RECURRED]
 
 
 def test_after_it_is_over_the_next_alarm_is_another_incident() -> None:
@@ -423,6 +451,14 @@ def test_it_closes_with_its_postmortem_and_once_its_alarms_are_quiet_001_13() ->
         resolved(over, board, NOON_MS + 8, ADA, "twice")
 
 
+def test_an_alarm_that_nobody_will_hear_of_again_keeps_no_incident_open() -> None:
+    """One made beside the table, often without a word when it is over; one whose row is gone."""
+    strange = replace(WEAK, name="somebody-elses", group="somebody-elses")
+    incident, board = fired(strange)
+    assert incident.firing == ("somebody-elses",)
+    assert after(resolved(incident, board, NOON_MS + 1, ADA, "looked at"), board)[0].is_over
+
+
 def test_a_sev3_closes_without_a_postmortem() -> None:
     incident, board = by_hand(Sev.SEV3)
     over, board = after(resolved(incident, board, NOON_MS, ADA, "done"), board)
@@ -494,6 +530,18 @@ def test_clocks_that_are_stopped_stay_so_whatever_the_severity() -> None:
     one, board = in_state(State.MITIGATED, OUT)
     two, _ = after(reclassified(one, Sev.SEV2, board, NOON_MS + 9, ADA, "less", RULES), board)
     assert two.remind_at_ms == one.remind_at_ms
+
+
+def test_what_is_graver_than_thought_and_does_no_more_harm_waits_for_its_review_alone() -> None:
+    incident, board = in_state(State.MITIGATED)
+    up, _ = after(reclassified(incident, Sev.SEV1, board, NOON_MS + 9, ADA, "worse", RULES), board)
+    assert (up.next_update_ms, up.remind_at_ms) == (0, incident.remind_at_ms)
+    ticket, board = after(mitigated(*fired(WEAK), NOON_MS, ADA, "m", RULES), board)
+    up, _ = after(reclassified(ticket, Sev.SEV1, board, NOON_MS + 9, ADA, "worse", RULES), board)
+    assert (up.next_update_ms, up.remind_at_ms) == (0, NOON_MS + 9 + REVIEW_MS)
+    written, board = after(reviewed(incident, "why", board, NOON_MS + 8, ADA), board)
+    up, _ = after(reclassified(written, Sev.SEV1, board, NOON_MS + 9, ADA, "worse", RULES), board)
+    assert up.remind_at_ms == 0
 
 
 def test_what_somebody_found_out_is_kept_001_9_001_51() -> None:
@@ -628,6 +676,29 @@ def test_a_sev0_that_is_quiet_because_of_what_was_switched_off_waits_for_a_perso
     assert types(ticked(incident, board, NOON_MS + 2 + QUIET_MS, RULES)) == [AuditType.INCIDENT_MITIGATED]
 
 
+def test_what_is_quiet_because_the_machine_holds_it_waits_for_a_person() -> None:
+    """A flow on hold fails no event: nothing is over, and customers wait."""
+    incident, board = fired(DOWN)
+    held = Contained("flow/support/mode", "hold", DOWN.name, NOON_MS, NOON_MS + HOUR_MS, is_done=True, before="live")
+    incident, board = after(contained(incident, held, board, NOON_MS), board)
+    incident, board = quiet(DOWN, NOON_MS + 1, incident, board)
+    assert ticked(incident, board, NOON_MS + 2 + QUIET_MS, RULES) is None
+    assert types(ticked(incident, board, NOON_MS + HOUR_MS, RULES)) == [AuditType.INCIDENT_ESCALATED]
+
+
+def test_that_an_alarm_on_what_has_happened_is_quiet_ends_nothing_that_nobody_has_looked_at_001_2() -> None:
+    """It is quiet a minute later, and what it told of is as it was: the clock goes on, and to the secondary."""
+    moment = replace(DOWN, is_moment=True)
+    incident, board = all_delivered(*fired(moment), NOON_MS)
+    incident, board = quiet(moment, NOON_MS + MINUTE_MS, incident, board)
+    assert ticked(incident, board, NOON_MS + MINUTE_MS + QUIET_MS, RULES) is None
+    late = ticked(incident, board, NOON_MS + HOUR_MS, RULES)
+    assert types(late) == [AuditType.INCIDENT_ESCALATED]
+    incident, board = after(acknowledged(incident, board, NOON_MS + 3, ADA), board)
+    assert types(ticked(incident, board, NOON_MS + HOUR_MS, RULES)) == [AuditType.INCIDENT_MITIGATED]
+    assert Incident.from_json(incident.to_json()) == incident
+
+
 def test_what_a_person_opened_is_over_when_a_person_says_so() -> None:
     incident, board = by_hand(Sev.SEV3)
     assert ticked(incident, board, NOON_MS + QUIET_MS * 3, RULES) is None
@@ -709,6 +780,24 @@ def test_the_same_page_does_not_wait_twice_and_the_list_has_an_end() -> None:
     assert incident.pages[-1].text == str(3 * MOST_PAGES - 1)
 
 
+def test_a_channel_that_takes_nothing_keeps_no_later_page_from_the_others_001_2() -> None:
+    """It would have for a day: each clock that runs out is news to whoever has had the page of the one before."""
+    incident, board = fired(OUT)
+    numbers = []
+    for _ in range(3):
+        now_ms = incident.acknowledge_due_ms
+        change = ticked(incident, board, now_ms, RULES)
+        assert change is not None
+        incident, board = after(change, board)
+        waiting = [page for page in incident.pages if page.kind is PageKind.ESCALATED and not page.delivered_at_ms]
+        (page,) = waiting
+        numbers.append(page.number)
+        half = delivered(incident, {page.number: ["sns"]}, {page.number: ["desk"]}, board, now_ms + 1, RULES)
+        incident, board = after(half, board)
+    assert len(set(numbers)) == 3
+    assert [page.took for page in incident.pages if page.kind is PageKind.ESCALATED] == [("sns",)] * 3
+
+
 def test_a_page_that_no_channel_took_in_a_day_is_given_up() -> None:
     incident, board = by_hand(Sev.SEV3)
     over, board = after(resolved(incident, board, NOON_MS, ADA, "done"), board)
@@ -732,6 +821,18 @@ def test_what_is_stored_is_read_back(state: State) -> None:
         told(incident, Told(1, "ada", "t", 1, "a"), "x", board, NOON_MS, ADA, RULES, is_internal=True), board
     )
     assert Incident.from_json(incident.to_json()) == incident
+
+
+def test_what_a_later_release_has_written_is_read_by_the_one_before() -> None:
+    """Going back is what is done first in an incident."""
+    incident, board = fired(STORM)
+    incident, board = after(contained(incident, Contained("mode", "hold", "why", 1, 2), board, NOON_MS), board)
+    made = Told(1, "ada", "t", 1, "a")
+    incident, _ = after(told(incident, made, "x", board, NOON_MS, ADA, RULES, is_internal=True), board)
+    said = json.loads(incident.to_json())
+    for each in (said, said["alarms"][STORM.name], said["contained"][0], said["told"][0], said["pages"][0]):
+        each["later"] = 1
+    assert Incident.from_json(json.dumps(said)) == incident
 
 
 def walks() -> dict[tuple[str, str, str], IncidentChange | None]:

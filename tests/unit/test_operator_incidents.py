@@ -12,14 +12,16 @@ from functions.catalog.loader import load
 from functions.core.alarms import Sev
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.failure import StorageUnavailable, VersionConflict
-from functions.core.incident import PageKind
+from functions.core.incident import MOST_RECENT, PageKind
 from functions.core.page import Change
+from functions.core.ports import Page
 from functions.core.postmortem import PLACEHOLDER
 from functions.core.replay_job import Job, asked
 from functions.core.replay_job import State as JobState
 from functions.incident_board import TRIES
 from functions.operator_api.calls import incidents
 from functions.operator_api.ports import Ports
+from functions.operator_api.timeline import OF_AN_INCIDENT
 from tests.control_fakes import FakeReplayJobs, FakeSwitchHistory
 from tests.fakes import NOON_MS, FakeAudit, FakeAuditLog, FakeClock, FakeIds, FakeTables
 from tests.incident_fakes import FakeIncidents, FakeRecentChanges
@@ -136,6 +138,14 @@ def test_incidents_are_listed_the_newest_first_and_those_that_are_over_when_aske
     assert room.ask("GET", PATH, None, VIEWER, state="odd")["statusCode"] == 400
 
 
+def test_one_that_is_still_open_is_listed_however_many_came_after_it(room: Room) -> None:
+    incident_id = room.fires()
+    board = room.incidents.stored_board
+    room.incidents.stored_board = replace(board, recent=tuple(f"INC-{n}" for n in range(MOST_RECENT)))
+    told = room.ask("GET", PATH)["document"]["incidents"]
+    assert [one["incident_id"] for one in told] == [incident_id]
+
+
 def test_an_incident_is_shown_with_what_happened_around_it_001_47(room: Room) -> None:
     FakeAudit(room.tables).append(
         [
@@ -180,6 +190,37 @@ def test_an_incident_is_shown_with_what_happened_around_it_001_47(room: Room) ->
     ]
     assert (full["unknown"], full["first"]["command"]) == ([], f"holdfast incident show {incident_id}")
     assert full["timeline"][1]["what"] == "a → b"
+
+
+@pytest.mark.parametrize(("number", "unknown"), [(300, []), (900, ["what happened in the middle of it"])])
+def test_a_long_incident_is_shown_from_its_beginning_to_its_end(room: Room, number: int, unknown: list[str]) -> None:
+    """A channel that takes nothing for a day is hundreds of events: what was done about it comes after them."""
+    incident_id = room.opened()["incident_id"]
+    paged = AuditEvent(
+        id="",
+        at_ms=0,
+        event_type=AuditType.INCIDENT_PAGED,
+        severity=Severity.WARNING,
+        tenant="",
+        actor="holdfast",
+        affected_entity="incident",
+        affected_id=incident_id,
+        request_id="",
+    )
+    FakeAudit(room.tables).append([replace(paged, id=f"p{n}", at_ms=NOON_MS + 1 + n) for n in range(number)])
+    room.clock.advance(HOUR_MS)
+    room.post(incident_id, "note", {"note": "the webhook is gone"})
+    full = room.ask("GET", f"{PATH}/{incident_id}", None, VIEWER)["document"]
+    kinds = [entry["kind"] for entry in full["timeline"]]
+    assert (kinds[0], kinds[-1], full["unknown"]) == ("incident opened", "incident noted", unknown)
+    assert len(kinds) == (number + 2 if not unknown else 2 * OF_AN_INCIDENT)
+
+
+def test_what_of_its_own_events_cannot_be_read_is_named(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    incident_id = room.opened()["incident_id"]
+    monkeypatch.setattr(FakeAuditLog, "of_entity", lambda *_, **__: Page((), "", 1))
+    full = room.ask("GET", f"{PATH}/{incident_id}", None, VIEWER)["document"]
+    assert full["unknown"] == ["some of its own events"]
 
 
 def test_what_of_a_timeline_cannot_be_read_is_named(room: Room) -> None:
@@ -264,6 +305,15 @@ def test_a_message_is_made_out_with_users_words_and_what_it_promises_is_owed_001
     room.clock.advance(1)
     room.post(incident_id, "message", {"template": "employer_done", "feature": "support"})
     assert room.post(incident_id, "resolve", {"resolution": "over"})["statusCode"] == 200
+
+
+def test_the_longest_update_goes_out_to_its_last_line(room: Room) -> None:
+    incident_id = room.opened(title="t" * 200)["incident_id"]
+    room.post(incident_id, "note", {"impact": "i" * 500, "mitigation": "m" * 500, "next_update_in": "2h"})
+    text = room.post(incident_id, "message", {"template": "internal_update"})["document"]["text"]
+    page = room.incidents.incidents[incident_id].pages[-1]
+    assert page.text == text
+    assert page.text.splitlines()[-1].startswith("Owner: ")
 
 
 def test_an_update_for_our_own_people_goes_out_as_a_page_001_51(room: Room) -> None:

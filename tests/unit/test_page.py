@@ -143,6 +143,16 @@ def test_a_ticket_wakes_nobody_and_a_test_says_that_it_is_one() -> None:
     assert letter(replace(test, is_page=False), test.pages[0], SITUATION, "prod", "", NOON_MS).is_calling
 
 
+def test_nothing_that_is_quoted_begins_a_line_of_its_own_or_cannot_be_sent() -> None:
+    incident, board = fired(replace(DOWN, says="down\r\nFirst: sh evil \ud800"))
+    findings = Findings(scope="all\nFirst: sh", impact="late\u2028First: sh")
+    incident, _ = after(noted(incident, findings, board, NOON_MS, ADA), board)
+    changes = [Change(NOON_MS, "switch", "mode", "live\nFirst: sh", "ada\x0bFirst: sh")]
+    said = text_of(incident, Situation(changes=changes, switches={"x": "1\x85First: sh"}), 0)
+    assert [line for line in said.splitlines() if line.startswith("First: ")] == ["First: holdfast integrations"]
+    assert said.encode()
+
+
 def test_a_title_is_one_line_of_ascii_that_fits() -> None:
     incident, _ = by_hand(title="Überläufe\nand " + "x" * 200)
     title = letter(incident, incident.pages[0], SITUATION, "prod", "", NOON_MS).title

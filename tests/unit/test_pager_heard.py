@@ -37,6 +37,8 @@ def test_an_alarm_that_somebody_has_made_beside_the_table_pages_too() -> None:
     heard = read(json.dumps(SAID | {"AlarmName": "somebodys", "AlarmDescription": "the disk is full"}))
     assert (heard.symptom.name, heard.symptom.says, heard.symptom.sev) == ("somebodys", "the disk is full", Sev.SEV2)
     assert (heard.symptom.group, heard.symptom.is_page) == ("somebodys", True)
+    odd = read(json.dumps(SAID | {"AlarmName": "a\ud800b", "AlarmDescription": "full\nFirst: rm -rf /"}))
+    assert (odd.symptom.name, odd.symptom.says) == ("a b", "full First: rm -rf /")
     nameless = read(json.dumps(SAID | {"AlarmName": "x", "AlarmDescription": None}))
     assert "x" in nameless.symptom.says
 

@@ -63,6 +63,17 @@ def test_a_long_timeline_has_an_end() -> None:
     assert "- and 2 more: the audit has them" in said
 
 
+def test_a_draft_leaves_room_for_what_is_to_be_written() -> None:
+    """Else whoever fills it in could not bring it back, and the incident would never close."""
+    incident, _ = fired(STORM)
+    said = draft(incident, [Entry(NOON_MS + n, "incident noted", "ada", "y" * 1_000) for n in range(MOST_ENTRIES)])
+    assert len(said) < POSTMORTEM_LENGTH * 2 / 3
+    lines = [line for line in said.splitlines() if "incident noted" in line]
+    assert f"- and {MOST_ENTRIES - len(lines)} more: the audit has them" in said
+    assert lines[0].endswith("y…")
+    assert missing(written(said), incident.incident_id) == ()
+
+
 def test_a_draft_that_is_written_out_is_a_postmortem_and_no_draft_is() -> None:
     incident, _ = fired(STORM)
     said = draft(incident, ENTRIES)

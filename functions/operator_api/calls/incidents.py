@@ -307,7 +307,8 @@ def _reading(router: APIGatewayHttpRouter, ports: Ports) -> None:
         state: Annotated[Literal["active", "all"], Query()] = "active",
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> ToldIncidents:
-        found = ports.incidents.several(ports.incidents.board().recent)
+        board = ports.incidents.board()
+        found = ports.incidents.several(list(dict.fromkeys((*board.recent, *board.active))))
         newest_first = sorted(found.values(), key=lambda one: (-one.opened_at_ms, one.incident_id))
         wanted = [one for one in newest_first if state == "all" or not one.is_over]
         return ToldIncidents(incidents=[_told(one) for one in wanted[:limit]])
