@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from moto import mock_aws
 
+from functions.adapters import recovery
 from functions.adapters.health import DynamoHealthRecords
 from functions.adapters.recovery import row_item, shard_of
 from functions.catalog.loader import load
@@ -23,7 +24,7 @@ from functions.operator_api.calls import quarantine as calls
 from functions.operator_api.calls import replays as replay_calls
 from functions.operator_api.calls import switches as switch_calls
 from functions.operator_api.ports import Ports
-from ops import balance, standing
+from ops import balance, records, standing
 from ops import stack as stacks
 from ops.cli import run, status
 from ops.cli.console import ExitCode
@@ -89,6 +90,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         create_tables(client)
         made = Stage(client)
         monkeypatch.setattr(stacks, "client", made.client)
+        for module in (recovery, balance, records):  # whoever writes rows, and whoever reads them of every shard
+            monkeypatch.setattr(module, "SHARDS", 2)
         monkeypatch.setattr(status, "stack_of", lambda _: STACK)
         monkeypatch.setattr(status, "connect", lambda _: client_of(made.answering))
         monkeypatch.setattr(status, "SystemClock", lambda: made.clock)
