@@ -120,7 +120,10 @@ tiers: setup
 e2e: setup ## the tests against the deployed local stack
 	$(PY) -m pytest tests/e2e $(LONG)
 
-.PHONY: scenes
+.PHONY: scenes runbooks
+runbooks: setup ## try every command of every runbook page on a local stack, and write down on the pages that it was so
+	RECORD_RUNBOOKS=1 $(PY) -m pytest tests/e2e/test_runbooks.py
+
 scenes: setup ## three things that break on the local stack, each alarm to its end (5 minutes; all nine: drill-oncall)
 	$(PY) -m pytest tests/e2e/test_scenes.py
 
