@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import typer
 
+from functions.core.first_steps import at_stage
 from ops.cli.console import (
     AsJson,
     ExitCode,
@@ -101,9 +102,9 @@ def show(ctx: typer.Context, incident_id: IncidentId, as_json: AsJson = False) -
         emit(told)
         return
     _show(told["incident"], as_json=False)
-    first = told["first"]
-    say(f"first: {first['command']}")
-    say(f"to take it back: {first['undo']}" if first.get("undo") else "it only looks")
+    first, stage = told["first"], stack_of(ctx).stage
+    say(f"first: {at_stage(first['command'], stage)}")
+    say(f"to take it back: {at_stage(first['undo'], stage)}" if first.get("undo") else "it only looks")
     show_table(
         "timeline",
         ("when", "what", "who", ""),

@@ -55,7 +55,7 @@ def test_an_incident_is_opened_listed_and_shown(desk: Desk) -> None:
     assert code == ExitCode.OK
     for said in ("doubled replies", "acme", f"by {PERSON}", "timeline", "incident opened"):
         assert said in out
-    assert f"first: holdfast incident show {incident_id}" in err
+    assert f"first: holdfast --stage dev incident show {incident_id}" in err
     (one,) = json.loads(desk.run("incident", "list", "--json")[1])
     assert one["severity"] == "SEV2"
     assert json.loads(desk.run("incident", "show", incident_id, "--json")[1])["incident"] == one
@@ -70,7 +70,7 @@ def test_what_of_a_timeline_cannot_be_read_is_said(desk: Desk) -> None:
 def test_an_alarms_incident_says_what_it_is_about(desk: Desk) -> None:
     incident_id = desk.fires()
     _, out, err = desk.run("incident", "show", incident_id)
-    assert ("fires: A provider is down" in out, "docs/runbooks/a.md#c" in out) == (True, True)
+    assert ("fires: A provider is down" in out, "docs/runbooks/alarms.md#integration-down" in out) == (True, True)
     assert "it only looks" in err
     assert "integration-down" in desk.run("incident", "list")[1]
 

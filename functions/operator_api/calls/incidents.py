@@ -326,7 +326,7 @@ def _reading(router: APIGatewayHttpRouter, ports: Ports) -> None:
     def one(incident_id: IncidentId) -> ToldInFull:
         incident = _found(ports, incident_id)
         known = timeline(ports, incident)
-        step = first_step(incident.group, tuple(incident.alarms), incident.severity, incident.incident_id)
+        step = first_step(incident)
         return ToldInFull(
             incident=_told(incident),
             first=ToldStep(command=step.command, undo=step.undo or None),
