@@ -133,7 +133,7 @@ class Message(_Model):
 
 
 class Postmortem(_Model):
-    """The postmortem in Markdown; without it the draft is made."""
+    """The postmortem in Markdown; without it the one that is kept is told, or a draft."""
 
     text: Annotated[str, Field(min_length=1, max_length=POSTMORTEM_LENGTH)] | None = None
 
@@ -519,8 +519,8 @@ def _telling(router: APIGatewayHttpRouter, ports: Ports) -> None:
 
     @router.post(
         "/platform/incidents/<incident_id>/postmortem",
-        summary="Get the postmortem's draft, or keep what was written",
-        description="Without `text` the draft of what is known is answered, and nothing is kept.",
+        summary="Get the postmortem, or keep what was written",
+        description="Without `text` the one that is kept is answered; while there is none, the draft of what is known.",
         operation_id="incidentPostmortem",
         tags=[TAG],
         responses=_answers("The draft, or the postmortem as it is kept now."),
@@ -528,15 +528,14 @@ def _telling(router: APIGatewayHttpRouter, ports: Ports) -> None:
     def postmortem(incident_id: IncidentId, given: Postmortem) -> ToldPostmortem:
         if given.text is None:
             incident = _found(ports, incident_id)
-            return ToldPostmortem(
-                incident=_told(incident), is_draft=True, text=draft(incident, timeline(ports, incident).entries)
-            )
-        text = given.text
-        lacking = missing(text, incident_id)
+            text = incident.postmortem or draft(incident, timeline(ports, incident).entries)
+            return ToldPostmortem(incident=_told(incident), is_draft=not incident.postmortem, text=text)
+        written = given.text
+        lacking = missing(written, incident_id)
         if lacking:
             raise Refusal(Code.INVALID_PAYLOAD, f"that is no postmortem yet: {'; '.join(lacking)}")
-        kept = change(incident_id, lambda i, b, who, now_ms: reviewed(i, text, b, now_ms, who))
-        return ToldPostmortem(incident=_told(kept), is_draft=False, text=text)
+        kept = change(incident_id, lambda i, b, who, now_ms: reviewed(i, written, b, now_ms, who))
+        return ToldPostmortem(incident=_told(kept), is_draft=False, text=written)
 
 
 def _rules(ports: Ports) -> Rules:
