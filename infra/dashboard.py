@@ -408,8 +408,9 @@ STATIONS: tuple[Station, ...] = (
             Panel("Alarms that SNS could not hand over, by topic", "None.", _watched_by("alarms-not-delivered")),
             Panel(
                 "Switches",
-                "Changes now and then. Stale and invalid: none.",
+                "Changes now and then. Thrown, stale and invalid: none.",
                 {
+                    "thrown": _counted("evaluator", "switches_thrown", "Maximum"),
                     "changed": _counted("evaluator", "switch_changes"),
                     "stale": _counted("worker", "switches_stale"),
                     "invalid": _counted("evaluator", "switch_values_invalid"),

@@ -16,6 +16,7 @@ from functions.core.failure import StorageUnavailable
 from functions.core.fallback import MatrixRow, health_of, in_force
 from functions.core.features import FeatureStatus, status_of
 from functions.core.gate import Health
+from functions.core.switches import is_everyday
 from ops import balance, standing
 from ops.cli import incidents, quarantine
 from ops.cli.console import AsJson, clean, emit, say, show_table, stack_of, time_of
@@ -274,7 +275,7 @@ def _overrides(stack: Stack, integrations: list[str], now_ms: int) -> list[dict[
 
 def _unusual(switches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that say something else than every day; what is no switch, although it stands among them, is unusual."""
-    return [one for one in switches if {"1.0": "1"}.get(one["value"], one["value"]) != one.get("everyday")]
+    return [one for one in switches if not is_everyday(one["name"], one["value"])]
 
 
 def _balance(stack: Stack, now_ms: int) -> dict[str, Any]:

@@ -192,6 +192,7 @@ def test_an_alarm_opens_an_incident_and_pages_at_once_with_how_things_are(world:
     FakeRecovery(world.tables).put_if_absent(RowChange(dead("a"), None))
     world.tables.health["email"] = Record(health=Health.HARD_DOWN, since_ms=NOON_MS - 60_000)
     world.history.write("mode", "route_only", "ada")
+    world.history.write("limits/helpdesk", "1.0", "ada")
     world.changes.changes = [
         Change(NOON_MS - HOUR_MS, "deploy", "worker"),
         Change(NOON_MS - 3 * HOUR_MS, "deploy", "x"),
@@ -211,6 +212,7 @@ def test_an_alarm_opens_an_incident_and_pages_at_once_with_how_things_are(world:
         "deploy worker",
     ):
         assert said in letter.text
+    assert "limits/helpdesk" not in letter.text  # it says what it says every day, in other letters
     assert "deploy x" not in letter.text
     assert world.only.pages[0].took == ("sns",)
     assert world.counted("incidents_opened") == world.counted("pages_sent") == 1
