@@ -43,6 +43,7 @@ FIELDS = frozenset(
         "integration",
         "recovery_id",
         "job_id",
+        "incident_id",
         "switch",
         "actor",
         # how it is followed from place to place

@@ -58,6 +58,10 @@ class StageConfig:
     """Of each call that needs no token and no signature."""
     public_burst: int = 40
     time_scale: float = 1.0
+    runbooks_url: str = "docs/runbooks/"
+    """Where whoever is paged opens `docs/runbooks`, with a slash at its end. With your repository's address in its
+    place (`https://git.example.com/holdfast/blob/main/docs/runbooks/`) each page's link is one to click.
+    """
 
     @property
     def visibility_seconds(self) -> int:

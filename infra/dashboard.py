@@ -227,6 +227,24 @@ STATIONS: tuple[Station, ...] = (
                 },
             ),
             Panel(
+                "Time of the LLM's answer",
+                "p95 under two seconds; what takes 2.5 is decided without it.",
+                {
+                    "p50 ms": _counted("worker", "classifier_ms", "p50"),
+                    "p95 ms": _counted("worker", "classifier_ms", "p95"),
+                    "p99 ms": _counted("worker", "classifier_ms", "p99"),
+                },
+            ),
+            Panel(
+                "Time from the door to done",
+                "p95 under ten seconds. Of events that are done at the first go: what waits is below.",
+                {
+                    "p50 ms": _counted("worker", "settle_ms", "p50"),
+                    "p95 ms": _counted("worker", "settle_ms", "p95"),
+                    "p99 ms": _counted("worker", "settle_ms", "p99"),
+                },
+            ),
+            Panel(
                 "Decided, and what came of it",
                 "Done, found done, suppressed and kept as rows together are what was decided.",
                 {
@@ -390,8 +408,9 @@ STATIONS: tuple[Station, ...] = (
             Panel("Alarms that SNS could not hand over, by topic", "None.", _watched_by("alarms-not-delivered")),
             Panel(
                 "Switches",
-                "Changes now and then. Stale and invalid: none.",
+                "Changes now and then. Thrown, stale and invalid: none.",
                 {
+                    "thrown": _counted("evaluator", "switches_thrown", "Maximum"),
                     "changed": _counted("evaluator", "switch_changes"),
                     "stale": _counted("worker", "switches_stale"),
                     "invalid": _counted("evaluator", "switch_values_invalid"),

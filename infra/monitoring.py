@@ -122,7 +122,7 @@ class Monitoring(Construct):
             self,
             _id_of(alarm),
             composite_alarm_name=name_at(self._config.name, alarm.name),
-            alarm_description=_description(alarm),
+            alarm_description=_description(alarm, self._config),
             alarm_rule=cloudwatch.AlarmRule.all_of(
                 *(cloudwatch.AlarmRule.from_alarm(window, cloudwatch.AlarmState.ALARM) for window in windows)
             ),
@@ -134,7 +134,7 @@ class Monitoring(Construct):
             self,
             construct_id,
             alarm_name=name,
-            alarm_description=_description(alarm),
+            alarm_description=_description(alarm, self._config),
             metric=metrics[alarm.expression]
             if alarm.expression in metrics
             else cloudwatch.MathExpression(
@@ -156,7 +156,7 @@ class Monitoring(Construct):
             self,
             _id_of(alarm),
             alarm_name=name,
-            alarm_description=_description(alarm),
+            alarm_description=_description(alarm, self._config),
             metric=cloudwatch.Metric(
                 namespace=HOLDFAST, metric_name=name, period=_LOCAL_PERIOD, statistic=cloudwatch.Stats.MAXIMUM
             ),
@@ -186,8 +186,8 @@ def _id_of(alarm: Alarm) -> str:
     return alarm.name.title().replace("-", "")
 
 
-def _description(alarm: Alarm) -> str:
-    return f"{alarm.says}. {alarm.sev}, {alarm.group}. What to do: docs/runbooks/{alarm.page}"
+def _description(alarm: Alarm, config: StageConfig) -> str:
+    return f"{alarm.says}. {alarm.sev}, {alarm.group}. What to do: {config.runbooks_url}{alarm.page}"
 
 
 _COMPARISONS = {

@@ -94,6 +94,7 @@ class OnCall(Construct):
                 parameters_path=config.parameters_path,
                 switches_path=config.switches_path,
                 oncall_path=config.oncall_path,
+                runbooks_url=config.runbooks_url,
                 functions=",".join(one.function.function_name for one in deployed),
                 timeout_seconds=config.pager_timeout_seconds,
                 time_scale=config.time_scale,

@@ -31,7 +31,7 @@ from functions.core.failure import StorageUnavailable
 from functions.core.gate import Health
 from functions.core.health import is_kept_up
 from functions.core.source import MalformedSource, SourceState
-from functions.core.switches import REQUIRED, everyday, problem
+from functions.core.switches import REQUIRED, everyday, is_everyday, problem
 from functions.observability import NAMESPACE
 from infra.config import STAGES
 from ops import records, standing
@@ -295,7 +295,7 @@ def _switches(stack: Stack) -> Iterator[Finding]:
         trouble, usual = problem(name, value), everyday(name)
         if trouble is not None:
             yield Finding("switches", name, Verdict.BAD, trouble, _section("switch-unreadable"))
-        elif {"1.0": "1"}.get(value, value) != usual:
+        elif not is_everyday(name, value):
             unusual += 1
             yield Finding(
                 "switches",

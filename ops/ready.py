@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from functions.core.alarms import ALARMS, name_at
-from functions.core.switches import REQUIRED, everyday
+from functions.core.switches import REQUIRED, everyday, is_everyday
 from ops.runbooks import Tried
 
 T = TypeVar("T")
@@ -298,7 +298,7 @@ def _switches(asked: Asked) -> Iterator[Item]:
         unusual = [
             f"{name} = {value}"
             for name, value in sorted(values.items())
-            if everyday(name) and _plain(value) != everyday(name)
+            if everyday(name) and not is_everyday(name, value)
         ]
         strange = [name for name in sorted(values) if not everyday(name)]
         said = [f"not there: {_some(absent)}"] * bool(absent) + [f"no switch: {_some(strange)}"] * bool(strange)
@@ -547,10 +547,6 @@ def _days(now_ms: int, at_ms: int) -> int:
 
 def _ago(days: int) -> str:
     return "today" if days == 0 else "yesterday" if days == 1 else f"{days} days ago"
-
-
-def _plain(value: str) -> str:
-    return {"1.0": "1"}.get(value, value)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError
 
 from functions.adapters.recipients import CONVERSATION, DynamoRecipients
 from functions.adapters.ses import is_address
+from functions.core.audit import MOST_REASON
 from functions.core.clock import Clock, Ids
 from functions.core.event import NAME
 from functions.core.failure import HoldfastError, StorageUnavailable, VersionConflict
@@ -74,11 +75,11 @@ def check_pseudonym(recipient: str) -> str:
     return recipient
 
 
-def check_reason(reason: str, most_bytes: int) -> str:
+def check_reason(reason: str) -> str:
     """Why something is changed. Raises `RecipientTrouble` for none, and for one that may not go on record."""
     text = reason.strip()
-    if not text or len(text.encode()) > most_bytes:
-        raise RecipientTrouble(f"give a reason of at most {most_bytes} bytes")
+    if not text or len(text) > MOST_REASON:
+        raise RecipientTrouble(f"give a reason of at most {MOST_REASON} characters")
     if _PERSONAL.search(text):
         raise RecipientTrouble(
             "the reason holds what looks like a number or an address: it goes on record, where none is"

@@ -16,11 +16,30 @@ CALENDAR = Calendar(ZoneInfo("UTC"), time(9), time(17), frozenset(range(5)))
 RULES = Rules(CALENDAR, 1.0, "incident_lead", "communications")
 ADA = Who("ada", "request-7", "trace-7")
 STORM = Symptom(
-    "reply-storm", "More replies than questions", Sev.SEV0, Audience.OPS, "incident_lead", "a.md#b", "replies"
+    "reply-storm",
+    "More replies than questions",
+    Sev.SEV0,
+    Audience.OPS,
+    "incident_lead",
+    "alarms.md#reply-storm",
+    "replies",
 )
-DOWN = Symptom("integration-down", "A provider is down", Sev.SEV2, Audience.OPS, "ops", "a.md#c", "providers")
-WEAK = Symptom("classifier-weak", "The LLM is weak", Sev.SEV3, Audience.ML, "ml", "a.md#d", "providers", is_page=False)
-OUT = Symptom("classifier-out", "The LLM is out", Sev.SEV1, Audience.OPS, "ops", "a.md#e", "providers")
+DOWN = Symptom(
+    "integration-down", "A provider is down", Sev.SEV2, Audience.OPS, "ops", "alarms.md#integration-down", "providers"
+)
+WEAK = Symptom(
+    "classifier-weak",
+    "The LLM is weak",
+    Sev.SEV3,
+    Audience.ML,
+    "ml",
+    "alarms.md#classifier-weak",
+    "providers",
+    is_page=False,
+)
+OUT = Symptom(
+    "classifier-out", "The LLM is out", Sev.SEV1, Audience.OPS, "ops", "alarms.md#classifier-out", "providers"
+)
 
 
 def rung(

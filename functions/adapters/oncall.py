@@ -186,7 +186,8 @@ class SnsAndWebhooks:
                 "class": letter.kind.value,
                 "custom_details": {"page": letter.text[:MOST_CHARACTERS]},
             },
-            **({"links": [{"href": letter.runbook, "text": "runbook"}]} if letter.runbook else {}),
+            # What is no address of the web is in the page, and no link for PagerDuty.
+            **({"links": [{"href": letter.runbook, "text": "runbook"}]} if "://" in letter.runbook else {}),
         }
 
     # -------------------------------------------------------------------------------------------------- acknowledgement

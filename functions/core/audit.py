@@ -10,6 +10,7 @@ from enum import StrEnum
 from functions.core.event import digest
 
 MACHINE = "holdfast"  # the actor of what nobody asked for
+MOST_REASON = 500  # characters that a person may give as the reason for a change
 
 
 class AuditType(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from functions.core.alarms import Audience, Sev
-from functions.core.first_steps import first_step
+from functions.core.first_steps import at_stage, first_step
 from functions.core.incident import CALLING, Incident, Page, PageKind, Role, runs_out_first
 
 CHANGES_MS = 2 * 3_600_000  # what changed in that time before it began is the first suspect
@@ -118,7 +118,7 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
     due_ms = runs_out_first(incident)
     if due_ms:
         word = "acknowledge" if due_ms == incident.acknowledge_due_ms else "mitigate"
-        yield f"{word} by {when(due_ms)}: holdfast incident {_COMMANDS[word]} {incident.incident_id}"
+        yield f"{word} by {when(due_ms)}: {_typed(incident, _COMMANDS[word], stage)}"
     for name, signal in incident.alarms.items():
         state = (
             f"fires since {when(signal.fired_at_ms)}"
@@ -128,10 +128,11 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
         yield f"alarm {name}: {signal.says} ({state})"
     yield from _affected(incident, now)
     yield ""
-    yield from _contained(incident)
-    step = first_step(incident.group, tuple(incident.alarms), incident.severity, incident.incident_id)
-    yield f"First: {step.command}"
-    yield f"To take it back: {step.undo}" if step.undo else "It only looks: there is nothing to take back."
+    yield from _contained(incident, stage)
+    step = first_step(incident)
+    yield f"First: {at_stage(step.command, stage)}"
+    undo = at_stage(step.undo, stage)
+    yield f"To take it back: {undo}" if undo else "It only looks: there is nothing to take back."
     if runbook:
         yield f"Then: {runbook}"
     yield ""
@@ -158,6 +159,11 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
 _COMMANDS = {"acknowledge": "ack", "mitigate": "mitigate"}
 
 
+def _typed(incident: Incident, command: str, stage: str) -> str:
+    said = f"holdfast incident {command} {incident.incident_id}"
+    return at_stage(f'{said} "what stopped the harm"' if command == "mitigate" else said, stage)
+
+
 def _since(incident: Incident) -> int:
     return incident.resolved_at_ms or incident.mitigated_at_ms or incident.acknowledged_at_ms or incident.opened_at_ms
 
@@ -171,21 +177,19 @@ def _affected(incident: Incident, now: Situation) -> Iterator[str]:
     yield f"{at_least}{now.items} items of {at_least}{now.tenants} tenants wait or are dead"
 
 
-def _contained(incident: Incident) -> Iterator[str]:
+def _contained(incident: Incident, stage: str) -> Iterator[str]:
     for one in incident.contained:
         until = f" until {when(one.until_ms)}" if one.until_ms else ""
         if not one.is_done:
-            yield (
-                f"NOT DONE by itself, do it now: holdfast switch set {one.switch} {one.value} "
-                f'--direct --reason "{incident.incident_id}"'
-            )
+            by_hand = f'holdfast switch set {one.switch} {one.value} --direct --reason "{incident.incident_id}"'
+            yield f"NOT DONE by itself, do it now: {at_stage(by_hand, stage)}"
         elif one.before == one.value:
             yield f"{one.switch} was {one.value} already"
         else:
             yield f"Done by itself: {one.switch} set to {one.value}{until}, because of {one.because}"
             if one.before:
-                back = f"holdfast switch set {one.switch} {one.before}"
-                yield f'To take that back: {back} --reason "{incident.incident_id}"'
+                back = f'holdfast switch set {one.switch} {one.before} --reason "{incident.incident_id}"'
+                yield f"To take that back: {at_stage(back, stage)}"
 
 
 def _changed(one: Change) -> str:

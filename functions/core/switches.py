@@ -251,6 +251,14 @@ def everyday(name: str) -> str:
     return "1" if switch.startswith(_LIMITS) else _EVERYDAY.get(switch, "")
 
 
+def is_everyday(name: str, value: str) -> bool:
+    """Whether it says what it says while nothing is the matter. A factor may be written in more than one way."""
+    return everyday(name) in (value, _PLAIN.get(value, value))
+
+
+_PLAIN = {"1.0": "1"}
+
+
 def pattern_of(name: str) -> str:
     """By which the parameter store itself refuses a value that nobody could read. Raises KeyError for no switch."""
     switch = scope_of(name)[1]

@@ -27,6 +27,7 @@ from functions.core.ports import (
     SwitchWriter,
 )
 from functions.core.switch_history import Found, changes_of, gone, is_news, missing
+from functions.core.switches import is_everyday
 from functions.evaluator.health import HealthDuty
 from functions.evaluator.returns import ReturnDuty
 from functions.evaluator.settings import EvaluatorSettings
@@ -122,6 +123,8 @@ class _SwitchAudit:
 
     def run(self, deadline_ms: int) -> int:
         latest = self._history.latest()
+        thrown = sum(not is_everyday(name, one.value) for name, one in latest.items())
+        self._metrics.count("switches_thrown", thrown)
         known = self._marks.read() if self._known is None else self._known
         switches = dict(known.switches)
         changes, failures = 0, []

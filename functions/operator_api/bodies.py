@@ -6,7 +6,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
+from functions.core.audit import MOST_REASON
+
+Reason = Annotated[
+    str, Field(min_length=1, max_length=MOST_REASON, pattern=r"\S", description="Why; it is in the audit.")
+]
 
 
 class Body(BaseModel):

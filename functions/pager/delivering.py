@@ -14,8 +14,6 @@ from functions.core.ports import Incidents, OnCallChannels
 from functions.incident_board import move
 from functions.observability import Metrics
 
-RUNBOOKS = "docs/runbooks/"
-
 
 class Delivery:
     """Takes what is to be delivered of an incident, sends it, and writes down what became of it. A death in between
@@ -29,6 +27,7 @@ class Delivery:
         situation: Callable[[int], Situation],
         rules: Rules,
         stage: str,
+        runbooks_url: str,
         clock: Clock,
         log: Logger,
         metrics: Metrics,
@@ -38,6 +37,7 @@ class Delivery:
         self._situation = situation
         self._rules = rules
         self._stage = stage
+        self._runbooks_url = runbooks_url
         self._clock = clock
         self._log = log
         self._metrics = metrics
@@ -62,11 +62,15 @@ class Delivery:
                 self._metrics.count("pages_left", len(mine) - count)
                 break
             now = Situation() if page.kind in PLAIN else self._situation(incident.opened_at_ms)
-            sent = self._channels.send(
-                letter(incident, page, now, self._stage, RUNBOOKS, self._clock.now_ms()), page.took
-            )
+            made = letter(incident, page, now, self._stage, self._runbooks_url, self._clock.now_ms())
+            sent = self._channels.send(made, page.took)
             took[page.number], failed[page.number] = sent.took, tuple(sent.failed)
-            about = {"reason": page.kind.value, "status": incident.severity.value, "attempt": page.attempts}
+            about = {
+                "incident_id": incident_id,
+                "reason": page.kind.value,
+                "status": incident.severity.value,
+                "attempt": page.attempts,
+            }
             if sent.failed:
                 self._metrics.count("pages_failed")
                 self._log.error("a page was not taken by every channel", extra=about | {"code": ", ".join(sent.failed)})

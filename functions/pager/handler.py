@@ -132,7 +132,9 @@ class _Pager:
                 self._delivery.run(incident_id, deadline_ms)
             except Exception:  # noqa: BLE001  # logged and counted; the page is written down
                 self._metrics.count("pages_failed")
-                self._log.exception("a page could not be delivered: the next tick tries again")
+                self._log.exception(
+                    "a page could not be delivered: the next tick tries again", extra={"incident_id": incident_id}
+                )
         return {"batchItemFailures": failed}
 
     def _soon_again(self, record: dict[str, Any]) -> None:
@@ -210,6 +212,7 @@ class _Pager:
         if change.after is None:
             self._log.info("an alarm is quiet, of which there is no incident", extra=about)
             return ""
+        about["incident_id"] = change.after.incident_id
         if change.before is None:
             self._metrics.count("incidents_opened")
             self._log.warning("an incident was opened", extra=about)
@@ -239,7 +242,9 @@ class _Pager:
             except Exception as error:  # noqa: BLE001  # raised at the end, with the others'
                 failures.append(error)
                 self._metrics.count("duties_failed")
-                self._log.exception("an incident could not be looked at", extra={"duty": "clocks"})
+                self._log.exception(
+                    "an incident could not be looked at", extra={"duty": "clocks", "incident_id": incident_id}
+                )
         self._left = frozenset(in_turn[reached:])
         self._metrics.count("incidents_open", len(active))
         if failures:

@@ -70,7 +70,17 @@ handler = build(
         _log,
         _metrics,
     ),
-    delivery=Delivery(_incidents, _channels, _situations.since, _rules, _settings.stage, _clock, _log, _metrics),
+    delivery=Delivery(
+        _incidents,
+        _channels,
+        _situations.since,
+        _rules,
+        _settings.stage,
+        _settings.runbooks_url,
+        _clock,
+        _log,
+        _metrics,
+    ),
     visibility=SqsVisibility(
         aws.sqs_client(), {_settings.pages_queue_url.rpartition("/")[2]: _settings.pages_queue_url}
     ),

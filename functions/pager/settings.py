@@ -12,8 +12,8 @@ class PagerSettings(EnvSettings):
     """Tables, queue, topic and parameters of the pager. `time_scale` multiplies every wait (1.0 but on the local
     stage).
 
-    `oncall_path` is where the channels beside the topic are configured, `functions` the names of those whose deploys
-    are told of, with commas between.
+    `oncall_path` is where the channels beside the topic are configured, `runbooks_url` where the runbooks are, with a
+    slash at its end; `functions` the names of those whose deploys are told of, with commas between.
     """
 
     stage: str
@@ -25,6 +25,7 @@ class PagerSettings(EnvSettings):
     parameters_path: str
     switches_path: str
     oncall_path: str
+    runbooks_url: str
     functions: str
     timeout_seconds: int
     time_scale: float

@@ -14,7 +14,7 @@ from functions.core.gate import Health
 from functions.core.page import CHANGES_MS, Change, Situation
 from functions.core.ports import HealthRecords, RecentChanges, Recovery, SwitchHistory
 from functions.core.recovery import Status
-from functions.core.switches import everyday
+from functions.core.switches import is_everyday
 from functions.observability import Metrics
 
 BUDGET_MS = 8_000  # for all of it: somebody waits for the page
@@ -80,7 +80,7 @@ class Situations:
             return None
 
     def _thrown(self) -> dict[str, str]:
-        return {name: one.value for name, one in self._switches.latest().items() if one.value != everyday(name)}
+        return {name: one.value for name, one in self._switches.latest().items() if not is_everyday(name, one.value)}
 
     def _unwell(self, since_ms: int) -> tuple[dict[str, tuple[str, int]], list[Change]]:
         records = self._health.read(self._integrations)

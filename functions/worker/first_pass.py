@@ -334,6 +334,8 @@ class FirstPass:
                 extra=_about(event) | {"integration": LLM},
             )
             return ClassifierUnavailable("ADAPTER_DEFECT", "the adapter raised")
+        finally:
+            meter.milliseconds("classifier_ms", max(0, clock.now_ms() - started_ms))
         return verdict
 
     def _count_decision(
@@ -526,6 +528,9 @@ class FirstPass:
         if is_synthetic(event.flow):
             return  # the door has not counted it either
         self._ports.meter.count_at("events_accounted", event.received_at_ms, outcome=account.value)
+        if account is Account.DONE:
+            took_ms = max(0, self._ports.clock.now_ms() - event.received_at_ms)
+            self._ports.meter.milliseconds("settle_ms", took_ms)
 
     def _say_synthetic(self, event: Event) -> None:
         """That one of our own has come all the way, and how long it took."""

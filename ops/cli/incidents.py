@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import typer
 
+from functions.core.first_steps import at_stage
 from ops.cli.console import (
     AsJson,
     ExitCode,
@@ -77,10 +78,11 @@ def show_all(
         return
     show_table(
         "",
-        ("incident", "state", "title", "opened", "in hand", "runs out", "alarms that fire"),
+        ("incident", "severity", "state", "title", "opened", "in hand", "runs out", "alarms that fire"),
         [
             (
                 one["incident_id"],
+                one["severity"],
                 one["state"],
                 one["title"],
                 time_of(one["opened_at_ms"]),
@@ -101,9 +103,9 @@ def show(ctx: typer.Context, incident_id: IncidentId, as_json: AsJson = False) -
         emit(told)
         return
     _show(told["incident"], as_json=False)
-    first = told["first"]
-    say(f"first: {first['command']}")
-    say(f"to take it back: {first['undo']}" if first.get("undo") else "it only looks")
+    first, stage = told["first"], stack_of(ctx).stage
+    say(f"first: {at_stage(first['command'], stage)}")
+    say(f"to take it back: {at_stage(first['undo'], stage)}" if first.get("undo") else "it only looks")
     show_table(
         "timeline",
         ("when", "what", "who", ""),
@@ -217,7 +219,9 @@ def postmortem(
     file: Annotated[Path | None, typer.Option(help="The finished postmortem, in Markdown.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the draft; with --file keep what was written. Exit code 1 if something of it is missing."""
+    """Print the one that is kept, or a draft; with --file keep what was written. Exit code 1 if something of it is
+    missing.
+    """
     body: Document = {}
     if file is not None:
         try:
@@ -230,7 +234,7 @@ def postmortem(
     made = _post(ctx, incident_id, "postmortem", body)
     if as_json:
         emit(made)
-    elif made["is_draft"]:
+    elif file is None:
         typer.echo("\n".join(clean(line) for line in made["text"].splitlines()))
     else:
         say(f'kept; close it with: holdfast incident resolve {incident_id} "what was wrong"')
@@ -308,12 +312,10 @@ def _show(incident: Document, *, as_json: bool) -> None:
                 (f"alarm {one['name']}", f"{'fires' if one['is_firing'] else 'quiet'}: {one['says']}")
                 for one in incident["alarms"]
             ),
+            *((f"switch {one['switch']}", _contained(one)) for one in incident["containment"]),
             *(
-                (
-                    f"switch {one['switch']}",
-                    f"{'set' if one['is_done'] else 'NOT SET'} to {one['value']} because of {one['because']}",
-                )
-                for one in incident["containment"]
+                (f"told {one['audience']}", f"{one['template']} at {time_of(one['at_ms'])} by {one['by']}")
+                for one in incident["messages"]
             ),
             ("promised", ", ".join(incident["owed"])),
             ("postmortem", "written" if incident["has_postmortem"] else "missing" * incident["needs_postmortem"]),
@@ -323,6 +325,13 @@ def _show(incident: Document, *, as_json: bool) -> None:
             ),
         ]
     )
+
+
+def _contained(one: Document) -> str:
+    """What the machine did by itself, or could not do."""
+    until, before = time_of(one.get("until_ms")), one.get("before")
+    said = f"{'set' if one['is_done'] else 'NOT SET'} to {one['value']} because of {one['because']}"
+    return said + (f", until {until}" if until else "") + (f"; before: {before}" if before else "")
 
 
 def _by(incident: Document, what: str) -> str:

@@ -14,7 +14,7 @@ from ops.ready import NOT_YET, Verdict, judge
 from ops.ready_asked import ask
 from ops.replays import Replays
 
-MOST_JOBS = 200
+MOST_JOBS = 200  # every one that the list has
 
 
 def show(ctx: typer.Context, as_json: AsJson = False) -> None:

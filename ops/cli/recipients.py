@@ -20,7 +20,6 @@ from functions.core.clock import SystemClock, SystemIds
 from functions.core.person import Known, Note, PersonChange
 from ops import recipients
 from ops.cli.console import AsJson, Refused, emit, say, show_fields, show_table, stack_of, time_of, who
-from ops.cli.switches import REASON_BYTES
 from ops.recipients import Channel, Decide, RecipientTrouble, StoredRecipients
 from ops.stack import Stack, StackUnreachable
 
@@ -285,7 +284,7 @@ def _change(
     """Make a change, and tell. `names`: the contact in the spelling under which its owner is known."""
     with _told():
         name = _whose(tenant, recipient, names or contact)
-        text = recipients.check_reason(reason, REASON_BYTES)
+        text = recipients.check_reason(reason)
         kept = _of(stack_of(ctx))
         change = kept.change(tenant, name, decide, text)
         person = kept.person(tenant, name) if change is None else change.after

@@ -224,7 +224,9 @@ def show_all(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Which jobs there are, the newest first."""
+    """Which jobs there are, the newest first: the newest fifty, and those that are not over. `replay show` has older
+    ones too.
+    """
     told = Replays(connect(stack_of(ctx))).every(active=active, limit=limit)
     if as_json:
         emit(told)

@@ -18,12 +18,12 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.core import synthetic
+from functions.core.audit import MOST_REASON
 from functions.core.clock import SystemClock, SystemIds
 from functions.core.source import MalformedSource, SourceState
 from ops import guide as guides
 from ops import sources
 from ops.cli.console import AsJson, Refused, emit, say, show_fields, show_table, stack_of, time_of, who
-from ops.cli.switches import REASON_BYTES
 from ops.door_log import DoorLine, DoorLog, Seen, Sightings, sightings
 from ops.local.parameters import webhook_url
 from ops.sources import NotAudited, NotWritten, SourceTrouble, Stored, StoredSources
@@ -344,8 +344,8 @@ def _of(stack: Stack) -> StoredSources:
 
 def _check(name: str, reason: str) -> None:
     sources.check_name(name)
-    if not reason.strip() or len(reason.encode()) > REASON_BYTES:
-        raise SourceTrouble(f"give a reason of at most {REASON_BYTES} bytes")
+    if not reason.strip() or len(reason.strip()) > MOST_REASON:
+        raise SourceTrouble(f"give a reason of at most {MOST_REASON} characters")
 
 
 def _with_text(stored: Stored, text: str) -> Stored:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,11 +13,12 @@ from functions.adapters.ledger import DynamoLedger
 from functions.catalog.loader import load
 from functions.core.clock import SystemClock, SystemIds
 from functions.core.failure import StorageUnavailable
-from functions.core.fallback import health_of, in_force
-from functions.core.features import status_of
+from functions.core.fallback import MatrixRow, health_of, in_force
+from functions.core.features import FeatureStatus, status_of
 from functions.core.gate import Health
+from functions.core.switches import is_everyday
 from ops import balance, standing
-from ops.cli import quarantine
+from ops.cli import incidents, quarantine
 from ops.cli.console import AsJson, clean, emit, say, show_table, stack_of, time_of
 from ops.operator_api import ApiRefused, OperatorApi, connect
 from ops.replays import Replays
@@ -38,8 +39,8 @@ _TROUBLE = (
 
 
 def show(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """How the stage stands: what users are told, health, fallbacks, replays, queues, rows, switches, quarantine rules,
-    and the balance of the last hours.
+    """How the stage stands: what users are told, health, fallbacks, incidents, replays, queues, rows, switches,
+    quarantine rules, and the balance of the last hours.
 
     Exit code 0 whatever it is: look at the states. A part that cannot be read says so, and the others are shown.
     Without the health of the integrations nothing is: exit code 3.
@@ -52,15 +53,16 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
     health = {name: health_of(states.get(name), now_ms) for name in wanted}
     fallbacks = in_force(catalog.fallbacks, health)
     api = _Once(stack)
-    overrides, jobs, queues, rows, switches, rules, balanced = (
-        _told(lambda: _overrides(stack, wanted, now_ms)),
-        _told(lambda: list(Replays(api()).every(active=True)["replays"])),
-        _told(lambda: _queues(stack, now_ms)),
-        _told(lambda: [asdict(one) for one in standing.rows(stack)]),
-        _told(lambda: _unusual(api().call("GET", "/platform/switches")["switches"])),
-        _told(lambda: list(api().call("GET", quarantine.PATH)["rules"])),
-        _told(lambda: _balance(stack, now_ms)),
-    )
+    found = {
+        "incidents": _told(lambda: list(api().call("GET", incidents.PATH)["incidents"])),
+        "overrides": _told(lambda: _overrides(stack, wanted, now_ms)),
+        "replays": _told(lambda: list(Replays(api()).every(active=True)["replays"])),
+        "queues": _told(lambda: _queues(stack, now_ms)),
+        "rows": _told(lambda: [asdict(one) for one in standing.rows(stack)]),
+        "switches": _told(lambda: _unusual(api().call("GET", "/platform/switches")["switches"])),
+        "quarantine": _told(lambda: list(api().call("GET", quarantine.PATH)["rules"])),
+        "balance": _told(lambda: _balance(stack, now_ms)),
+    }
     if as_json:
         emit(
             {
@@ -70,16 +72,132 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
                     {"integration": name, "row": row.id, "does": row.does.value, "says": row.says}
                     for name, row in fallbacks
                 ],
-                "overrides": overrides,
-                "replays": jobs,
-                "queues": queues,
-                "rows": rows,
-                "switches": switches,
-                "quarantine": rules,
-                "balance": balanced,
+                **found,
             }
         )
         return
+    _show_features(statuses)
+    _show_health(health, fallbacks)
+    for part in _PARTS:
+        _show(part, found[part.key])
+    _show_balance(found["balance"])
+
+
+# ----------------------------------------------------------------------------------------------------------- the screen
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One table of the screen: what it is of in JSON, its heading, its columns, and how a line of it reads."""
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    line: Callable[[dict[str, Any]], tuple[Any, ...]]
+
+
+def _job_line(job: dict[str, Any]) -> tuple[Any, ...]:
+    progress = job.get("progress") or {}
+    outcomes = ", ".join(f"{number} {name}" for name, number in (progress.get("outcomes") or {}).items())
+    return (
+        job["replay_id"],
+        job["state"],
+        progress.get("done", 0),
+        progress.get("items", 0),
+        outcomes,
+        job.get("approved_by") or job["created_by"],
+        job.get("stop_reason") or progress.get("held_because") or "",
+    )
+
+
+_PARTS: Final = (
+    _Part(
+        "incidents",
+        "incidents that are not over",
+        ("incident", "severity", "state", "title", "opened", "in hand"),
+        lambda one: (
+            one["incident_id"],
+            one["severity"],
+            one["state"],
+            one["title"],
+            time_of(one["opened_at_ms"]),
+            one.get("acknowledged_by") or "",
+        ),
+    ),
+    _Part(
+        "overrides",
+        "health that operators set",
+        ("integration", "is", "machine says", "until", "by", "why"),
+        lambda one: (
+            one["integration"],
+            one["state"],
+            one["machine_says"],
+            time_of(one["until_ms"]),
+            one["by"],
+            one["reason"],
+        ),
+    ),
+    _Part(
+        "replays",
+        "bulk replays under way",
+        ("job", "state", "done", "of", "what became of them", "by", "held by"),
+        _job_line,
+    ),
+    _Part(
+        "queues",
+        "queues",
+        ("queue", "messages", "oldest", "dead letters"),
+        lambda one: (
+            one["name"],
+            one["messages"],
+            NOT_KNOWN if one["oldest_seconds"] is None else quarantine.left_of(one["oldest_seconds"] * 1000),
+            one["dead"],
+        ),
+    ),
+    _Part(
+        "rows",
+        "unfinished or dead rows",
+        ("integration", "rows", "how many", "oldest due"),
+        lambda one: (one["integration"], one["status"], one["count"], time_of(one["oldest_due_ms"])),
+    ),
+    _Part(
+        "switches",
+        "switches that do not say what they say every day",
+        ("switch", "says", "every day", "since", "until", "then"),
+        lambda one: (
+            one["name"],
+            one["value"],
+            one.get("everyday") or "",
+            time_of(one["changed_at_ms"]),
+            time_of(one.get("until_ms")),
+            one.get("back_to") or "",
+        ),
+    ),
+    _Part(
+        "quarantine",
+        "rules of quarantine",
+        ("rule", "keeps aside", "until", "by", "why"),
+        lambda one: (
+            one["id"],
+            quarantine.criteria_of(one),
+            time_of(one["expires_at_ms"]),
+            one["author"],
+            one["reason"],
+        ),
+    ),
+)
+
+
+def _show(part: _Part, found: Any) -> None:
+    if isinstance(found, dict):
+        say(f"{part.title}: {NOT_KNOWN}: {found['not_known']}")
+    elif found:
+        show_table(f"\n{part.title}", part.columns, [part.line(one) for one in found])
+    else:
+        say(f"{part.title}: none")
+
+
+def _show_features(statuses: Sequence[FeatureStatus]) -> None:
     show_table(
         "",
         ("feature", "state", "users are told", "not available", "more"),
@@ -95,75 +213,19 @@ def show(ctx: typer.Context, as_json: AsJson = False) -> None:
             for status in statuses
         ],
     )
+
+
+def _show_health(health: Mapping[str, Health], fallbacks: Sequence[tuple[str, MatrixRow]]) -> None:
     unwell = [(name, state.value) for name, state in health.items() if state is not Health.HEALTHY]
-    if unwell:
-        show_table("", ("integration", "health"), unwell)
-        lines = [(name, row.id, row.says) for name, row in fallbacks]
-        show_table("", ("integration", "row of the matrix", "what it says"), lines)
-    else:
+    if not unwell:
         say("every integration is healthy: no fallback is in force")
-    _show(
-        "health that operators set",
-        overrides,
-        ("integration", "is", "machine says", "until", "by", "why"),
-        lambda one: (
-            one["integration"],
-            one["state"],
-            one["machine_says"],
-            time_of(one["until_ms"]),
-            one["by"],
-            one["reason"],
-        ),
-    )
-    _show(
-        "bulk replays under way",
-        jobs,
-        ("job", "state", "done", "of", "what became of them", "by", "held by"),
-        _job_line,
-    )
-    _show(
-        "queues",
-        queues,
-        ("queue", "messages", "oldest", "dead letters"),
-        lambda one: (
-            one["name"],
-            one["messages"],
-            NOT_KNOWN if one["oldest_seconds"] is None else quarantine.left_of(one["oldest_seconds"] * 1000),
-            one["dead"],
-        ),
-    )
-    _show(
-        "unfinished or dead rows",
-        rows,
-        ("integration", "rows", "how many", "oldest due"),
-        lambda one: (one["integration"], one["status"], one["count"], time_of(one["oldest_due_ms"])),
-    )
-    _show(
-        "switches that do not say what they say every day",
-        switches,
-        ("switch", "says", "every day", "since", "until", "then"),
-        lambda one: (
-            one["name"],
-            one["value"],
-            one.get("everyday") or "",
-            time_of(one["changed_at_ms"]),
-            time_of(one.get("until_ms")),
-            one.get("back_to") or "",
-        ),
-    )
-    _show(
-        "rules of quarantine",
-        rules,
-        ("rule", "keeps aside", "until", "by", "why"),
-        lambda one: (
-            one["id"],
-            quarantine.criteria_of(one),
-            time_of(one["expires_at_ms"]),
-            one["author"],
-            one["reason"],
-        ),
-    )
-    _show_balance(balanced)
+        return
+    show_table("", ("integration", "health"), unwell)
+    lines = [(name, row.id, row.says) for name, row in fallbacks]
+    show_table("", ("integration", "row of the matrix", "what it says"), lines)
+
+
+# -------------------------------------------------------------------------------------------------------- what is asked
 
 
 class _Once:
@@ -213,21 +275,7 @@ def _overrides(stack: Stack, integrations: list[str], now_ms: int) -> list[dict[
 
 def _unusual(switches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that say something else than every day; what is no switch, although it stands among them, is unusual."""
-    return [one for one in switches if {"1.0": "1"}.get(one["value"], one["value"]) != one.get("everyday")]
-
-
-def _job_line(job: dict[str, Any]) -> tuple[Any, ...]:
-    progress = job.get("progress") or {}
-    outcomes = ", ".join(f"{number} {name}" for name, number in (progress.get("outcomes") or {}).items())
-    return (
-        job["replay_id"],
-        job["state"],
-        progress.get("done", 0),
-        progress.get("items", 0),
-        outcomes,
-        job.get("approved_by") or job["created_by"],
-        job.get("stop_reason") or progress.get("held_because") or "",
-    )
+    return [one for one in switches if not is_everyday(one["name"], one["value"])]
 
 
 def _balance(stack: Stack, now_ms: int) -> dict[str, Any]:
@@ -240,15 +288,6 @@ def _balance(stack: Stack, now_ms: int) -> dict[str, Any]:
         "in_queues": waiting,
         "missing": max(0, sum(max(0, one) for one in known) - waiting) if len(known) == len(left) else None,
     }
-
-
-def _show(title: str, found: Any, columns: tuple[str, ...], line: Callable[[dict[str, Any]], tuple[Any, ...]]) -> None:
-    if isinstance(found, dict):
-        say(f"{title}: {NOT_KNOWN}: {found['not_known']}")
-    elif found:
-        show_table(f"\n{title}", columns, [line(one) for one in found])
-    else:
-        say(f"{title}: none")
 
 
 def _show_balance(found: dict[str, Any]) -> None:

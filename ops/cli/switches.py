@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from functions.adapters.ssm import CUSTOMER_VISIBLE, OTHER
 from functions.catalog.loader import load
+from functions.core.audit import MOST_REASON
 from functions.core.clock import SystemClock
 from functions.core.switches import UnfitSwitch, written
 from ops import standing
@@ -21,7 +22,6 @@ from ops.stack import Stack
 app = typer.Typer(help="The operators' switches: show them, or set one.", no_args_is_help=True)
 
 PATH = "/platform/switches"
-REASON_BYTES = 1000  # SSM keeps 1024 characters of description with each version
 Name = Annotated[str, typer.Argument(help="mode, auto_reply, limits/helpdesk, flow/support/auto_reply, ...")]
 
 
@@ -116,8 +116,8 @@ def change(
     """Set a switch. A value that nobody could read is refused, exit code 1, and nothing is written."""
     stack = stack_of(ctx)
     value = _checked(name, value)
-    if not reason.strip() or len(reason.encode()) > REASON_BYTES:
-        raise Refused(f"give a reason of at most {REASON_BYTES} bytes")
+    if not reason.strip() or len(reason.strip()) > MOST_REASON:
+        raise Refused(f"give a reason of at most {MOST_REASON} characters")
     if direct and lasts:
         raise Refused("only the operator API sets a switch for a time")
     until_ms: int | None = None

@@ -67,7 +67,7 @@ class Receiver:
                 event["dedup_key"].partition("#")[0],  # one call for each time that an incident is open
                 event["payload"]["class"],
                 event["payload"]["summary"].partition("[")[2].partition(" ")[0],
-                next((link["href"] for link in event.get("links", ())), ""),
+                _runbook_in(event["payload"]["custom_details"]["page"]),
                 event["payload"]["summary"],
                 at,
             )
@@ -89,6 +89,10 @@ class Receiver:
             self.letters.append(Letter(str(said["text"]), time.monotonic()))
         else:
             self.events.append((time.monotonic(), said))
+
+
+def _runbook_in(page: str) -> str:
+    return next((line.removeprefix("Then: ") for line in page.splitlines() if line.startswith("Then: ")), "")
 
 
 @contextlib.contextmanager

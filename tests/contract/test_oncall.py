@@ -40,7 +40,7 @@ LETTER = Letter(
     NOON_MS,
     "[SEV1 prod] down",
     "down & <out>\nFirst: holdfast integrations",
-    "docs/runbooks/a.md",
+    "https://git.example/a.md#b",
 )
 SLACK = {"kind": "slack", "url": "https://hooks.example/T/B/secret"}
 DUTY = {"kind": "pagerduty", "routing_key": "rk", "api_token": "tok"}
@@ -212,9 +212,10 @@ def test_pagerduty_gets_one_incident_for_one_of_ours_and_hears_of_its_end() -> N
         ]
         payload = sent[0]["payload"]
         assert (payload["severity"], payload["source"], payload["group"]) == ("critical", "holdfast-prod", "providers")
-        assert sent[0]["links"] == [{"href": "docs/runbooks/a.md", "text": "runbook"}]
-        made.channels.send(replace(LETTER, runbook=""))
-        assert "links" not in made.receiver.sent()[-1]
+        assert sent[0]["links"] == [{"href": "https://git.example/a.md#b", "text": "runbook"}]
+        for none in ("", "docs/runbooks/a.md#b"):
+            made.channels.send(replace(LETTER, runbook=none))
+            assert "links" not in made.receiver.sent()[-1]
 
 
 def test_what_happens_again_is_another_incident_there_and_the_earlier_one_is_closed() -> None:

@@ -189,6 +189,17 @@ def test_a_value_that_nobody_can_read_is_counted() -> None:
     assert any("switch_values_invalid" in line for line in stage.lines)
 
 
+def test_how_many_switches_are_thrown_is_told_each_minute() -> None:
+    stage = Stage()
+    told = []
+    for name, value in (("limits/sms", "1.0"), ("auto_reply", "off"), ("mode", "hold"), ("auto_reply", "on")):
+        stage.flip(name, value)
+        stage.minute()
+        told += [line["switches_thrown"] for line in map(json.loads, stage.lines) if "switches_thrown" in line]
+        stage.lines.clear()
+    assert told == [[0], [1], [2], [1]]
+
+
 def test_a_minute_that_runs_out_of_time_is_gone_on_with_in_the_next() -> None:
     stage = Stage()
 

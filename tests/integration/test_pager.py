@@ -67,6 +67,7 @@ SETTINGS = PagerSettings(
     parameters_path="/p",
     switches_path="/p/switches",
     oncall_path="/p/oncall",
+    runbooks_url="https://git.example/runbooks/",
     functions="worker",
     timeout_seconds=50,
     time_scale=1.0,
@@ -116,7 +117,15 @@ class World:
                 self.history, FakeSwitchWriter(self.history), self.returns, self.clock, self.ids, log, metrics
             ),
             delivery=Delivery(
-                self.stored, self.channels, situations.since, self.rules, "prod", self.clock, log, metrics
+                self.stored,
+                self.channels,
+                situations.since,
+                self.rules,
+                SETTINGS.stage,
+                SETTINGS.runbooks_url,
+                self.clock,
+                log,
+                metrics,
             ),
             visibility=self.visibility,
             rules=self.rules,
@@ -183,13 +192,18 @@ def test_an_alarm_opens_an_incident_and_pages_at_once_with_how_things_are(world:
     FakeRecovery(world.tables).put_if_absent(RowChange(dead("a"), None))
     world.tables.health["email"] = Record(health=Health.HARD_DOWN, since_ms=NOON_MS - 60_000)
     world.history.write("mode", "route_only", "ada")
+    world.history.write("limits/helpdesk", "1.0", "ada")
     world.changes.changes = [
         Change(NOON_MS - HOUR_MS, "deploy", "worker"),
         Change(NOON_MS - 3 * HOUR_MS, "deploy", "x"),
     ]
     assert world.hear(world.says("integration-down")) == []
     (channel, letter) = world.channels.sent[0]
-    assert (channel, letter.severity, letter.runbook) == ("sns", Sev.SEV2, "docs/runbooks/alarms.md#integration-down")
+    assert (channel, letter.severity, letter.runbook) == (
+        "sns",
+        Sev.SEV2,
+        f"{SETTINGS.runbooks_url}alarms.md#integration-down",
+    )
     for said in (
         "1 items of 1 tenants wait or are dead",
         "mode = route_only",
@@ -198,6 +212,7 @@ def test_an_alarm_opens_an_incident_and_pages_at_once_with_how_things_are(world:
         "deploy worker",
     ):
         assert said in letter.text
+    assert "limits/helpdesk" not in letter.text  # it says what it says every day, in other letters
     assert "deploy x" not in letter.text
     assert world.only.pages[0].took == ("sns",)
     assert world.counted("incidents_opened") == world.counted("pages_sent") == 1
@@ -360,7 +375,7 @@ def test_a_sev0_turns_replies_off_before_anybody_has_read_the_page_002_36(world:
     assert (done.is_done, done.before, done.until_ms) == (True, "on", 0)
     letter = world.channels.sent[0][1]
     assert "Done by itself: auto_reply set to off" in letter.text
-    assert "To take that back: holdfast switch set auto_reply on" in letter.text
+    assert "To take that back: holdfast --stage prod switch set auto_reply on" in letter.text
     assert {event.event_type.value for event in world.tables.events} == {
         "platform.incident.contained",
         "platform.incident.opened",
@@ -763,6 +778,19 @@ def test_a_tick_that_takes_too_long_says_so_and_is_no_heartbeat(world: World) ->
     )
     world.tick()
     assert (world.counted("ticks_cut_short"), world.counted("heartbeat")) == (1, 0)
+
+
+def test_every_line_about_an_incident_says_which(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Several are open at a time, and `holdfast logs pager --about INCIDENT` is how one is followed."""
+    world.hear(world.says("integration-down"))
+    incident_id = world.only.incident_id
+    world.tables.faults.fail("incidents.get", times=2)
+    with pytest.raises(ExceptionGroup):
+        world.tick()
+    said = {record.message: getattr(record, "incident_id", "") for record in caplog.records}
+    assert said == dict.fromkeys(said, incident_id)
+    assert {"an incident was opened", "a page went out", "an incident could not be looked at"} == set(said)
+    assert "incident_id" in observability.FIELDS
 
 
 def test_what_a_tick_does_not_reach_is_first_in_the_next(world: World) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from functions.core.audit import AuditType
+from functions.core.decision import Classification
 from functions.core.failure import (
+    ClassifierUnavailable,
     Failure,
     FailureClass,
     NetworkCause,
@@ -290,3 +292,32 @@ def test_a_sender_that_sends_nonsense_holds_nobodys_flow_003_25(
     world.run_until_quiet()
     assert world.quiet.counts["events_dead"] == 1
     assert world.quiet.counts.get("flow_errors", 0) == errors
+
+
+def test_how_long_events_take_from_the_door_to_done_is_told_of_those_that_are_done_at_once() -> None:
+    """002.35. What is left waits as an item, whose age is told there."""
+    world = World(("tag",))
+    world.accept(world.event("m-1", received_at_ms=world.clock.now - 1_700))
+    world.run_until_quiet()
+    assert world.quiet.times["settle_ms"] == [1_700]
+    world.provider.answers.append(lambda _: failure_of_status(429, retry_after_ms=120_000))
+    world.accept(world.event("m-2"))
+    world.deliver()
+    assert world.quiet.times["settle_ms"] == [1_700]
+
+
+def test_how_long_the_llm_was_waited_for_is_told_whether_it_answered_or_not_002_26(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs_llm = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
+    monkeypatch.setattr(worker_world.EveryKind, "prepare", lambda _self, _event: needs_llm)
+    world = World(("tag",))
+
+    async def slow(_self: object, *_: object) -> Classification:
+        world.clock.advance(900)
+        raise ClassifierUnavailable("LLM_SERVER_ERROR", "500")
+
+    monkeypatch.setattr(worker_world.NoClassifier, "classify", slow)
+    world.accept(world.event())
+    world.run_until_quiet()
+    assert world.quiet.times["classifier_ms"] == [900]

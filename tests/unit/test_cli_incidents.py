@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from functions.core.incident import delivered, ticked
+from functions.core.incident import Contained, delivered, ticked
 from functions.core.postmortem import PLACEHOLDER
 from ops.cli import incidents, run
 from ops.cli.console import ExitCode
@@ -50,12 +51,12 @@ def test_an_incident_is_opened_listed_and_shown(desk: Desk) -> None:
     assert desk.run("incident", "list", "--all")[2].strip() == "there is none"
     incident_id = desk.open("--impact", "doubled replies", "--scope", "acme")
     code, out, _ = desk.run("incident", "list")
-    assert (code, incident_id in out, "replies twice" in out) == (ExitCode.OK, True, True)
+    assert (code, incident_id in out, "replies twice" in out, "SEV2" in out) == (ExitCode.OK, True, True, True)
     code, out, err = desk.run("incident", "show", incident_id)
     assert code == ExitCode.OK
     for said in ("doubled replies", "acme", f"by {PERSON}", "timeline", "incident opened"):
         assert said in out
-    assert f"first: holdfast incident show {incident_id}" in err
+    assert f"first: holdfast --stage dev incident show {incident_id}" in err
     (one,) = json.loads(desk.run("incident", "list", "--json")[1])
     assert one["severity"] == "SEV2"
     assert json.loads(desk.run("incident", "show", incident_id, "--json")[1])["incident"] == one
@@ -70,9 +71,20 @@ def test_what_of_a_timeline_cannot_be_read_is_said(desk: Desk) -> None:
 def test_an_alarms_incident_says_what_it_is_about(desk: Desk) -> None:
     incident_id = desk.fires()
     _, out, err = desk.run("incident", "show", incident_id)
-    assert ("fires: A provider is down" in out, "docs/runbooks/a.md#c" in out) == (True, True)
+    assert ("fires: A provider is down" in out, "docs/runbooks/alarms.md#integration-down" in out) == (True, True)
     assert "it only looks" in err
     assert "integration-down" in desk.run("incident", "list")[1]
+
+
+def test_what_the_machine_did_is_shown_with_what_it_said_before(desk: Desk) -> None:
+    incident_id = desk.fires()
+    incident = desk.incidents.incidents[incident_id]
+    held = Contained("flow/support/mode", "hold", "support-failing", 0, 1_767_226_500_000, is_done=True, before="live")
+    off = Contained("auto_reply", "off", "reply-storm", 0)
+    desk.incidents.incidents[incident_id] = replace(incident, contained=(held, off))
+    out = desk.run("incident", "show", incident_id)[1]
+    assert "set to hold because of support-failing, until 2026-01-01T00:15:00Z; before: live" in " ".join(out.split())
+    assert "NOT SET to off because of reply-storm" in out
 
 
 def test_it_goes_its_way_and_closes_with_its_postmortem(desk: Desk, tmp_path: Path) -> None:
@@ -95,7 +107,9 @@ def test_it_goes_its_way_and_closes_with_its_postmortem(desk: Desk, tmp_path: Pa
     page.write_text(draft.replace(PLACEHOLDER, "a bug"))
     code, _, err = desk.run("incident", "postmortem", one, "--file", str(page))
     assert (code, f"holdfast incident resolve {one}" in err) == (ExitCode.OK, True)
-    assert json.loads(desk.run("incident", "postmortem", one, "--json")[1])["is_draft"] is True
+    kept = json.loads(desk.run("incident", "postmortem", one, "--json")[1])
+    assert (kept["is_draft"], kept["text"]) == (False, page.read_text())
+    assert desk.run("incident", "postmortem", one)[1].rstrip() == page.read_text().rstrip()
     code, out, _ = desk.run("incident", "resolve", one, "a bug, fixed")
     assert (code, "resolved" in out, "written" in out) == (ExitCode.OK, True, True)
     assert {event.actor for event in desk.tables.events} == {PERSON}
@@ -123,6 +137,8 @@ def test_a_message_is_printed_alone_and_what_it_promises_is_said(desk: Desk) -> 
     assert (len(out.splitlines()), "whoever is on call" in err) == (6, True)
     code, out, _ = desk.run("incident", "message", one, "--template", "internal_update", "--json")
     assert json.loads(out)["version"] == 1
+    out = desk.run("incident", "show", one)[1]
+    assert ("told employers" in out, "employer_delay at " in out, "told internal" in out) == (True, True, True)
     assert "employer_done" in desk.run("incident", "resolve", one, "over")[2]
 
 

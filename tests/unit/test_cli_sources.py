@@ -505,7 +505,7 @@ def test_a_file_that_makes_no_source_is_refused_before_anybody_is_asked(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "x" * 1001, "ä" * 501])
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 501])
 def test_nothing_is_changed_without_a_reason_that_can_be_kept(asked: list[str], secret_file: str, reason: str) -> None:
     for verb in ("add", "rotate", "hold", "disable", "enable"):
         arguments = {"add": [*BASICS, "--secret-file", secret_file], "rotate": ["--generate"]}.get(verb, [])

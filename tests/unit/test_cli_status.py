@@ -20,6 +20,7 @@ from functions.core.health import Record, force
 from functions.core.recovery import Row, Status
 from functions.core.replay_job import Job, State, asked
 from functions.job_board import move
+from functions.operator_api.calls import incidents as incident_calls
 from functions.operator_api.calls import quarantine as calls
 from functions.operator_api.calls import replays as replay_calls
 from functions.operator_api.calls import switches as switch_calls
@@ -33,6 +34,8 @@ from ops.standing import Queue
 from tests.aws_tables import AUDIT, CONTROL, LEDGER, RECOVERY, REGION, create_tables, sdk_client
 from tests.control_fakes import FakeReplayJobs, FakeSwitchHistory, FakeSwitchReturns
 from tests.fakes import LIVE_SWITCHES, NOON_MS, FakeClock, FakeIds, FakeQuarantines, FakeTables
+from tests.incident_fakes import FakeIncidents
+from tests.incidents import DOWN, rung
 from tests.operator_calls import OPERATOR, Answering, call, client_of
 from tests.recovery_rows import event_row, row
 from tests.stage_fakes import Bucket, CloudWatch, Log, Sqs
@@ -73,9 +76,11 @@ class Stage:
             switch_history=self.history,
             switch_returns=FakeSwitchReturns(self.tables),
             jobs=FakeReplayJobs(self.tables),
+            incidents=FakeIncidents(self.tables),
         )
+        self.incidents = ports.incidents
         self.jobs = ports.jobs
-        subjects = [calls.routes(ports), switch_calls.routes(ports), replay_calls.routes(ports)]
+        subjects = [each.routes(ports) for each in (calls, switch_calls, replay_calls, incident_calls)]
         self.answering = Answering(subjects, clock=self.clock)
 
     def client(self, service: str, *_: str) -> Any:
@@ -417,3 +422,14 @@ def test_one_part_that_cannot_be_read_says_so_and_the_others_are_shown(
     err = capsys.readouterr().err
     assert "the balance: not known" in err
     assert "switches that do not say what they say every day: not known" in err
+
+
+def test_incidents_that_are_not_over_are_among_what_stands(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever was paged for one sees whether it is the only one, and in whose hands each is."""
+    assert told(capsys)["incidents"] == []
+    stage.incidents.store(rung(DOWN))
+    (one,) = told(capsys)["incidents"]
+    assert run(["status"]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    for said in ("incidents that are not over", one["incident_id"], "SEV2", "A provider is down"):
+        assert said in shown

@@ -93,6 +93,14 @@ def test_what_cannot_be_told_or_done_changes_nothing_and_says_why(desk: Desk) ->
     assert desk.run("get", "auto_reply")[1] == "on\n"
 
 
+def test_a_reason_has_one_limit_before_the_api_and_at_it(desk: Desk) -> None:
+    """Not one for the command and a shorter one for the call, of which a validator's sentence would tell."""
+    for reason in (" ", "x" * 501):
+        code, _, err = desk.run("set", "auto_reply", "off", "--reason", reason)
+        assert (code, err.strip()) == (ExitCode.REFUSED, "give a reason of at most 500 characters")
+    assert desk.run("set", "auto_reply", "off", "--reason", f" {'ä' * 500} ")[0] == ExitCode.OK
+
+
 def test_past_the_api_nothing_is_asked_of_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[tuple[str, ...]] = []
 

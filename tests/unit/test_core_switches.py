@@ -18,6 +18,7 @@ from functions.core.switches import (
     SwitchView,
     UnfitSwitch,
     everyday,
+    is_everyday,
     pattern_of,
     problem,
     view,
@@ -271,6 +272,12 @@ def test_what_a_switch_says_every_day_may_be_written_and_permits_everything(name
     changed, usual = seen({**LIVE, name: value}), seen(LIVE)
     assert replace(changed, limits={}) == replace(usual, limits={})
     assert {changed.limit(integration) for integration in CATALOG} == {1.0}
+
+
+def test_a_factor_says_what_it_says_every_day_however_it_is_written() -> None:
+    assert [is_everyday("limits/helpdesk", value) for value in ("1", "1.0", "0.5")] == [True, True, False]
+    assert [is_everyday("auto_reply", value) for value in ("on", "off")] == [True, False]
+    assert not is_everyday("something", "on")
 
 
 def test_what_is_no_switch_has_no_everyday_value_and_no_pattern() -> None:

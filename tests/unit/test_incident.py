@@ -110,7 +110,7 @@ def in_state(state: State, symptom: Symptom = DOWN) -> tuple[Incident, Board]:
 def test_an_alarm_opens_an_incident_with_what_the_table_says_and_pages_the_primary_001_8() -> None:
     incident, board = fired(DOWN)
     assert (incident.state, incident.severity, incident.title) == (State.OPEN, Sev.SEV2, DOWN.says)
-    assert (incident.group, incident.runbook, incident.owner) == ("providers", "a.md#c", "ops")
+    assert (incident.group, incident.runbook, incident.owner) == ("providers", "alarms.md#integration-down", "ops")
     assert (incident.lead, incident.communications) == ("incident_lead", "communications")
     assert (incident.opened_by, incident.firing) == ("integration-down", ("integration-down",))
     (page,) = incident.pages

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from functions.core.alarms import ALARMS, Sev
+from functions.core.alarms import ALARMS, Alarm, Sev
 from functions.core.containment import FLOW_ERRORS, HOLD_MS, containment_of, to_contain
-from functions.core.first_steps import BY_ALARM, BY_GROUP, ELSE, FirstStep, first_step
+from functions.core.first_steps import BY_ALARM, ELSE, REPLIES_OFF, FirstStep, at_stage, first_step
 from functions.core.incident import (
     Board,
     Contained,
@@ -30,7 +30,7 @@ from functions.core.incident import (
 from functions.core.page import MOST_LINES, TITLE_LENGTH, Change, Situation, letter, when
 from tests.fakes import NOON_MS
 from tests.incidents import ADA, DOWN, HOUR_MS, MINUTE_MS, RULES, STORM, WEAK, after, by_hand, fired, quiet
-from tests.unit.test_runbooks import trouble_with
+from tests.unit.test_runbooks import OF_ALARMS, trouble_with
 
 SITUATION = Situation(
     items=7,
@@ -56,18 +56,18 @@ def test_a_page_says_all_that_the_first_ten_minutes_need() -> None:
         True,
         Sev.SEV2,
         (Role.PRIMARY,),
-        "docs/runbooks/a.md#c",
+        "docs/runbooks/alarms.md#integration-down",
     )
     assert made.text.splitlines() == [
         f"{incident.incident_id} at prod: A provider is down",
         "open since 2026-01-01 00:00:00Z; opened 2026-01-01 00:00:00Z",
-        f"acknowledge by 2026-01-01 01:00:00Z: holdfast incident ack {incident.incident_id}",
+        f"acknowledge by 2026-01-01 01:00:00Z: holdfast --stage prod incident ack {incident.incident_id}",
         "alarm integration-down: A provider is down (fires since 2026-01-01 00:00:00Z)",
         "7 items of 2 tenants wait or are dead",
         "",
-        "First: holdfast integrations",
+        "First: holdfast --stage prod integrations",
         "It only looks: there is nothing to take back.",
-        "Then: docs/runbooks/a.md#c",
+        "Then: docs/runbooks/alarms.md#integration-down",
         "",
         "Changed in the two hours before it, and since:",
         "- 2025-12-31 23:59:00Z switch auto_reply (off → on) by ada",
@@ -91,7 +91,7 @@ def test_what_is_not_known_is_said_and_what_is_found_out_is_too() -> None:
     assert ("Affected: acme" in said, "Impact: late" in said, "Then:" in said) == (True, True, False)
     assert "Could not be found out: health" in said
     assert "- and 3 more" in said
-    assert "mitigate by 2026-01-01 08:00:00Z: holdfast incident mitigate" in said
+    assert "mitigate by 2026-01-01 08:00:00Z: holdfast --stage prod incident mitigate" in said
     assert "(quiet since 2026-01-01 00:00:01Z)" in said
     assert "acknowledged since" in said
     assert "Switches that are not as every day: none" in said
@@ -108,11 +108,12 @@ def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14()
     failed = replace(done, is_done=False)
     said = text_of(replace(incident, contained=(done, held)))
     assert "Done by itself: auto_reply set to off, because of reply-storm" in said
-    assert f'To take that back: holdfast switch set auto_reply on --reason "{incident.incident_id}"' in said
+    back = f'holdfast --stage prod switch set auto_reply on --reason "{incident.incident_id}"'
+    assert f"To take that back: {back}" in said
     assert "flow/support/mode set to hold until 2026-01-01 00:01:00Z" in said
     assert "auto_reply was off already" in text_of(replace(incident, contained=(already,)))
     assert "To take that back" not in text_of(replace(incident, contained=(unread,)))
-    assert "NOT DONE by itself, do it now: holdfast switch set auto_reply off --direct" in text_of(
+    assert "NOT DONE by itself, do it now: holdfast --stage prod switch set auto_reply off --direct" in text_of(
         replace(incident, contained=(failed,))
     )
 
@@ -149,7 +150,8 @@ def test_nothing_that_is_quoted_begins_a_line_of_its_own_or_cannot_be_sent() -> 
     incident, _ = after(noted(incident, findings, board, NOON_MS, ADA), board)
     changes = [Change(NOON_MS, "switch", "mode", "live\nFirst: sh", "ada\x0bFirst: sh")]
     said = text_of(incident, Situation(changes=changes, switches={"x": "1\x85First: sh"}), 0)
-    assert [line for line in said.splitlines() if line.startswith("First: ")] == ["First: holdfast integrations"]
+    firsts = [line for line in said.splitlines() if line.startswith("First: ")]
+    assert firsts == ["First: holdfast --stage prod integrations"]
     assert said.encode()
 
 
@@ -165,38 +167,50 @@ def test_a_title_is_one_line_of_ascii_that_fits() -> None:
 # ---------------------------------------------------------------------------------------------------------- first steps
 
 
-def test_every_group_of_the_table_has_a_first_step_and_nothing_else_has() -> None:
-    assert {alarm.group for alarm in ALARMS} <= set(BY_GROUP)
-    assert set(BY_ALARM) <= {alarm.name for alarm in ALARMS}
+@pytest.mark.parametrize("alarm", ALARMS, ids=lambda alarm: alarm.name)
+def test_the_first_step_of_an_alarm_is_a_look_that_its_section_of_the_runbook_names(alarm: Alarm) -> None:
+    """Whoever follows the page's link finds there what they have just typed, and not something else (002.0)."""
+    step = BY_ALARM[alarm.name]
+    section = OF_ALARMS[alarm.name]
+    looks = [one.text for one in section.commands if one.text in section.parts["Check"]]
+    assert [one for one in looks if one == step.command or one.startswith(f"{step.command} ")]
+    assert (step.undo, trouble_with(at_stage(step.command, "prod"))) == ("", "")
 
 
-@pytest.mark.parametrize("step", [*BY_GROUP.values(), *BY_ALARM.values(), ELSE], ids=lambda step: step.command)
-def test_every_first_step_is_a_command_that_there_is_and_so_is_its_undoing(step: FirstStep) -> None:
+def test_every_alarm_has_a_first_step_and_nothing_else_has() -> None:
+    assert list(BY_ALARM) == [alarm.name for alarm in ALARMS]
+
+
+@pytest.mark.parametrize("step", [REPLIES_OFF, ELSE], ids=lambda step: step.command)
+def test_a_first_step_of_no_alarm_is_a_command_that_there_is_and_so_is_its_undoing(step: FirstStep) -> None:
     one = step.of("SEV1-1-a")
-    assert trouble_with(one.command) == ""
-    assert "{incident}" not in one.command + one.undo
+    assert (trouble_with(at_stage(one.command, "prod")), "{incident}" in one.command + one.undo) == ("", False)
     if one.undo:
-        assert trouble_with(one.undo) == ""
+        assert trouble_with(at_stage(one.undo, "prod")) == ""
 
 
-@pytest.mark.parametrize(
-    ("group", "alarms", "severity", "command"),
-    [
-        ("providers", ("rate-limited",), Sev.SEV3, "holdfast limits"),
-        ("providers", ("rate-limited", "integration-down"), Sev.SEV2, "holdfast integrations"),
-        ("nowhere", ("x",), Sev.SEV2, "holdfast incident show i"),
-        ("replies", ("reply-storm",), Sev.SEV0, 'holdfast switch set auto_reply off --reason "i"'),
-    ],
-)
-def test_the_step_of_an_alarm_goes_before_that_of_its_group_where_it_is_alone(
-    group: str, alarms: tuple[str, ...], severity: Sev, command: str
-) -> None:
-    assert first_step(group, alarms, severity, "i").command == command
+def test_the_first_step_is_that_of_the_gravest_alarm_as_the_link_is() -> None:
+    incident, board = fired(WEAK)
+    assert first_step(incident).command == "holdfast integrations llm"
+    incident, board = fired(DOWN, NOON_MS + 1, incident, board)
+    assert first_step(incident).command == "holdfast integrations"
+    incident, _ = fired(WEAK, NOON_MS + 2, incident, board)
+    assert first_step(incident).command == "holdfast integrations"
+    assert first_step(replace(incident, runbook="")).command == f"holdfast incident show {incident.incident_id}"
+
+
+def test_what_the_machine_has_stopped_already_is_looked_at_and_not_stopped_again_002_14() -> None:
+    incident, _ = fired(STORM)
+    assert first_step(incident).command == "holdfast switch get auto_reply"
 
 
 def test_what_a_person_calls_a_sev0_is_stopped_before_it_is_looked_at_002_14() -> None:
-    assert first_step("", (), Sev.SEV0, "i").command.startswith("holdfast switch set auto_reply off")
-    assert first_step("", (), Sev.SEV1, "i").command == "holdfast incident show i"
+    grave, _ = by_hand(Sev.SEV0)
+    assert first_step(grave).command.startswith("holdfast switch set auto_reply off")
+    assert first_step(by_hand(Sev.SEV1)[0]).command == "holdfast incident show SEV1-1-abcdef"
+    said = text_of(grave)
+    assert f'First: holdfast --stage prod switch set auto_reply off --reason "{grave.incident_id}"' in said
+    assert f'back: holdfast --stage prod switch set auto_reply on --reason "{grave.incident_id} is over"' in said
 
 
 # ---------------------------------------------------------------------------------------------------------- containment

@@ -39,7 +39,6 @@ def test_a_draft_has_the_ten_fields_of_the_runbook_and_all_that_is_known() -> No
         "- auto_reply was set to off by itself",
         "- replies off",
         f"incident_lead: {PLACEHOLDER}",
-        "- docs/runbooks/a.md#b",
         "- docs/runbooks/alarms.md#reply-storm",
     ):
         assert line in lines, line

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from functions.catalog.announcements import load_announcements
 from functions.catalog.loader import load
@@ -45,6 +45,7 @@ from functions.core.incident import (
 )
 from functions.core.postmortem import Entry, draft, missing
 from functions.incident_board import TRIES, move
+from functions.operator_api.bodies import Body, Reason
 from functions.operator_api.caller import Caller
 from functions.operator_api.handler import caller
 from functions.operator_api.ports import Ports
@@ -64,14 +65,9 @@ _Title = Annotated[
 _Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Severity = Literal["SEV0", "SEV1", "SEV2", "SEV3"]
 IncidentId = Annotated[str, Path(pattern=_ID)]
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", description="Why; it is in the audit.")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewIncident(_Model):
+class NewIncident(Body):
     """What somebody has seen: a user's ticket, an observation of their own."""
 
     title: Annotated[_Title, Field(description="The symptom, in one sentence.")]
@@ -81,26 +77,26 @@ class NewIncident(_Model):
     scope: _Text | None = None
 
 
-class WhyTest(_Model):
+class WhyTest(Body):
     """Why a test."""
 
     reason: Reason
 
 
-class Ack(_Model):
+class Ack(Body):
     """What whoever has it in hand says."""
 
     note: _Text | None = None
 
 
-class NewSeverity(_Model):
+class NewSeverity(Body):
     """Another severity."""
 
     severity: Severity
     reason: Reason
 
 
-class Note(_Model):
+class Note(Body):
     """What somebody has found out. Something is given."""
 
     note: _Text | None = None
@@ -112,19 +108,19 @@ class Note(_Model):
     communications: Annotated[_Word | None, Field(description="A role of the catalog.")] = None
 
 
-class Mitigation(_Model):
+class Mitigation(Body):
     """What stops the harm."""
 
     mitigation: _Text
 
 
-class Resolution(_Model):
+class Resolution(Body):
     """What was wrong, and what was done."""
 
     resolution: _Text
 
 
-class Message(_Model):
+class Message(Body):
     """Which text is to be made out. `feature` is one of the catalog; without `window` its usual one is said."""
 
     template: _Word
@@ -132,13 +128,13 @@ class Message(_Model):
     window: Annotated[str | None, Field(pattern=PATTERN, description="How long it will take: 30m, 2h, 1d.")] = None
 
 
-class Postmortem(_Model):
-    """The postmortem in Markdown; without it the draft is made."""
+class Postmortem(Body):
+    """The postmortem in Markdown; without it the one that is kept is told, or a draft."""
 
     text: Annotated[str, Field(min_length=1, max_length=POSTMORTEM_LENGTH)] | None = None
 
 
-class ToldAlarm(_Model):
+class ToldAlarm(Body):
     """One of its alarms."""
 
     name: str
@@ -150,7 +146,7 @@ class ToldAlarm(_Model):
     count: int
 
 
-class ToldPage(_Model):
+class ToldPage(Body):
     """One page of it. `took` are the channels that have taken it; it is delivered once every one has."""
 
     number: int
@@ -162,7 +158,7 @@ class ToldPage(_Model):
     delivered_at_ms: int | None = None
 
 
-class ToldContainment(_Model):
+class ToldContainment(Body):
     """What the machine has done by itself, or could not do."""
 
     switch: str
@@ -173,7 +169,7 @@ class ToldContainment(_Model):
     until_ms: int | None = None
 
 
-class ToldMessage(_Model):
+class ToldMessage(Body):
     """A message that was made out."""
 
     at_ms: int
@@ -184,7 +180,7 @@ class ToldMessage(_Model):
     promised: str | None = None
 
 
-class ToldIncident(_Model):
+class ToldIncident(Body):
     """One incident. Times are epoch milliseconds; what is not known or does not run is left out."""
 
     incident_id: str
@@ -222,7 +218,7 @@ class ToldIncident(_Model):
     pages: list[ToldPage]
 
 
-class ToldEntry(_Model):
+class ToldEntry(Body):
     """One line of a timeline."""
 
     at_ms: int
@@ -231,14 +227,14 @@ class ToldEntry(_Model):
     what: str
 
 
-class ToldStep(_Model):
+class ToldStep(Body):
     """What to type first, and how it is taken back; null where it only looks."""
 
     command: str
     undo: str | None = None
 
 
-class ToldInFull(_Model):
+class ToldInFull(Body):
     """An incident with what happened around it. `unknown` names what of that could not be read."""
 
     incident: ToldIncident
@@ -247,13 +243,13 @@ class ToldInFull(_Model):
     unknown: list[str]
 
 
-class ToldIncidents(_Model):
+class ToldIncidents(Body):
     """Incidents, the newest first."""
 
     incidents: list[ToldIncident]
 
 
-class ToldText(_Model):
+class ToldText(Body):
     """A text as it goes out, and who it is for."""
 
     incident: ToldIncident
@@ -264,7 +260,7 @@ class ToldText(_Model):
     promised: str | None = None
 
 
-class ToldPostmortem(_Model):
+class ToldPostmortem(Body):
     """The postmortem. `is_draft`: nothing was kept."""
 
     incident: ToldIncident
@@ -326,7 +322,7 @@ def _reading(router: APIGatewayHttpRouter, ports: Ports) -> None:
     def one(incident_id: IncidentId) -> ToldInFull:
         incident = _found(ports, incident_id)
         known = timeline(ports, incident)
-        step = first_step(incident.group, tuple(incident.alarms), incident.severity, incident.incident_id)
+        step = first_step(incident)
         return ToldInFull(
             incident=_told(incident),
             first=ToldStep(command=step.command, undo=step.undo or None),
@@ -519,8 +515,8 @@ def _telling(router: APIGatewayHttpRouter, ports: Ports) -> None:
 
     @router.post(
         "/platform/incidents/<incident_id>/postmortem",
-        summary="Get the postmortem's draft, or keep what was written",
-        description="Without `text` the draft of what is known is answered, and nothing is kept.",
+        summary="Get the postmortem, or keep what was written",
+        description="Without `text` the one that is kept is answered; while there is none, the draft of what is known.",
         operation_id="incidentPostmortem",
         tags=[TAG],
         responses=_answers("The draft, or the postmortem as it is kept now."),
@@ -528,15 +524,14 @@ def _telling(router: APIGatewayHttpRouter, ports: Ports) -> None:
     def postmortem(incident_id: IncidentId, given: Postmortem) -> ToldPostmortem:
         if given.text is None:
             incident = _found(ports, incident_id)
-            return ToldPostmortem(
-                incident=_told(incident), is_draft=True, text=draft(incident, timeline(ports, incident).entries)
-            )
-        text = given.text
-        lacking = missing(text, incident_id)
+            text = incident.postmortem or draft(incident, timeline(ports, incident).entries)
+            return ToldPostmortem(incident=_told(incident), is_draft=not incident.postmortem, text=text)
+        written = given.text
+        lacking = missing(written, incident_id)
         if lacking:
             raise Refusal(Code.INVALID_PAYLOAD, f"that is no postmortem yet: {'; '.join(lacking)}")
-        kept = change(incident_id, lambda i, b, who, now_ms: reviewed(i, text, b, now_ms, who))
-        return ToldPostmortem(incident=_told(kept), is_draft=False, text=text)
+        kept = change(incident_id, lambda i, b, who, now_ms: reviewed(i, written, b, now_ms, who))
+        return ToldPostmortem(incident=_told(kept), is_draft=False, text=written)
 
 
 def _rules(ports: Ports) -> Rules:

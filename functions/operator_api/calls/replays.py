@@ -19,6 +19,7 @@ from functions.core.replay import Filter, PlanItem, PlanLost, ground_lost, groun
 from functions.core.replay_job import (
     MOST_FILTER_LENGTH,
     MOST_ITEMS,
+    MOST_KEPT,
     OVER,
     PLAN_GOOD_FOR_MS,
     BatchRecord,
@@ -223,6 +224,7 @@ class ToldReplays(Body):
     holders: dict[str, str]
 
 
+_OLDER = f"The list keeps the newest {MOST_KEPT}, and those that are not over; an older one is found by its id."
 _CHANGED = "Others changed the job at the same time: call again."
 _STATE = "It is in no state for that (`state` says in which)."
 
@@ -260,10 +262,10 @@ def routes(ports: Ports) -> APIGatewayHttpRouter:
         summary="Which bulk replays there are",
         operation_id="listReplays",
         tags=[TAG],
-        responses={200: {"description": "The newest fifty at most, and those that are not over."}},
+        responses={200: {"description": f"Of the newest {MOST_KEPT} and those that are not over, the newest first."}},
     )
     def show_all(
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        limit: Annotated[int, Query(ge=1, le=200, description=_OLDER)] = 50,
         active: Annotated[bool, Query(description="Neither those that are over, nor plans not approved.")] = False,
     ) -> ToldReplays:
         board = ports.jobs.board()
