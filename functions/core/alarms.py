@@ -593,7 +593,7 @@ ALARMS: Final[tuple[Alarm, ...]] = (
     _not_drained("replays-dlq", "replays"),
     Alarm(
         name="ops-dlq-not-empty",
-        says="A run of something that comes each minute, or of replay, failed for good",
+        says="A run of the sweeper, the evaluator, the pager, replay or the synthetic event failed for good",
         sev=Sev.SEV3,
         group="duties",
         is_page=False,

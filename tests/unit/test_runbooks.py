@@ -125,6 +125,26 @@ def test_every_alarm_has_its_section_and_every_section_its_alarm_in_the_order_of
     assert [section.link for section in OF_ALARMS.values()] == [alarm.page for alarm in ALARMS]
 
 
+def fires_when(alarm: Any) -> str:
+    """Its windows, as its section says them: how soon it fires, and how long after the last of it it is quiet."""
+    minutes = alarm.period_seconds // 60
+    if alarm.also_over_seconds:
+        wide = alarm.also_over_seconds // 3600
+        return (
+            f"It fires when that is so over {minutes} minutes and over {wide} hour{'s' * (wide > 1)}, and is quiet once "
+            "either is not."
+        )
+    if alarm.periods == 1:
+        window = "a minute" if minutes == 1 else f"{minutes} minutes"
+        return f"It fires after {window} of it, and is quiet after the next without."
+    windows = f"{alarm.periods} minutes" if minutes == 1 else f"{alarm.periods} windows of {minutes} minutes"
+    good = alarm.periods - alarm.datapoints + 1
+    return (
+        f"It fires when that is so in {alarm.datapoints} of {windows}, and is quiet once {good} of the last "
+        f"{alarm.periods} {'is' if good == 1 else 'are'} not."
+    )
+
+
 @pytest.mark.parametrize("alarm", ALARMS, ids=lambda alarm: alarm.name)
 def test_the_section_of_an_alarm_says_all_that_the_others_say_in_the_same_order(alarm: Any) -> None:
     section = OF_ALARMS[alarm.name]
@@ -132,7 +152,7 @@ def test_the_section_of_an_alarm_says_all_that_the_others_say_in_the_same_order(
     assert all(text for text in section.parts.values())
     grave = f"{alarm.sev.value}, a {'page' if alarm.is_page else 'ticket'}"
     grave += ", and told to people directly" if alarm.group == ON_CALL else ""
-    assert section.text.strip().splitlines()[0] == f"{grave}."
+    assert section.text.strip().splitlines()[0] == f"{grave}. {fires_when(alarm)}"
     assert "```sh" in section.parts["Check"], "there is nothing to look at"
     assert len(section.parts["Symptom"]) < 260, "whoever reads it has ten minutes"
 
