@@ -72,11 +72,11 @@ class _Channel:
 
     def wants(self, letter: Letter) -> bool:
         """Whether it is for this channel."""
-        if letter.severity not in self.severities or not self.to & set(letter.to):
+        if not self.to & set(letter.to):
             return False
-        if self.kind == "slack":
-            return True
-        return letter.is_calling or letter.kind in (PageKind.ACKNOWLEDGED, PageKind.RESOLVED)
+        if self.kind == "pagerduty" and letter.kind in (PageKind.ACKNOWLEDGED, PageKind.RESOLVED):
+            return True  # of whatever severity it is now: it may have called by a graver one, and nobody else ends that
+        return letter.severity in self.severities and (self.kind == "slack" or letter.is_calling)
 
 
 class SnsAndWebhooks:

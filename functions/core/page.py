@@ -113,7 +113,7 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
         return
     yield f"{incident.state.value} since {when(_since(incident))}; opened {when(incident.opened_at_ms)}"
     if incident.is_test:
-        yield "This is a test: nothing has happened, and there is nothing to do."
+        yield "This is a test: nothing has happened. Where it called you (PagerDuty), close it by hand."
         return
     due_ms = runs_out_first(incident)
     if due_ms:

@@ -240,6 +240,16 @@ def test_a_ticket_or_a_reminder_is_no_business_of_pagerduty() -> None:
         assert (sent, made.receiver.requests) == (ports.Sent(("sns",), {}), [])
 
 
+def test_what_called_by_a_graver_severity_ends_there_by_whatever_it_is_now() -> None:
+    with real(duty={**DUTY, "severities": ["SEV0", "SEV1"]}) as made:
+        made.channels.send(LETTER)
+        less = replace(LETTER, severity=Sev.SEV2, is_calling=False)
+        made.channels.send(replace(less, number=2, is_calling=True))
+        made.channels.send(replace(less, number=3, kind=PageKind.ACKNOWLEDGED))
+        made.channels.send(replace(less, number=4, kind=PageKind.RESOLVED))
+        assert [one["event_action"] for one in made.receiver.sent()] == ["trigger", "acknowledge", "resolve"]
+
+
 def test_channels_are_narrowed_by_role_and_severity_003_22() -> None:
     second = {**SLACK, "to": ["secondary"]}
     grave = {**SLACK, "severities": ["SEV0"]}

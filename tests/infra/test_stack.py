@@ -921,10 +921,14 @@ def test_outputs_are_what_the_command_line_reads(template: Template) -> None:
     assert set(template.body["Outputs"]) == OUTPUTS
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
 def test_an_output_that_a_page_sends_people_to_is_there(page: Path) -> None:
     """Whoever deploys subscribes a topic by it: a name that is gone would leave nobody paged."""
-    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if re.search(r"holdfast( --\w+ \w+)* env", line)]
+    lines = [
+        line for line in page.read_text(encoding="utf-8").splitlines() if re.search(r"holdfast( --\w+ \w+)* env", line)
+    ]
     assert set(re.findall(r"\b[A-Z]\w+(?:Arns?|Urls?|Id)\b", "\n".join(lines))) <= OUTPUTS
 
 

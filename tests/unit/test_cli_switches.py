@@ -57,6 +57,19 @@ def desk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return Desk(monkeypatch, capsys)
 
 
+@pytest.mark.parametrize("way", [[], ["--direct"]])
+@pytest.mark.parametrize(("reason", "is_taken"), [("ä" * 500, True), ("x" * 501, False), (" ", False)])
+def test_there_is_one_limit_of_a_reason_that_of_the_call(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, reason: str, is_taken: bool, way: list[str]
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(switches, "write", lambda *given: written.append(given[-1]) or ("on", 2))
+    code, _, err = desk.run("set", "auto_reply", "off", "--reason", reason, *way)
+    assert (code == ExitCode.OK) is is_taken
+    assert ("give a reason of at most 500 characters" in err) is not is_taken
+    assert written == [reason] * (is_taken and bool(way))
+
+
 def test_a_switch_is_set_and_the_audit_names_the_person(desk: Desk) -> None:
     code, out, _ = desk.run("set", "auto_reply", "off", "--reason", " wrong answers ", "--json")
     assert code == ExitCode.OK

@@ -140,7 +140,7 @@ def test_a_ticket_wakes_nobody_and_a_test_says_that_it_is_one() -> None:
     ticket, _ = fired(WEAK)
     assert not letter(ticket, ticket.pages[0], SITUATION, "prod", "", NOON_MS).is_calling
     test, _ = by_hand(Sev.SEV3, "a test page", is_test=True)
-    assert text_of(test).endswith("This is a test: nothing has happened, and there is nothing to do.")
+    assert text_of(test).endswith("(PagerDuty), close it by hand.")
     assert letter(replace(test, is_page=False), test.pages[0], SITUATION, "prod", "", NOON_MS).is_calling
 
 
