@@ -83,3 +83,20 @@ def test_every_test_that_the_requirements_name_is_there_and_names_its_requiremen
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def _texts() -> Iterator[Path]:
+    yield from (ROOT / "README.md", ROOT / "CHANGELOG.md")
+    yield from sorted(DOCS.rglob("*.md"))
+    for top in ("functions", "infra", "ops", "tests"):
+        yield from sorted((ROOT / top).rglob("*.py"))
+
+
+def test_every_target_of_make_that_a_text_names_is_there() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {(name, str(path.relative_to(ROOT))) for path in _texts() for name in _MADE.findall(path.read_text())}
+    assert {name for name, _ in named} >= {"demo", "test", "runbooks"}
+    assert {(name, path) for name, path in named if name not in targets} == set()
+
+
+_MADE = re.compile(r"`make ([a-z][a-z0-9-]*)")
