@@ -208,7 +208,7 @@ class OperatorApi(Construct):
                 replay_function=recovery.replay.function.function_name,
                 switches_path=config.switches_path,
                 parameters_path=config.parameters_path,
-                functions=",".join(one.function.function_name for one in (intake.ingress, processing.worker)),
+                functions=",".join(one.function.function_name for one in _deployed(intake, processing, recovery)),
                 door_log_group=intake.ingress.log_group.log_group_name,
                 time_scale=config.time_scale,
             ),
@@ -250,7 +250,7 @@ class OperatorApi(Construct):
         function.allow(["ssm:DescribeParameters"], ["*"], why_wildcard="DescribeParameters knows no resource")
         function.allow(
             ["lambda:GetFunctionConfiguration"],
-            [one.function.function_arn for one in (intake.ingress, processing.worker)],
+            [one.function.function_arn for one in _deployed(intake, processing, recovery)],
         )
         return function
 
@@ -296,3 +296,8 @@ class OperatorApi(Construct):
                 "ThrottlingBurstLimit": self._config.public_burst,
             }
         stage.route_settings = throttles
+
+
+def _deployed(intake: Intake, processing: Processing, recovery: Recovery) -> tuple[PythonFunction, ...]:
+    """Those whose deploys the timeline of an incident tells of: what an event meets on its way."""
+    return intake.ingress, processing.worker, recovery.triage, recovery.sweeper, recovery.replay

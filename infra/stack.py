@@ -67,7 +67,15 @@ class HoldfastStack(Stack):
             config=config,
             code_for=code_for,
             storage=storage,
-            deployed=[intake.ingress, processing.worker],
+            deployed=[
+                intake.ingress,
+                processing.worker,
+                recovery.triage,
+                recovery.sweeper,
+                recovery.replay,
+                operations.evaluator,
+                operators.api,
+            ],
             ops_dlq=recovery.ops_dlq,
         )
         monitoring = Monitoring(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
 MOST_HISTORIES: Final = 10  # of switches that were changed: each is a request
+DEPLOY_MS: Final = 120_000  # CloudFormation changes one function within so long of the other
 KINDS: Final = {"switches": "switch", "sources": "source", "integrations": "credential", "oncall": "channel"}
 
 
@@ -37,10 +38,20 @@ class AwsRecentChanges:
         return sorted(found, key=lambda change: (-change.at_ms, change.kind, change.name))
 
     def _deploys(self) -> Iterator[Change]:
+        """One for all functions that one deploy has changed, at its end."""
+        changed: list[tuple[int, str]] = []
         for function in self._functions:
             with aws.border(f"read the configuration of {function}"):
                 said = self._lambda.get_function_configuration(FunctionName=function)
-            yield Change(_ms(datetime.fromisoformat(said["LastModified"])), "deploy", function)
+            changed.append((_ms(datetime.fromisoformat(said["LastModified"])), function))
+        together: list[tuple[int, str]] = []
+        for at_ms, function in sorted(changed):
+            if together and at_ms - together[-1][0] > DEPLOY_MS:
+                yield _deploy(together)
+                together = []
+            together.append((at_ms, function))
+        if together:
+            yield _deploy(together)
 
     def _parameters(self, since_ms: int) -> Iterator[Change]:
         histories = 0
@@ -72,6 +83,10 @@ class AwsRecentChanges:
         ]
         moved = " → ".join(value for _, value in sorted(kept)[-2:])
         return f"{moved}: {what}" if what else moved
+
+
+def _deploy(changed: Sequence[tuple[int, str]]) -> Change:
+    return Change(changed[-1][0], "deploy", ", ".join(function for _, function in changed))
 
 
 def _ms(moment: datetime) -> int:

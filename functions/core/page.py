@@ -119,6 +119,8 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
     if due_ms:
         word = "acknowledge" if due_ms == incident.acknowledge_due_ms else "mitigate"
         yield f"{word} by {when(due_ms)}: {_typed(incident, _COMMANDS[word], stage)}"
+    if page.kind in _DUE:
+        yield f"{page.kind.value}: {at_stage(_DUE[page.kind].format(incident=incident.incident_id), stage)}"
     for name, signal in incident.alarms.items():
         state = (
             f"fires since {when(signal.fired_at_ms)}"
@@ -157,6 +159,10 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
 
 
 _COMMANDS = {"acknowledge": "ack", "mitigate": "mitigate"}
+_DUE = {
+    PageKind.UPDATE_DUE: 'holdfast incident note {incident} "what is known by now" --next-update 30m',
+    PageKind.REVIEW_DUE: "holdfast incident postmortem {incident}",
+}
 
 
 def _typed(incident: Incident, command: str, stage: str) -> str:

@@ -96,6 +96,7 @@ class Situations:
 
     def _affected(self, deadline_ms: int, unknown: list[str]) -> tuple[int, int, bool]:
         items, tenants, is_at_least = 0, set[str](), False
+        known = len(unknown)
         for integration in self._integrations:
             find = partial(self._recovery.find, integration, _UNFINISHED, MOST_ROWS)
             rows = self._try(f"items of {integration}", deadline_ms, unknown, find) or []
@@ -103,4 +104,4 @@ class Situations:
             left = [row for row in rows if not row.is_final]
             items += len(left)
             tenants |= {row.tenant for row in left}
-        return items, len(tenants), is_at_least or bool(unknown)
+        return items, len(tenants), is_at_least or len(unknown) > known

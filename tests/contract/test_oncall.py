@@ -427,6 +427,20 @@ def over_lambda(ssm: Any, modified: str) -> AwsRecentChanges:
     return AwsRecentChanges(ssm, client, STAGE, ["worker"])
 
 
+def test_one_deploy_of_several_functions_is_told_once_at_its_end() -> None:
+    with mock_aws():
+        client = boto3.client("lambda", region_name=REGION)
+        stub = Stubber(client)
+        for name, minute in (("worker", "03:01"), ("ingress", "03:00"), ("sweeper", "01:00")):
+            said = {"FunctionName": name, "LastModified": f"2026-01-01T{minute}:30.000+0000"}
+            stub.add_response("get_function_configuration", said, {"FunctionName": name})
+        stub.activate()
+        ssm = boto3.client("ssm", region_name=REGION)
+        told = AwsRecentChanges(ssm, client, STAGE, ["worker", "ingress", "sweeper"]).since(0)
+    ends = round(datetime(2026, 1, 1, 3, 1, 30, tzinfo=UTC).timestamp() * 1000)
+    assert [(one.at_ms, one.name) for one in told] == [(ends, "ingress, worker"), (ends - 7_260_000, "sweeper")]
+
+
 def test_what_changed_and_cannot_be_read_is_trouble() -> None:
     fake = FakeRecentChanges()
     fake.faults.fail("changes.since")

@@ -118,6 +118,20 @@ def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14()
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        (PageKind.UPDATE_DUE, 'incident note {} "what is known by now" --next-update 30m'),
+        (PageKind.REVIEW_DUE, "incident postmortem {}"),
+    ],
+)
+def test_who_is_reminded_is_told_the_command_that_does_it(kind: PageKind, command: str) -> None:
+    incident, _ = fired(STORM)
+    reminded = replace(incident, pages=(replace(incident.pages[0], kind=kind),))
+    assert f"{kind.value}: holdfast --stage prod {command.format(incident.incident_id)}" in text_of(reminded)
+    assert command.format(incident.incident_id) not in text_of(incident)
+
+
 def test_news_of_somebody_at_work_is_short() -> None:
     incident, board = by_hand(Sev.SEV3)
     incident, board = after(acknowledged(incident, board, NOON_MS + 1_000, ADA), board)

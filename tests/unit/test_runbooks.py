@@ -131,8 +131,8 @@ def fires_when(alarm: Any) -> str:
     if alarm.also_over_seconds:
         wide = alarm.also_over_seconds // 3600
         return (
-            f"It fires when that is so over {minutes} minutes and over {wide} hour{'s' * (wide > 1)}, and is quiet once "
-            "either is not."
+            f"It fires when that is so over {minutes} minutes and over {wide} hour{'s' * (wide > 1)}, and is quiet "
+            "once either is not."
         )
     if alarm.periods == 1:
         window = "a minute" if minutes == 1 else f"{minutes} minutes"
