@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aws_cdk import Acknowledgment, Aws, Duration, RemovalPolicy, Validations
@@ -101,7 +102,9 @@ class OperatorApi(Construct):
         intake: Intake,
         processing: Processing,
         recovery: Recovery,
+        deployed: Sequence[PythonFunction],
     ) -> None:
+        """`deployed` are functions whose deploys the timeline of an incident tells of."""
         super().__init__(scope, "Operators")
         self._config = config
         self.pool = self._pool()
@@ -111,7 +114,7 @@ class OperatorApi(Construct):
             # One name space for all of AWS: the account makes it ours.
             cognito_domain=cognito.CognitoDomainOptions(domain_prefix=f"holdfast-{config.name}-{Aws.ACCOUNT_ID}"),
         )
-        self.api = self._function(code_for, storage, intake, processing, recovery)
+        self.api = self._function(code_for, storage, intake, processing, recovery, deployed)
         self._routes(intake)
 
     def _pool(self) -> cognito.UserPool:
@@ -189,7 +192,13 @@ class OperatorApi(Construct):
         return Clients(people=people, view=machine(VIEW, view), operate=machine(OPERATE, operate))
 
     def _function(
-        self, code_for: CodeFor, storage: Storage, intake: Intake, processing: Processing, recovery: Recovery
+        self,
+        code_for: CodeFor,
+        storage: Storage,
+        intake: Intake,
+        processing: Processing,
+        recovery: Recovery,
+        deployed: Sequence[PythonFunction],
     ) -> PythonFunction:
         config = self._config
         function = PythonFunction(
@@ -208,7 +217,7 @@ class OperatorApi(Construct):
                 replay_function=recovery.replay.function.function_name,
                 switches_path=config.switches_path,
                 parameters_path=config.parameters_path,
-                functions=",".join(one.function.function_name for one in _deployed(intake, processing, recovery)),
+                functions=",".join(one.function.function_name for one in deployed),
                 door_log_group=intake.ingress.log_group.log_group_name,
                 time_scale=config.time_scale,
             ),
@@ -250,7 +259,7 @@ class OperatorApi(Construct):
         function.allow(["ssm:DescribeParameters"], ["*"], why_wildcard="DescribeParameters knows no resource")
         function.allow(
             ["lambda:GetFunctionConfiguration"],
-            [one.function.function_arn for one in _deployed(intake, processing, recovery)],
+            [one.function.function_arn for one in deployed],
         )
         return function
 
@@ -296,8 +305,3 @@ class OperatorApi(Construct):
                 "ThrottlingBurstLimit": self._config.public_burst,
             }
         stage.route_settings = throttles
-
-
-def _deployed(intake: Intake, processing: Processing, recovery: Recovery) -> tuple[PythonFunction, ...]:
-    """Those whose deploys the timeline of an incident tells of: what an event meets on its way."""
-    return intake.ingress, processing.worker, recovery.triage, recovery.sweeper, recovery.replay

@@ -46,6 +46,8 @@ class HoldfastStack(Stack):
         operations = Operations(
             self, config=config, code_for=code_for, storage=storage, intake=intake, ops_dlq=recovery.ops_dlq
         )
+        # What an event meets on its way: a deploy of one of them is the first suspect.
+        on_the_way = [intake.ingress, processing.worker, recovery.triage, recovery.sweeper, recovery.replay]
         operators = OperatorApi(
             self,
             config=config,
@@ -54,6 +56,7 @@ class HoldfastStack(Stack):
             intake=intake,
             processing=processing,
             recovery=recovery,
+            deployed=on_the_way,
         )
         synthetic = Synthetic(self, config=config, code_for=code_for, intake=intake, ops_dlq=recovery.ops_dlq)
         functions = {
@@ -67,15 +70,7 @@ class HoldfastStack(Stack):
             config=config,
             code_for=code_for,
             storage=storage,
-            deployed=[
-                intake.ingress,
-                processing.worker,
-                recovery.triage,
-                recovery.sweeper,
-                recovery.replay,
-                operations.evaluator,
-                operators.api,
-            ],
+            deployed=[*on_the_way, operations.evaluator, operators.api],
             ops_dlq=recovery.ops_dlq,
         )
         monitoring = Monitoring(

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError
 
 from functions.adapters.recipients import CONVERSATION, DynamoRecipients
 from functions.adapters.ses import is_address
-from functions.core.audit import MOST_REASON
+from functions.core.audit import unfit_reason
 from functions.core.clock import Clock, Ids
 from functions.core.event import NAME
 from functions.core.failure import HoldfastError, StorageUnavailable, VersionConflict
@@ -77,9 +77,9 @@ def check_pseudonym(recipient: str) -> str:
 
 def check_reason(reason: str) -> str:
     """Why something is changed. Raises `RecipientTrouble` for none, and for one that may not go on record."""
-    text = reason.strip()
-    if not text or len(text) > MOST_REASON:
-        raise RecipientTrouble(f"give a reason of at most {MOST_REASON} characters")
+    wrong, text = unfit_reason(reason), reason.strip()
+    if wrong is not None:
+        raise RecipientTrouble(wrong)
     if _PERSONAL.search(text):
         raise RecipientTrouble(
             "the reason holds what looks like a number or an address: it goes on record, where none is"

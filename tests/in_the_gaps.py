@@ -25,8 +25,7 @@ def yield_to_others() -> None:
     """The lowest priority, for this process and its session."""
     os.nice(LOWEST)
     with suppress(OSError):  # a kernel without it, or a container that keeps it to itself
-        if AUTOGROUP.exists():
-            AUTOGROUP.write_text(str(LOWEST), encoding="ascii")
+        AUTOGROUP.write_text(str(LOWEST), encoding="ascii")
 
 
 def main(command: list[str]) -> int:

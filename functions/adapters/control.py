@@ -47,7 +47,7 @@ class DynamoSwitchMarks:
         item = {
             "pk": SWITCHES_KEY,
             "revision": after.revision,
-            "switches": _json({name: asdict(mark) for name, mark in switches.items()}),
+            "switches": compact({name: asdict(mark) for name, mark in switches.items()}),
         }
         with aws.border("mark the switches as audited"):
             try:
@@ -75,7 +75,3 @@ def _get(client: DynamoDBClient, table: str, key: str) -> Mapping[str, Any] | No
     with aws.border(f"read {key} of the control table"):
         stored = client.get_item(TableName=table, Key=items.item({"pk": key}), ConsistentRead=True).get("Item")
     return None if stored is None else items.plain({"M": stored})
-
-
-def _json(content: Any) -> str:
-    return compact(content)

@@ -182,8 +182,9 @@ _LOUD_TOPICS: Final = (
     "SEV2-ops",
     "SEV2-campaign",
     "SEV2-ml",
+    PEOPLE,
 )
-"""Those that pages go to."""
+"""Those that alarms which page speak to, and the one that their pages go to."""
 
 _TABLES: Final = ("LedgerTable", "RecoveryTable", "AuditTable", "ControlTable", "RecipientsTable")
 
@@ -828,9 +829,9 @@ ALARMS: Final[tuple[Alarm, ...]] = (
             f"topic{number}": Series(
                 "NumberOfNotificationsFailed", SNS, MappingProxyType({"TopicName": topic}), "Sum", 60
             )
-            for number, topic in enumerate((*_LOUD_TOPICS, PEOPLE), 1)
+            for number, topic in enumerate(_LOUD_TOPICS, 1)
         },
-        expression=f"SUM([{', '.join(f'topic{number}' for number in range(1, len(_LOUD_TOPICS) + 2))}])",
+        expression=f"SUM([{', '.join(f'topic{number}' for number in range(1, len(_LOUD_TOPICS) + 1))}])",
         threshold=0,
         periods=1,
         datapoints=1,

@@ -13,6 +13,12 @@ MACHINE = "holdfast"  # the actor of what nobody asked for
 MOST_REASON = 500  # characters that a person may give as the reason for a change
 
 
+def unfit_reason(reason: str) -> str | None:
+    """Why that is no reason to put on record, or None if it is one."""
+    text = reason.strip()
+    return None if text and len(text) <= MOST_REASON else f"give a reason of at most {MOST_REASON} characters"
+
+
 class AuditType(StrEnum):
     """Names of audit events."""
 

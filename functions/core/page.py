@@ -80,17 +80,17 @@ def letter(incident: Incident, page: Page, situation: Situation, stage: str, run
         is_calling=page.kind in CALLING and (incident.is_page or incident.is_test),
         at_ms=page.asked_at_ms,
         title=_title(incident, page, stage),
-        text="\n".join(_plain(line) for line in _lines(incident, page, situation, runbook, stage, now_ms)),
+        text="\n".join(one_line(line) for line in _lines(incident, page, situation, runbook, stage, now_ms)),
         runbook=runbook,
         recurrences=incident.recurrences,
     )
 
 
-def _plain(line: str) -> str:
+def one_line(text: str) -> str:
     """One line, whatever is quoted in it: an alarm's description, a parameter's, a value, what somebody has noted. None
     of it may begin a line of its own, which could pass for one of ours, or hold what no channel can carry.
     """
-    return "".join(letter if letter.isprintable() else " " for letter in line)
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _title(incident: Incident, page: Page, stage: str) -> str:
@@ -118,9 +118,9 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
     due_ms = runs_out_first(incident)
     if due_ms:
         word = "acknowledge" if due_ms == incident.acknowledge_due_ms else "mitigate"
-        yield f"{word} by {when(due_ms)}: {_typed(incident, _COMMANDS[word], stage)}"
+        yield f"{word} by {when(due_ms)}: {_typed(_COMMANDS[word], incident, stage)}"
     if page.kind in _DUE:
-        yield f"{page.kind.value}: {at_stage(_DUE[page.kind].format(incident=incident.incident_id), stage)}"
+        yield f"{page.kind.value}: {_typed(_DUE[page.kind], incident, stage)}"
     for name, signal in incident.alarms.items():
         state = (
             f"fires since {when(signal.fired_at_ms)}"
@@ -158,16 +158,18 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
     yield f"Lead: {incident.lead}. Communications: {incident.communications}. As of {when(now_ms)}."
 
 
-_COMMANDS = {"acknowledge": "ack", "mitigate": "mitigate"}
+_COMMANDS = {
+    "acknowledge": "holdfast incident ack {incident}",
+    "mitigate": 'holdfast incident mitigate {incident} "what stopped the harm"',
+}
 _DUE = {
     PageKind.UPDATE_DUE: 'holdfast incident note {incident} "what is known by now" --next-update 30m',
     PageKind.REVIEW_DUE: "holdfast incident postmortem {incident}",
 }
 
 
-def _typed(incident: Incident, command: str, stage: str) -> str:
-    said = f"holdfast incident {command} {incident.incident_id}"
-    return at_stage(f'{said} "what stopped the harm"' if command == "mitigate" else said, stage)
+def _typed(command: str, incident: Incident, stage: str) -> str:
+    return at_stage(command.format(incident=incident.incident_id), stage)
 
 
 def _since(incident: Incident) -> int:

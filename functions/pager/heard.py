@@ -10,6 +10,7 @@ from typing import Any
 from functions.core.alarms import Audience, Sev, by_name
 from functions.core.failure import HoldfastError
 from functions.core.incident import Symptom
+from functions.core.page import one_line
 
 FIRING = "ALARM"
 QUIET = "OK"
@@ -45,7 +46,7 @@ def read(body: str) -> Heard:
     if at.tzinfo is None or at_ms <= 0:
         raise UnreadableAlarm("its StateChangeTime is no moment of any time zone")
     about = str(said.get("AlarmDescription") or "")
-    return Heard(symptom_of(_line(name[:NAME_LENGTH]), _line(about)), state, at_ms)
+    return Heard(symptom_of(one_line(name[:NAME_LENGTH]), one_line(about)), state, at_ms)
 
 
 def symptom_of(name: str, description: str) -> Symptom:
@@ -68,11 +69,6 @@ def symptom_of(name: str, description: str) -> Symptom:
         flow=alarm.flow,
         is_moment=alarm.is_moment,
     )
-
-
-def _line(text: str) -> str:
-    """What strangers call their alarms, as one line that can be stored and sent."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
@@ -78,20 +78,30 @@ def show_all(
         return
     show_table(
         "",
-        ("incident", "severity", "state", "title", "opened", "in hand", "runs out", "alarms that fire"),
+        (*COLUMNS, "runs out", "alarms that fire"),
         [
             (
-                one["incident_id"],
-                one["severity"],
-                one["state"],
-                one["title"],
-                time_of(one["opened_at_ms"]),
-                one.get("acknowledged_by") or "",
+                *line_of(one),
                 time_of(_runs_out(one)),
                 ", ".join(alarm["name"] for alarm in one["alarms"] if alarm["is_firing"]),
             )
             for one in found
         ],
+    )
+
+
+COLUMNS: Final = ("incident", "severity", "state", "title", "opened", "in hand")
+
+
+def line_of(incident: Document) -> tuple[str, ...]:
+    """One incident under `COLUMNS`."""
+    return (
+        incident["incident_id"],
+        incident["severity"],
+        incident["state"],
+        incident["title"],
+        time_of(incident["opened_at_ms"]),
+        incident.get("acknowledged_by") or "",
     )
 
 

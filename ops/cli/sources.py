@@ -18,7 +18,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.core import synthetic
-from functions.core.audit import MOST_REASON
+from functions.core.audit import unfit_reason
 from functions.core.clock import SystemClock, SystemIds
 from functions.core.source import MalformedSource, SourceState
 from ops import guide as guides
@@ -344,8 +344,9 @@ def _of(stack: Stack) -> StoredSources:
 
 def _check(name: str, reason: str) -> None:
     sources.check_name(name)
-    if not reason.strip() or len(reason.strip()) > MOST_REASON:
-        raise SourceTrouble(f"give a reason of at most {MOST_REASON} characters")
+    wrong = unfit_reason(reason)
+    if wrong is not None:
+        raise SourceTrouble(wrong)
 
 
 def _with_text(stored: Stored, text: str) -> Stored:

@@ -111,19 +111,7 @@ def _job_line(job: dict[str, Any]) -> tuple[Any, ...]:
 
 
 _PARTS: Final = (
-    _Part(
-        "incidents",
-        "incidents that are not over",
-        ("incident", "severity", "state", "title", "opened", "in hand"),
-        lambda one: (
-            one["incident_id"],
-            one["severity"],
-            one["state"],
-            one["title"],
-            time_of(one["opened_at_ms"]),
-            one.get("acknowledged_by") or "",
-        ),
-    ),
+    _Part("incidents", "incidents that are not over", incidents.COLUMNS, incidents.line_of),
     _Part(
         "overrides",
         "health that operators set",

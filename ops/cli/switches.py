@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from functions.adapters.ssm import CUSTOMER_VISIBLE, OTHER
 from functions.catalog.loader import load
-from functions.core.audit import MOST_REASON
+from functions.core.audit import unfit_reason
 from functions.core.clock import SystemClock
 from functions.core.switches import UnfitSwitch, written
 from ops import standing
@@ -116,8 +116,9 @@ def change(
     """Set a switch. A value that nobody could read is refused, exit code 1, and nothing is written."""
     stack = stack_of(ctx)
     value = _checked(name, value)
-    if not reason.strip() or len(reason.strip()) > MOST_REASON:
-        raise Refused(f"give a reason of at most {MOST_REASON} characters")
+    wrong = unfit_reason(reason)
+    if wrong is not None:
+        raise Refused(wrong)
     if direct and lasts:
         raise Refused("only the operator API sets a switch for a time")
     until_ms: int | None = None

@@ -87,7 +87,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.append(turn)
         return turn
 
-    def call_at(  # type: ignore[override]
+    def call_at(  # type: ignore[override]  # as above
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Turn:
         """As the base class. Timers are compared by their tuple's first two entries."""
@@ -96,7 +96,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._timers, (when, self._set, turn))
         return turn
 
-    def call_later(  # type: ignore[override]
+    def call_later(  # type: ignore[override]  # as above
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Turn:
         """As the base class."""

@@ -185,9 +185,14 @@ def ended_token(stack: Stack, tokens: Tokens) -> str:
 
 def await_end(token: str) -> None:
     """Until the second that it says it ends in is over."""
+    time.sleep(max(0.0, claims_of(token)["exp"] + 1 - time.time()))
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What it says."""
     body = token.split(".")[1]
-    ends = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"]
-    time.sleep(max(0.0, ends + 1 - time.time()))
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    return claims
 
 
 def token_of_nobody(stack: Stack, tokens: Tokens) -> str:

@@ -127,12 +127,17 @@ def test_every_429_is_counted_and_so_is_what_became_of_the_action() -> None:
     assert world.quiet.counts["items_received"] == 2
 
 
+def asks_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow of these tests, of every event."""
+    needs_llm = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
+    monkeypatch.setattr(worker_world.EveryKind, "prepare", lambda _self, _event: needs_llm)
+
+
 def test_an_llm_that_gives_no_answer_is_counted_as_well_as_the_decision_without_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """002.26"""
-    needs_llm = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
-    monkeypatch.setattr(worker_world.EveryKind, "prepare", lambda _self, _event: needs_llm)
+    asks_the_llm(monkeypatch)
     world = World(("tag",))
     world.accept(world.event())
     world.run_until_quiet()
@@ -309,8 +314,7 @@ def test_how_long_events_take_from_the_door_to_done_is_told_of_those_that_are_do
 def test_how_long_the_llm_was_waited_for_is_told_whether_it_answered_or_not_002_26(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    needs_llm = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
-    monkeypatch.setattr(worker_world.EveryKind, "prepare", lambda _self, _event: needs_llm)
+    asks_the_llm(monkeypatch)
     world = World(("tag",))
 
     async def slow(_self: object, *_: object) -> Classification:

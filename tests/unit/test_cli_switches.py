@@ -63,7 +63,12 @@ def test_there_is_one_limit_of_a_reason_that_of_the_call(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, reason: str, is_taken: bool, way: list[str]
 ) -> None:
     written: list[str] = []
-    monkeypatch.setattr(switches, "write", lambda *given: written.append(given[-1]) or ("on", 2))
+
+    def write(*given: str) -> tuple[str, int]:
+        written.append(given[-1])
+        return "on", 2
+
+    monkeypatch.setattr(switches, "write", write)
     code, _, err = desk.run("set", "auto_reply", "off", "--reason", reason, *way)
     assert (code == ExitCode.OK) is is_taken
     assert ("give a reason of at most 500 characters" in err) is not is_taken
