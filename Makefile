@@ -95,27 +95,24 @@ chaos: setup ## 2,000 webhooks while AWS, the providers and the workers fail in 
 
 ##  the gate ----------------------------------------------------------------------------------------------------------
 
-# The local stack comes before what computes beside it: ingress has 1.5 s for an answer, whoever else is at work. What
-# takes the stack for long has targets of its own.
+# The local stack has the machine to itself: ingress has 1.5 s for an answer, and what computes beside it, at whatever
+# priority, makes it late. What takes the stack for long has targets of its own.
 LONG := --ignore=tests/e2e/test_runbooks.py --ignore=tests/e2e/test_scenes.py
-GAPS :=
 # One more than there are processors: some wait for a socket's deadline.
 MANY = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-.PHONY: test beside units tiers e2e
+.PHONY: test units tiers e2e
 test: setup ## all tests of all tiers; those of single units cover the branches of functions/core in full
-	@$(MAKE) --no-print-directory -j2 e2e beside GAPS='$(PY) -m tests.in_the_gaps'
-
-beside: setup
 	@$(MAKE) --no-print-directory tiers
 	@$(MAKE) --no-print-directory units
+	@$(MAKE) --no-print-directory e2e
 
 units: setup
-	$(GAPS) $(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch \
+	$(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 tiers: setup
-	$(GAPS) $(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n $(MANY) --dist loadgroup
+	$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n $(MANY) --dist loadgroup
 
 e2e: setup ## the tests against the deployed local stack
 	$(PY) -m pytest tests/e2e $(LONG)
