@@ -72,7 +72,7 @@ drill: setup ## 500 webhooks while the events queue fails in every way, 500 more
 drill-replay: setup ## 500 dead items replayed beside live events, and by a λ that is killed 12 times (8 minutes)
 	$(PY) -m ops.drills replay
 
-drill-oncall: setup ## nine things break: alarm, incident, page, contained, over; an alarm storm; the kill switch (20 minutes)
+drill-oncall: setup ## ten things break: alarm, incident, page, contained, over; an alarm storm; the kill switch (20 minutes)
 	$(PY) -m ops.drills oncall
 
 .PHONY: crash crash-long mutants
@@ -121,7 +121,7 @@ e2e: setup ## the tests against the deployed local stack
 runbooks: setup ## try every command of every runbook page on a local stack, and write down on the pages that it was so
 	RECORD_RUNBOOKS=1 $(PY) -m pytest tests/e2e/test_runbooks.py
 
-scenes: setup ## three things that break on the local stack, each alarm to its end (5 minutes; all nine: drill-oncall)
+scenes: setup ## four things that break on the local stack, each alarm to its end (6 minutes; all ten: drill-oncall)
 	$(PY) -m pytest tests/e2e/test_scenes.py
 
 .PHONY: fast

@@ -92,6 +92,7 @@ TOTALS = frozenset(
         "classifier_fallbacks",
         "decisions_made",
         "duties_failed",
+        "effects_doubled",
         "ended_for_people",
         "idempotency_duplicates_detected",
         "integrations_not_reached",

@@ -289,6 +289,11 @@ STATIONS: tuple[Station, ...] = (
                     "stopped at the cap": _counted("worker", "automatic_capped"),
                 },
             ),
+            Panel(
+                "Effects that came about twice, by integration and proof",
+                "None, ever.",
+                {"": Each("worker", "effects_doubled", ("integration", "reason"))},
+            ),
             Panel("429, by integration", "None.", {"": Each("worker", "rate_limited", ("integration",))}),
             Panel(
                 "Calls put off by our own rate, by integration",

@@ -32,6 +32,7 @@ from functions.worker.handler import build as build_worker
 from functions.worker.ports import Offload, Ports
 from functions.worker.settings import WorkerSettings
 from tests.fakes import (
+    FakeAudit,
     FakeCaps,
     FakeClock,
     FakeEnvelopes,
@@ -68,7 +69,10 @@ KINDS: Mapping[str, KindRules] = {
     "desk.add_tags": KindRules("desk.add_tags", Repeat.IDEMPOTENT),
     "desk.assign": KindRules("desk.assign", Repeat.SETTING),
     "desk.create": KindRules("desk.create", Repeat.KEYED, key_window_seconds=86_400),
-    "desk.reply": KindRules("desk.reply", Repeat.LOOKUP, settle_seconds=180, can_look_up=True),
+    "desk.reply": KindRules(
+        "desk.reply", Repeat.LOOKUP, settle_seconds=180, can_look_up=True, counted_by="desk.count_replies"
+    ),
+    "desk.count_replies": KindRules("desk.count_replies", Repeat.IDEMPOTENT),
     "desk.push": KindRules("desk.push", Repeat.BLIND),
 }
 ACTIONS: Mapping[str, Action] = {
@@ -118,6 +122,8 @@ class Provider:
     async def send(self, action: Action, call: Call) -> Done | Failure:
         self.calls.append(self.clock.now)
         self.faults.before(f"provider.send.{action.name}")
+        if action.kind == "desk.count_replies":
+            return Done("", max(1, self.effects.get(str(action.params["of"]), 0)))
         failure = next((found for found in (answer(action) for answer in self.answers) if found is not None), None)
         if failure is None or (failure.may_have_happened and self.acts_on_failure):
             self._act(action)
@@ -142,7 +148,8 @@ class Provider:
         self.faults.after(f"provider.look_up.{action.name}")
         if self.credential == self.refused_credential:
             return failure_of_status(401)
-        return Done(f"id-{action.name}") if self.effects.get(action.action_id) else Absent()
+        times = self.effects.get(action.action_id, 0)
+        return Done(f"id-{action.name}", times) if times else Absent()
 
     async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:
         self.calls.append(self.clock.now)
@@ -315,6 +322,7 @@ class World:
             health=FakeHealthRecords(self.tables),
             recipients=FakeRecipients(self.tables),
             caps=FakeCaps(self.tables),
+            audit=FakeAudit(self.tables),
             switches=self.switches,
             envelopes=self.envelopes,
             providers={DESK: self.provider},

@@ -45,6 +45,7 @@ from functions.core.ports import Absent, Call, SettingState
 ADD_TAGS = "helpdesk.add_tags"
 ASSIGN_TEAM = "helpdesk.assign_team"
 REPLY = "helpdesk.reply"
+COUNT_REPLIES = "helpdesk.count_replies"
 MARKER = re.compile(r"\[hf:([0-9a-f]{24})\]")
 OWN_IDENTITIES_KEY = "own_identities"  # of the integration's parameter: how Richpanel names us in `assigned_by`
 
@@ -109,6 +110,8 @@ class RichpanelProvider:
 
     async def send(self, action: Action, call: Call) -> Done | Failure:
         """Do it. A 2xx is done even when its body is lost: then the id that Richpanel gave is not known."""
+        if action.kind == COUNT_REPLIES:
+            return await self._counted(action, call)
         request = self._request(action)
         if isinstance(request, Failure):
             return request
@@ -128,9 +131,7 @@ class RichpanelProvider:
             return ticket
         if ticket.comments is None:  # absent comments prove nothing about a comment
             return _unread("the ticket came without its comments")
-        marker = marker_of(action.action_id)
-        found = next((comment for comment in ticket.comments if comment.bears(marker)), None)
-        return Absent() if found is None else Done(str(found.id))
+        return _done(ticket.comments, marker_of(action.action_id)) or Absent()
 
     async def read_setting(self, action: Action, call: Call) -> SettingState | Failure:
         """The team that the ticket is assigned to; empty for none."""
@@ -153,6 +154,18 @@ class RichpanelProvider:
     def refresh_credential(self) -> str:
         """Re-read the parameter past every cache. Raises `StorageUnavailable`."""
         return self._secrets.refresh(self._integration).version
+
+    async def _counted(self, action: Action, call: Call) -> Done | Failure:
+        """How often the reply is there. One that is not there any more was taken away by somebody."""
+        reply = action.params.get("of")
+        if not isinstance(reply, str) or not reply:
+            return _unsendable("PARAMS_INVALID", "no reply is named")
+        ticket = await self._ticket(action, call)
+        if isinstance(ticket, Failure):
+            return ticket
+        if ticket.comments is None:
+            return _unread("the ticket came without its comments")
+        return _done(ticket.comments, marker_of(reply)) or Done()
 
     def _request(self, action: Action) -> tuple[tuple[str, ...], Mapping[str, Any]] | Failure:
         match action.kind:
@@ -209,6 +222,12 @@ class RichpanelProvider:
         marker = marker_of(action.action_id)
         comments = (read.ticket.comments or []) if read is not None else []
         return next((str(comment.id) for comment in reversed(comments) if comment.bears(marker)), "")
+
+
+def _done(comments: list[_Comment], marker: str) -> Done | None:
+    """The first of the comments that bear the marker, and how many do."""
+    found = [comment for comment in comments if comment.bears(marker)]
+    return Done(str(found[0].id), len(found)) if found else None
 
 
 def _validated(model: type[_Model], answer: Answer) -> _Model | None:

@@ -188,9 +188,10 @@ class StripeProvider:
             page = await self._read(_List, segments, call, query)
             if isinstance(page, Failure):
                 return page
-            for made in page.data:
-                if (made.metadata or {}).get(MARKER) == action.action_id:
-                    return _refunded(made) if action.kind == REFUND else Done(made.id)
+            ours = [made for made in page.data if (made.metadata or {}).get(MARKER) == action.action_id]
+            if ours:
+                found = _refunded(ours[0]) if action.kind == REFUND else Done(ours[0].id)
+                return replace(found, times=len(ours)) if isinstance(found, Done) else found
             if not page.has_more:
                 return Absent()
             if not page.data:

@@ -195,9 +195,10 @@ class TwilioProvider:
             page = await self._page(account, call, query)
             if isinstance(page, Failure):
                 return page
+            ours = [one for one in page.messages if one.is_ours and reference in (one.body or "")]
+            if ours:
+                return _found(ours[0], len(ours))
             for message in page.messages:
-                if message.is_ours and reference in (message.body or ""):
-                    return _found(message)
                 is_redacted |= message.is_ours and not message.body and _is_since(message.date_created, since_ms)
             if page.next_page_uri is None:
                 if is_redacted:
@@ -296,10 +297,10 @@ def _known(secret: IntegrationSecret, name: str, form: re.Pattern[str]) -> str:
     return text if isinstance(text, str) and form.match(text) else ""
 
 
-def _found(message: _Message) -> Done | Failure:
+def _found(message: _Message, times: int) -> Done | Failure:
     if message.status in _NOT_SENT:
         return _not_delivered(message.sid, message.status, message.error_code)
-    return Done(message.sid if _MESSAGE.match(message.sid) else "")
+    return Done(message.sid if _MESSAGE.match(message.sid) else "", times)
 
 
 def _further(next_page_uri: str) -> dict[str, str] | None:

@@ -179,6 +179,7 @@ def _integrations(directory: Path) -> tuple[dict[str, Integration], dict[str, In
                         key_window_seconds=rules.key_window_seconds,
                         settle_seconds=rules.settle_seconds,
                         can_look_up=rules.can_look_up,
+                        counted_by=rules.counted_by,
                         established=rules.established,
                     )
                     for kind, rules in row.kinds.items()

@@ -57,6 +57,7 @@ class KindModel(_Model):
     key_window_seconds: int = Field(default=0, ge=0)
     settle_seconds: int = Field(default=180, ge=0, le=3600)
     can_look_up: bool = False
+    counted_by: str = ""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -64,6 +65,8 @@ class KindModel(_Model):
             raise ValueError("key_window_seconds goes with repeat = 'keyed', and only with it")
         if self.repeat is Repeat.LOOKUP and not self.can_look_up:
             raise ValueError("repeat = 'lookup' needs can_look_up = true")
+        if self.counted_by and not self.can_look_up:
+            raise ValueError("counted_by counts after a lookup: it needs can_look_up = true")
         if not self.established.startswith("https://"):
             raise ValueError("established begins with the page that says so")
         return self
@@ -102,6 +105,14 @@ class IntegrationModel(_Model):
             if not _KIND.match(kind):
                 raise ValueError(f"{kind!r} is not integration.verb")
         return kinds
+
+    @model_validator(mode="after")
+    def _counts_without_harm(self) -> Self:
+        for kind, rules in self.kinds.items():
+            counting = self.kinds.get(rules.counted_by)
+            if rules.counted_by and (counting is None or counting.repeat is not Repeat.IDEMPOTENT):
+                raise ValueError(f"{kind!r} is counted by {rules.counted_by!r}, which is no idempotent kind here")
+        return self
 
     @model_validator(mode="after")
     def _recovers_above(self) -> Self:

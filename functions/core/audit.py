@@ -32,6 +32,7 @@ class AuditType(StrEnum):
     REPROCESS_SUCCEEDED = "platform.integration.recovery.reprocess_succeeded"
     REPLAYED = "platform.integration.recovery.replayed"
     REPLAY_TAKEN_BACK = "platform.integration.recovery.replay_taken_back"
+    EFFECT_DOUBLED = "platform.integration.effect.doubled"
     NOTED = "platform.integration.recovery.noted"
     DISMISSED = "platform.integration.recovery.dismissed"
     HEALTH_CHANGED = "platform.integration.health.changed"

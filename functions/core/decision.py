@@ -48,6 +48,11 @@ class Repeat(StrEnum):
     LOOKUP = "lookup"
     BLIND = "blind"
 
+    @property
+    def is_once(self) -> bool:
+        """Whether a second effect is one too many, and not the same again."""
+        return self in (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
+
 
 class Mode(StrEnum):
     """How far automation goes, from the freest to the strictest."""

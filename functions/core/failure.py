@@ -141,9 +141,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The provider did it, or had done it already. `provider_id` is its own id of the effect, or empty."""
+    """The provider did it, or had done it already. `provider_id` is its own id of the effect, or empty. `times`: how
+    often it was found done, where it was asked; more than once is an effect that came about twice.
+    """
 
     provider_id: str = ""
+    times: int = 1
 
 
 Outcome = Done | Failure

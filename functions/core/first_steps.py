@@ -31,6 +31,7 @@ BY_ALARM: Final[Mapping[str, FirstStep]] = {
     alarm: FirstStep(f"holdfast {command}")
     for alarm, command in {
         "reply-storm": "switch get auto_reply",
+        "effects-doubled": "logs worker --since 1h --about twice",
         "replies-capped": "queue list --status failed",
         "duplicate-storm": "source list",
         "ingress-failing": "rejections --since 15m",

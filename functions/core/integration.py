@@ -17,8 +17,9 @@ class KindRules:
     """How one kind of action may be repeated, and how that was established.
 
     `key_window_seconds`: how long the provider honours our key (`keyed`). `settle_seconds`: how long after a send a
-    lookup may still miss it. `can_look_up`: whether the provider can be asked by our marker. `established` names the
-    provider's page.
+    lookup may still miss it. `can_look_up`: whether the provider can be asked by our marker. `counted_by` is the kind
+    of action that counts its effects, for a while after a send that a lookup had found absent; empty for none.
+    `established` names the provider's page.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class KindRules:
     key_window_seconds: int = 0
     settle_seconds: int = 180
     can_look_up: bool = False
+    counted_by: str = ""
     established: str = ""
 
 

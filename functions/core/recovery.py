@@ -170,7 +170,7 @@ class Row:
     @property
     def tracks_effect(self) -> bool:
         """Whether a second effect would do harm. A whole event has its ledger item to keep it from that."""
-        return self.action is not None and self.repeat not in (Repeat.IDEMPOTENT, Repeat.SETTING)
+        return self.action is not None and self.repeat is not None and self.repeat.is_once
 
     @property
     def is_open(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from functions.core.attempt import Effect, History
-from functions.core.decision import Action, Decision, Repeat
+from functions.core.decision import Action, Decision
 from functions.core.event import CLAIMS, Event, digest
 from functions.core.integration import INTAKE
 from functions.core.recovery import Row, Status, Subject, action_recovery_id, event_recovery_id
@@ -25,7 +25,6 @@ def action_row(
     """The row of one unfinished action. `history` is what is known of it so far: a takeover may have left an effect
     behind.
     """
-    tracks_effect = action.repeat in (Repeat.KEYED, Repeat.LOOKUP, Repeat.BLIND)
     return Row(
         recovery_id=action_recovery_id(action.action_id),
         subject=Subject.ACTION,
@@ -51,7 +50,7 @@ def action_row(
         decided_at_ms=decision.decided_at_ms,
         priority=action.priority,
         expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
-        effect=Effect.UNKNOWN if history.may_have_been_sent and tracks_effect else Effect.NONE,
+        effect=Effect.UNKNOWN if history.may_have_been_sent and action.repeat.is_once else Effect.NONE,
         first_sent_at_ms=history.first_sent_at_ms,
         last_possible_send_ms=history.last_possible_send_ms,
     )

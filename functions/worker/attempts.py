@@ -50,6 +50,7 @@ from functions.core.ports import Absent, Call, Provider, SettingState
 from functions.core.recipient import Person, standing_on
 from functions.core.switches import FRESH_FOR_MS, Snapshot, view
 from functions.worker.automatic import Automatic, Count
+from functions.worker.doubles import Doubles
 from functions.worker.leases import Demand, Lease, Leases
 from functions.worker.opt_outs import OptOuts
 from functions.worker.ports import Budget, Ports
@@ -146,6 +147,7 @@ class Attempts:
         self.probes = Probes(ports, time_scale, states)
         self._probing: dict[str, Probe] = {}  # by action id
         self.leases = leases
+        self.doubles = Doubles(ports)
         self._automatic = Automatic(ports)
         self._opt_outs = OptOuts(ports)
         self._people: dict[str, Person] = {}  # by action id, as the gate saw them last
@@ -345,7 +347,7 @@ class Attempts:
             case LookUp(only):
                 looked, version = await self._ask(action, whose, provider, provider.look_up)
                 if not isinstance(looked, Absent):
-                    self._note_found(action, looked)
+                    await self._note_found(action, looked, whose)
                     return Tried(looked, was_sent=False, credential_version=version)
                 if only:
                     return VerifiedAbsent()
@@ -354,7 +356,7 @@ class Attempts:
                 state, version = await self._ask(action, whose, provider, provider.read_setting)
                 settled = _settled(state, provider.wanted(action), whose)
                 if settled is not None:
-                    self._note_found(action, settled)
+                    await self._note_found(action, settled, whose)
                     return Tried(settled, was_sent=False, credential_version=version)
             case SendNow():
                 pass
@@ -533,10 +535,11 @@ class Attempts:
                 may_have_happened=True,
             )
 
-    def _note_found(self, action: Action, found: Result) -> None:
+    async def _note_found(self, action: Action, found: Result, whose: Whose) -> None:
         """Without a send, what was decided is so: it counts as an effect, else effects would seem to be missing."""
         if isinstance(found, Done):
             self._ports.meter.count("actions_already_done", integration=action.integration)
+            await self.doubles.found(action, found, whose.tenant, whose.request_id, whose.traceparent)
 
     async def _note(self, action: Action, result: Done | Failure, whose: Whose) -> None:
         """Count the call, and let a provider's pause hold the whole fleet."""
@@ -547,6 +550,7 @@ class Attempts:
                 ports.meter.count("auto_reply_sent", integration=action.integration)
                 if whose.is_row:
                     ports.meter.count("auto_reply_released", integration=action.integration)
+            await self.doubles.found(action, result, whose.tenant, whose.request_id, whose.traceparent)
             return
         ports.meter.count("actions_failed", integration=action.integration, reason=result.code)
         if result.failure_class is not FailureClass.RATE_LIMITED:

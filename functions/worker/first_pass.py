@@ -78,7 +78,8 @@ from functions.core.switches import LLM, Snapshot, SwitchView, view
 from functions.core.synthetic import is_synthetic
 from functions.ended import count_ended
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
-from functions.worker.attempts import Attempts, Held, NotYet, Tried, Unknown, Whose
+from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, Whose
+from functions.worker.doubles import COUNTED_LATER, Sent, counted_at, counting_action
 from functions.worker.hops import Hops
 from functions.worker.leases import Demand, Lease
 from functions.worker.ports import Budget, Ports
@@ -472,8 +473,9 @@ class FirstPass:
             ports.meter.count("settlements_fenced", flow=event.flow)
             ports.log.warning(
                 "the lease was lost before the event could be settled: its new owner finishes it",
-                extra=_about(event),
+                extra=_about(event) | {"count": len(work.sent)},
             )
+            await self._attempts.doubles.lost_lease(event, item, work.sent)
             return Later(1, "the lease was lost")
         for change in changes:
             self._log_row(event, change)
@@ -672,6 +674,7 @@ class _Work:
         self.lease = Lease()
         self.marks: dict[str, ActionMark] = dict(item.actions)
         self.audit: list[AuditEvent] = []  # beside that of the rows
+        self.sent: list[Sent] = []  # what came about in this pass, of what must not come about twice
         self.is_started = False
 
     def changes(self) -> list[Change]:
@@ -746,8 +749,29 @@ class _Work:
             # Before anything stands in for it: whoever takes over must not weigh it again.
             await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
         self._conclude(current, attempt, blank)
+        self._note_sent(action, current, attempt)
         await self._fall_back(action, blank)
         self._note_hop(action, blank)
+
+    def _note_sent(self, action: Action, current: Action, attempt: Attempt) -> None:
+        """What must not come about twice and did come about here; and that it is counted later, where a lookup had to
+        be believed before.
+        """
+        if not isinstance(attempt, Tried) or not attempt.was_sent or not isinstance(attempt.result, Done):
+            return
+        if current.repeat.is_once:
+            self.sent.append(Sent(action, attempt.result.provider_id))
+        if attempt.was_absent:
+            self._add_count(current)
+
+    def _add_count(self, action: Action) -> None:
+        event, now_ms = self._event, self._ports.clock.now_ms()
+        counting = counting_action(self._ports.integrations, action)
+        if counting is None:
+            return
+        counting = counting.bound(event.tenant, event.event_id, self._item.epoch_ms)
+        blank = action_row(event, self._decision, counting, self._item.epoch_ms, "", now_ms, History())
+        self._rows[counting.name] = parked_first(blank, WaitingFor.TIME, COUNTED_LATER, counted_at(now_ms, self._scale))
 
     # ------------------------------------------------------------------------------------------------------- other ways
 

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from functions.adapters import aws
+from functions.adapters.audit import DynamoAudit
 from functions.adapters.aws_wire import region_of
 from functions.adapters.caps import DynamoCaps
 from functions.adapters.documents import S3Documents
@@ -84,6 +85,7 @@ handler = build(
         ),
         recipients=DynamoRecipients(_dynamodb, _settings.recipients_table, _settings.audit_table),
         caps=DynamoCaps(_dynamodb, _settings.control_table),
+        audit=DynamoAudit(_dynamodb, _settings.audit_table),
         switches=_switches,
         envelopes=S3Envelopes(_s3, _settings.bucket),
         providers={

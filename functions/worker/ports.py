@@ -10,6 +10,7 @@ from functions.core.clock import Clock, Ids, Random
 from functions.core.fallback import Matrix
 from functions.core.integration import Integration
 from functions.core.ports import (
+    Audit,
     Caps,
     Classifier,
     Envelopes,
@@ -47,6 +48,10 @@ class Log(Protocol):
         """Something was contained."""
         ...
 
+    def error(self, msg: str, *, extra: Mapping[str, Any] | None = None) -> None:
+        """Something happened that must not."""
+        ...
+
     def exception(self, msg: str, *, extra: Mapping[str, Any] | None = None) -> None:
         """Something failed, with where it came from."""
         ...
@@ -78,6 +83,7 @@ class Ports:
     health: HealthRecords
     recipients: Recipients
     caps: Caps
+    audit: Audit
     switches: Switches
     envelopes: Envelopes
     providers: Providers

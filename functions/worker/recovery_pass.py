@@ -58,6 +58,7 @@ from functions.core.rows import is_claim, stand_in_row
 from functions.core.switches import view
 from functions.ended import count_ended
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
+from functions.worker.doubles import COUNTED_LATER, counted_at, counting_action
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
 from functions.worker.hops import Hops
 from functions.worker.leases import Lease
@@ -271,7 +272,24 @@ class RecoveryPass:
         if tried.credential_version and isinstance(tried.result, Failure):
             after = replace(after, credential_version=tried.credential_version)
         outcome = "succeeded" if isinstance(tried.result, Done | Superseded) else after.status.value
-        return await self._ended(row, replace(change, after=after, before=row), outcome)
+        change = replace(change, after=after, before=row)
+        if not (isinstance(tried.result, Done) and tried.was_sent):
+            return await self._ended(row, change, outcome)
+        result = await self._commit(row, change, outcome, self._counted(row, action) if tried.was_absent else ())
+        if result == Handled("moved") and action.repeat.is_once:
+            await self._attempts.doubles.moved(row, action, tried.result.provider_id)
+        return result
+
+    def _counted(self, row: Row, action: Action) -> tuple[Change, ...]:
+        """That it is counted later: before it was sent, a lookup had to be believed."""
+        counting = counting_action(self._ports.integrations, action)
+        if counting is None:
+            return ()
+        now_ms = self._ports.clock.now_ms()
+        blank = stand_in_row(replace(row, stand_in=counting.bound(row.tenant, row.event_id, row.epoch_ms)), now_ms)
+        if blank is None:
+            raise AssertionError(f"what counts {row.recovery_id} has no row")
+        return (parked_first(blank, WaitingFor.TIME, COUNTED_LATER, counted_at(now_ms, self._scale)),)
 
     # ------------------------------------------------------------------------------------------------------- other ways
 

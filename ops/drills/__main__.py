@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         choices=("intake", "replay", "oncall"),
         default="intake",
         help="intake: AWS itself fails under it; replay: a bulk replay beside live events, and λ is killed; "
-        "oncall: nine things break, an alarm storm, the kill switch",
+        "oncall: ten things break, an alarm storm, the kill switch",
     )
     parser.add_argument("--items", type=int, default=500, help="dead items that are replayed, about")
     parser.add_argument("--deaths", type=int, default=12, help="of the λ that replays them")

@@ -381,6 +381,24 @@ def _reply_storm(on: Ground, played: Played) -> Iterator[None]:
         played.letters += made
 
 
+@contextlib.contextmanager
+def _doubled(on: Ground, played: Played) -> Iterator[None]:
+    """One reply is carried out twice by one request, which is not answered; others are to be sent meanwhile."""
+    victim = on.stage.sender.message(
+        "internal",
+        ticket=f"demo-{played.name}-twice",
+        text=WHERE.text,
+        author="customer@example.com",
+        message_id=f"msg_{played.name}_twice",
+    )
+    played.notes["turns"] = len(_turns(on.stage))
+    fault = Fault("helpdesk", FaultMode.TWICE, operation="reply", target=f"demo-{played.name}-twice", times=1)
+    with _faults(on, fault), _sending(on, played, "while", (WHERE, *NO_REPLY), 2.0):
+        played.notes["made"] = played.notes["while"].letters
+        on.stage.post([victim])
+        yield
+
+
 def _turns(stage: Stage) -> list[Item]:
     """The audit of the kill switch."""
     return records.audit_of(stage.stack, "switch#auto_reply")
@@ -427,7 +445,7 @@ def _replies_are_off(on: Ground, played: Played) -> list[Claim]:
     return [
         Claim(
             f"contained: auto_reply was off by itself, {len(late)} replies left after it, the last {last:.1f} s later, "
-            "while the storm went on",
+            "while what calls for one went on",
             value == "off" and last <= KNOWN_WITHIN_SECONDS,
             [f"{seconds:.1f} s" for seconds in late if seconds > KNOWN_WITHIN_SECONDS],
         ),
@@ -601,6 +619,17 @@ REPLY_STORM = Scene(
     mending=_on_again,
     may_be_held_back=True,
 )
+DOUBLED = Scene(
+    name="doubled reply",
+    does="The helpdesk carries one reply out twice, and does not answer.",
+    alarm="effects-doubled",
+    severity=Sev.SEV0,
+    group="replies",
+    breaks=_doubled,
+    contained=_replies_are_off,
+    mending=_on_again,
+    may_be_held_back=True,
+)
 SWEEPER_STUCK = Scene(
     name="stuck sweeper",
     does="Every process of the sweeper is stopped on sight: it neither works nor ends.",
@@ -630,6 +659,7 @@ SCENES: Final = (
     INGRESS_FAILING,
     DUPLICATE_STORM,
     REPLY_STORM,
+    DOUBLED,
     SWEEPER_STUCK,
     SOURCE_SILENT,
 )

@@ -22,6 +22,7 @@ class FaultMode(StrEnum):
     HANG = "hang"  # never answers: closes after `seconds` or when the simulator stops; no effect
     RESET = "reset"  # TCP reset; no effect
     DROP_RESPONSE = "drop_response"  # does it, then resets the connection without a word
+    TWICE = "twice"  # does it twice, then resets the connection without a word
     MALFORMED = "malformed"  # does it, then answers a body that is not JSON
     TRUNCATE = "truncate"  # does it, then closes in the middle of the body
     WRONG_CONTENT_TYPE = "wrong_content_type"  # does it, then answers an HTML page

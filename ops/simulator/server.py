@@ -158,10 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.stopping.wait(fault.seconds)
         with world.lock:
             reply = call.perform()
+            if fault is not None and fault.mode is FaultMode.TWICE:
+                call.perform()
         match fault.mode if fault else None:
             case FaultMode.STATUS_AFTER_EFFECT if fault:
                 reply = fault_reply(fault)
-            case FaultMode.DROP_RESPONSE:
+            case FaultMode.DROP_RESPONSE | FaultMode.TWICE:
                 return 0, self._reset
             case FaultMode.MALFORMED:
                 reply = Reply(reply.status, b'{"ticket": {"id": ', headers=reply.headers)

@@ -10,19 +10,11 @@ from tests.crash.loop import Runner
 from tests.crash.schedule import Schedule, drawn, faults_at
 from tests.crash.world import World, play, told
 
-EXHAUSTED = (
-    "idempotent",
-    "setting",
-    "keyed",
-    "lookup",
-    "blind",
-    "parent and child",
-    "reply",
-    "llm",
-    "mail",
-    "mail, degraded",
-    "capped",
-)
+KINDS = ("idempotent", "setting", "keyed", "lookup", "blind")
+"""One short life for each way in which an action may be repeated: every two faults in it, in every run."""
+WIDER = ("parent and child", "reply", "llm", "mail", "mail, degraded", "capped")
+"""Every two faults in these are for `make crash`; in every run it is each single fault and a share of the pairs."""
+EXHAUSTED = (*KINDS, *WIDER)
 LONG = ("limited", "mail, refused", "mail, down, must arrive")
 """Lives with so many steps that two faults in them are for `make crash-long`; one fault is for every run."""
 

@@ -48,6 +48,7 @@ from tests.crash.schedule import INDEXES, READS, Schedule
 from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
+    FakeAudit,
     FakeCaps,
     FakeEnvelopes,
     FakeEvents,
@@ -489,6 +490,7 @@ class World:
         self.recovery = FakeRecovery(self.tables)
         self.recipients = FakeRecipients(self.tables)
         self.caps = FakeCaps(self.tables)
+        self.audit = FakeAudit(self.tables)
         self.tables.people[TENANT, RECIPIENT] = WILLING
         self.counts = FakeHealthCounts(self.tables)
         self.health = FakeHealthRecords(self.tables)
@@ -779,6 +781,7 @@ class World:
             health=self.health,
             recipients=self.recipients,
             caps=self.caps,
+            audit=self.audit,
             switches=process.environment.switches,
             envelopes=self.envelopes,
             providers=dict.fromkeys(self.integrations, SimProvider(self, process)),

@@ -10,7 +10,7 @@ import pytest
 
 from ops.drills.on_call import Ground, Scene, ground, play, verdicts
 from ops.drills.receiver import Receiver
-from ops.drills.scenes import HELPDESK_5XX, REPLY_STORM, SOURCE_SILENT
+from ops.drills.scenes import DOUBLED, HELPDESK_5XX, REPLY_STORM, SOURCE_SILENT
 from tests.e2e.conftest import World
 
 MINUTE_SECONDS = 2.0
@@ -22,7 +22,7 @@ def on(world: World, receiver: Receiver) -> Iterator[Ground]:
         yield made
 
 
-@pytest.mark.parametrize("scene", [REPLY_STORM, HELPDESK_5XX, SOURCE_SILENT], ids=lambda scene: scene.name)
+@pytest.mark.parametrize("scene", [REPLY_STORM, DOUBLED, HELPDESK_5XX, SOURCE_SILENT], ids=lambda scene: scene.name)
 def test_what_breaks_is_one_incident_and_one_page_contained_and_over(
     on: Ground, scene: Scene, proved: Callable[[str], None]
 ) -> None:

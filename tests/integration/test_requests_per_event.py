@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from functions.adapters.audit import DynamoAudit
 from functions.adapters.caps import DynamoCaps
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.hosts import AllowedHosts
@@ -113,6 +114,7 @@ class Stack:
                 ),
                 recipients=DynamoRecipients(dynamodb, aws_tables.RECIPIENTS, aws_tables.AUDIT),
                 caps=DynamoCaps(dynamodb, aws_tables.CONTROL),
+                audit=DynamoAudit(dynamodb, aws_tables.AUDIT),
                 switches=SsmSwitches(ssm, "/s", self.clock),
                 envelopes=S3Envelopes(s3, "bucket"),
                 providers={"helpdesk": RichpanelProvider(caller(), secrets, self.clock, catalog.text_of)},

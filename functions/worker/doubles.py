@@ -1,0 +1,181 @@
+"""One effect that came about twice, proven (architecture §9): told at once, so that what reaches customers is stopped.
+
+Whatever is claimed, fenced and looked up here, it is the provider that acts: one that carries out a request twice, or
+shows what it did later than the catalog believes, doubles an effect all the same. Nobody can undo that, but nobody else
+needs to get it. Proof is one of three: a lookup finds several under one action's marker, it does so when it is asked
+again a while after a send that a lookup had found absent, or two workers each sent it and were given different ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
+from functions.core.decision import Action, Repeat
+from functions.core.event import Event
+from functions.core.failure import Done, StorageUnavailable
+from functions.core.integration import Integration
+from functions.core.ledger import ActionStatus, LedgerItem
+from functions.core.recovery import Row, Status, action_recovery_id
+from functions.worker.ports import Ports
+
+COUNTING_PRIORITY = 8  # everything that somebody waits for goes first
+LOOK_AGAIN_SECONDS = 900
+"""After a send: five times what the catalog believes a provider takes to show it."""
+OF = "of"
+"""The parameter of an action that counts another's effects: that one's id."""
+
+
+COUNTED_LATER = "it is counted later: before it was sent, a lookup had to be believed"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An action that came about in this pass, and under which of the provider's ids."""
+
+    action: Action
+    provider_id: str
+
+
+def counting_action(integrations: Mapping[str, Integration], action: Action) -> Action | None:
+    """What counts the action's effects, where the catalog names a kind that can; not bound."""
+    kind = integrations[action.integration].kinds[action.kind].counted_by
+    if not kind:
+        return None
+    return Action(
+        name=f"{action.name}_counted",
+        kind=kind,
+        integration=action.integration,
+        repeat=Repeat.IDEMPOTENT,
+        target=action.target,
+        params={OF: action.action_id},
+        priority=COUNTING_PRIORITY,
+    )
+
+
+def counted_at(now_ms: int, scale: float) -> int:
+    """When what was sent now is counted."""
+    return now_ms + int(LOOK_AGAIN_SECONDS * 1000 * scale)
+
+
+class Proof(StrEnum):
+    """How it is known. Bounded, for the metric."""
+
+    FOUND = "found_several"
+    TWO_WORKERS = "two_workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubled:
+    """Whose effect it is, and what of it came about."""
+
+    action: Action
+    tenant: str
+    request_id: str
+    traceparent: str
+    proof: Proof
+    what: str  # ids of the provider, or how many
+
+    @property
+    def action_id(self) -> str:
+        """Of the action whose effects they are: another one may only have counted them."""
+        return str(self.action.params.get(OF, self.action.action_id))
+
+
+class Doubles:
+    """Tells of effects that came about twice."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def tell(self, doubled: Doubled) -> None:
+        """Count it, log it, put it in the audit. Never raises: whatever is done beside goes on."""
+        ports, action = self._ports, doubled.action
+        ports.meter.count("effects_doubled", integration=action.integration, reason=doubled.proof.value)
+        about = {
+            "tenant": doubled.tenant,
+            "integration": action.integration,
+            "action": action.name,
+            "kind": action.kind,
+            "action_id": doubled.action_id,
+            "recovery_id": action_recovery_id(doubled.action_id),
+            "request_id": doubled.request_id,
+            "traceparent": doubled.traceparent,
+            "reason": doubled.proof.value,
+        }
+        ports.log.error(
+            "an effect came about twice: tell whoever it reached, and see runbook alarms.md#effects-doubled",
+            extra=about,
+        )
+        event = AuditEvent(
+            id=audit_id(doubled.action_id, 0, AuditType.EFFECT_DOUBLED),
+            at_ms=ports.clock.now_ms(),
+            event_type=AuditType.EFFECT_DOUBLED,
+            severity=Severity.CRITICAL,
+            tenant=doubled.tenant,
+            actor=MACHINE,
+            affected_entity="recovery_item",
+            affected_id=action_recovery_id(doubled.action_id),
+            request_id=doubled.request_id,
+            traceparent=doubled.traceparent,
+            failure_type=doubled.proof.value,
+            error=doubled.what,
+            containment_action="auto_reply off by the alarm",
+        )
+        try:
+            await ports.io(ports.audit.append, [event])
+        except StorageUnavailable:
+            ports.log.exception("an effect that came about twice is in the log, and not in the audit", extra=about)
+
+    async def found(self, action: Action, done: Done, tenant: str, request_id: str, traceparent: str) -> None:
+        """What a lookup, or a count, has found of it."""
+        if done.times > 1:
+            what = f"{done.times} are there"
+            await self.tell(Doubled(action, tenant, request_id, traceparent, Proof.FOUND, what))
+
+    async def lost_lease(self, event: Event, item: LedgerItem, sent: Sequence[Sent]) -> None:
+        """This pass sent, and may not store it: has whoever may sent it too?"""
+        if not sent:
+            return
+        try:
+            view = await self._ports.io(self._ports.ledger.read, [item.key], [])
+            now = view.items.get(item.key)
+            for one in sent:
+                other = "" if now is None or now.epoch_ms != item.epoch_ms else _done_as(now, one.action.name)
+                other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
+                await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
+        except StorageUnavailable:
+            self._say_unread(event.tenant, event.request_id)
+
+    async def moved(self, row: Row, action: Action, provider_id: str) -> None:
+        """This attempt sent, and somebody else has moved its row: have they sent it too?"""
+        try:
+            other = await self._row_done_as(row.recovery_id)
+        except StorageUnavailable:
+            self._say_unread(row.tenant, row.request_id)
+            return
+        await self._compare(Sent(action, provider_id), other, row.tenant, row.request_id, row.traceparent)
+
+    async def _compare(self, sent: Sent, other: str, tenant: str, request_id: str, traceparent: str) -> None:
+        if sent.provider_id and other and sent.provider_id != other:
+            what = f"{sent.provider_id} and {other}"
+            await self.tell(Doubled(sent.action, tenant, request_id, traceparent, Proof.TWO_WORKERS, what))
+
+    async def _row_done_as(self, recovery_id: str) -> str:
+        row = await self._ports.io(self._ports.recovery.get, recovery_id)
+        is_done = row is not None and (row.status is Status.SUCCEEDED or row.result == "succeeded")
+        return row.provider_id if row is not None and is_done else ""
+
+    def _say_unread(self, tenant: str, request_id: str) -> None:
+        self._ports.log.exception(
+            "whether an effect came about twice could not be read: see at the provider",
+            extra={"tenant": tenant, "request_id": request_id},
+        )
+
+
+def _done_as(item: LedgerItem, name: str) -> str:
+    """The provider's id of that action, if the ledger has it as done."""
+    mark = item.actions.get(name)
+    return mark.provider_id if mark is not None and mark.status is ActionStatus.DONE else ""

@@ -1,0 +1,348 @@
+"""One effect that came about twice, whatever was claimed and fenced: it is proven, counted for the alarm, and on record
+(002.36, 003.25).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from functions.core.audit import AuditEvent, AuditType
+from functions.core.decision import Action
+from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
+from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
+from functions.core.recovery import Row, Status, action_recovery_id
+from functions.worker.doubles import LOOK_AGAIN_SECONDS
+from functions.worker.recovery_pass import COMMIT_TRIES
+from tests.worker_world import TENANT, Died, Provider, World
+
+RESET = failure_of_network(NetworkCause.RESET)
+
+
+class Twice(Provider):
+    """Carries the first request for a reply out twice, and says nothing."""
+
+    def _act(self, action: Action) -> None:
+        super()._act(action)
+        if action.name == "reply" and self.effects[action.action_id] == 1:
+            super()._act(action)
+
+
+def no_answer(times: int) -> Callable[[Action], object]:
+    """To requests for a reply, so often."""
+    left = [times]
+
+    def answer(action: Action) -> object:
+        if action.name != "reply" or not left[0]:
+            return None
+        left[0] -= 1
+        return RESET
+
+    return answer
+
+
+def told(world: World) -> list[AuditEvent]:
+    """What the audit says of effects that came about twice."""
+    return [one for one in world.tables.audit.values() if one.event_type is AuditType.EFFECT_DOUBLED]
+
+
+def counted(world: World) -> Row | None:
+    """The row that counts the reply."""
+    rows = [row for row in world.tables.rows.values() if row.action and row.action.name == "reply_counted"]
+    return rows[0] if rows else None
+
+
+def replies(world: World) -> int:
+    """How often the reply was sent."""
+    return [name for _, name in world.provider.sent].count("reply")
+
+
+def reply_of(world: World, event_id: str) -> Action:
+    item = world.tables.ledger[f"E#{TENANT}#{event_id}"]
+    return item.decision.bound(TENANT, event_id, item.epoch_ms).action("reply")
+
+
+def test_a_lookup_that_finds_two_is_counted_and_on_record_and_nothing_is_sent_again() -> None:
+    world = World(("tag", "reply"))
+    world.provider = Twice(world.faults, world.clock)
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    world.run_until_quiet()
+
+    assert replies(world) == 2  # by the one request
+    assert world.quiet.counts["effects_doubled"] == 1
+    (event_told,) = told(world)
+    reply = reply_of(world, event.event_id)
+    assert event_told.entity == f"recovery_item#{action_recovery_id(reply.action_id)}"
+    assert (event_told.failure_type, event_told.error) == ("found_several", "2 are there")
+    assert (event_told.tenant, event_told.request_id) == (TENANT, event.request_id)
+    assert any("came about twice" in line for line in world.quiet.lines)
+    assert counted(world) is None
+    row = world.row_of(reply)
+    assert row is not None
+    assert row.status is Status.SUCCEEDED
+
+
+def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() -> None:
+    world = World(("tag", "reply"))
+    world.provider = Twice(world.faults, world.clock)
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.faults.fail("audit.append", StorageUnavailable("no"), times=1)
+    event = world.event()
+    world.accept(event)
+    world.run_until_quiet()
+
+    assert world.quiet.counts["effects_doubled"] == 1
+    assert not told(world)
+    assert any("and not in the audit" in line for line in world.quiet.lines)
+    row = world.row_of(reply_of(world, event.event_id))
+    assert row is not None
+    assert row.status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later(*, is_late: bool, dies: bool) -> None:
+    """The provider showed nothing of the first request for longer than the catalog believes."""
+    world = World(("tag", "reply"))
+    world.provider.acts_on_failure = False
+    if dies:  # the first pass sends both times: a takeover
+
+        def die(op: str) -> None:
+            if op == "provider.send.reply" and not world.deaths:
+                raise Died(op)
+
+        world.faults.on_before = die
+    else:
+        world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    while not world.provider.effects.get(reply_of_or_none(world, event.event_id)):
+        world.deliver()
+        world.sweep()
+        world.clock.advance(10_000)
+    waiting = counted(world)
+    assert waiting is not None
+    sent_ms = world.provider.sent[-1][0]
+    assert waiting.due_at_ms == sent_ms + LOOK_AGAIN_SECONDS * 1000
+    assert waiting.action is not None
+    assert not waiting.action.customer_visible
+    if is_late:
+        world.provider.effects[reply_of(world, event.event_id).action_id] += 1
+    world.run_until_quiet()
+
+    assert replies(world) == 1
+    done = counted(world)
+    assert done is not None
+    assert done.status is Status.SUCCEEDED
+    assert world.quiet.counts.get("effects_doubled", 0) == is_late
+    assert [(one.affected_id, one.error) for one in told(world)] == [
+        (action_recovery_id(reply_of(world, event.event_id).action_id), "2 are there")
+    ] * is_late
+
+
+def reply_of_or_none(world: World, event_id: str) -> str:
+    is_there = f"E#{TENANT}#{event_id}" in world.tables.ledger
+    return reply_of(world, event_id).action_id if is_there else ""
+
+
+def test_what_is_sent_at_once_or_found_is_not_counted() -> None:
+    world = World(("tag", "reply"))
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    for number in range(2):  # one whose answer is lost, and one that is answered
+        world.accept(world.event(str(number)))
+    world.run_until_quiet()
+
+    assert replies(world) == 2
+    assert counted(world) is None
+    assert "effects_doubled" not in world.quiet.counts
+
+
+# --------------------------------------------------------------------------------------------------------- two workers
+
+
+def settled_by_another(world: World, provider_id: str, *, epoch_ms: int = 0, as_row: bool = False) -> None:
+    """Right before the first settlement somebody else has the event, and is done with it."""
+
+    def take(op: str) -> None:
+        if op != "ledger.settle":
+            return
+        world.faults.on_before = None
+        ((key, item),) = world.tables.ledger.items()
+        status = ActionStatus.RECOVERY if as_row else ActionStatus.DONE
+        mark = ActionMark(status, "" if as_row else provider_id)
+        if as_row:
+            reply = item.decision.bound(TENANT, item.key.rpartition("#")[2], item.epoch_ms).action("reply")
+            row = a_row(world, reply)
+            world.tables.rows[row.recovery_id] = replace(row, status=Status.SUCCEEDED, provider_id=provider_id)
+        world.tables.ledger[key] = replace(
+            item,
+            owner="another",
+            generation=item.generation + 1,
+            status=LedgerStatus.SETTLED,
+            epoch_ms=item.epoch_ms + epoch_ms,
+            actions={**item.actions, "reply": mark},
+        )
+
+    world.faults.on_before = take
+
+
+def a_row(world: World, reply: Action) -> Row:
+    """A row of that action, as another event's would be."""
+    other = World(("tag", "reply"))
+    other.clock = world.clock
+    other.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    other.accept(other.event())
+    other.deliver()
+    (row,) = other.tables.rows.values()
+    return replace(row, recovery_id=action_recovery_id(reply.action_id), action=reply)
+
+
+@pytest.mark.parametrize("as_row", [False, True])
+def test_two_workers_that_each_sent_it_are_proof(*, as_row: bool) -> None:
+    world = World(("tag", "reply"))
+    event = world.event()
+    world.accept(event)
+    settled_by_another(world, "id-another", as_row=as_row)
+    world.deliver()
+
+    assert world.quiet.counts["settlements_fenced"] == 1
+    assert world.quiet.counts["effects_doubled"] == 1
+    (one,) = told(world)
+    assert (one.failure_type, one.error) == ("two_workers", "id-reply and id-another")
+    assert one.affected_id == action_recovery_id(reply_of(world, event.event_id).action_id)
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "epoch_ms"),
+    [
+        ("id-reply", 0),  # the other found ours
+        ("", 0),  # nobody can tell
+        ("id-another", 1),  # an equal event beyond the repeat window: another effect
+    ],
+)
+def test_what_may_be_one_and_the_same_effect_is_no_proof(provider_id: str, epoch_ms: int) -> None:
+    world = World(("tag", "reply"))
+    world.accept(world.event())
+    settled_by_another(world, provider_id, epoch_ms=epoch_ms)
+    world.deliver()
+
+    assert world.quiet.counts["settlements_fenced"] == 1
+    assert "effects_doubled" not in world.quiet.counts
+    assert not told(world)
+
+
+def test_a_lost_lease_after_nothing_was_sent_that_counts_reads_nothing_more() -> None:
+    """A tag that is there twice is there once."""
+    world = World(("tag",))
+    world.accept(world.event())
+
+    def take(op: str) -> None:
+        if op == "ledger.settle":
+            world.faults.on_before = None
+            ((key, item),) = world.tables.ledger.items()
+            world.tables.ledger[key] = replace(item, owner="another", generation=item.generation + 1)
+
+    world.faults.on_before = take
+    world.deliver()
+
+    assert world.quiet.counts["settlements_fenced"] == 1
+    assert world.faults.calls[world.faults.calls.index("ledger.settle") :].count("ledger.read") == 0
+
+
+def test_that_it_cannot_be_compared_is_said() -> None:
+    world = World(("tag", "reply"))
+    world.accept(world.event())
+    settled_by_another(world, "id-another")
+    before = world.faults.on_before
+    assert before is not None
+
+    def then_fail(op: str) -> None:
+        before(op)
+        if op == "ledger.settle":
+            world.faults.fail("ledger.read", StorageUnavailable("no"), times=1)
+
+    world.faults.on_before = then_fail
+    world.deliver()
+
+    assert "effects_doubled" not in world.quiet.counts
+    assert any("see at the provider" in line for line in world.quiet.lines)
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "status", "is_proof"),
+    [
+        ("id-another", Status.SUCCEEDED, True),
+        ("id-reply", Status.SUCCEEDED, False),
+        ("", Status.SUCCEEDED, False),
+        ("id-another", Status.RETRYING, False),  # whoever has it looks it up
+    ],
+)
+def test_a_row_that_another_has_done_meanwhile_is_proof(provider_id: str, status: Status, *, is_proof: bool) -> None:
+    world = World(("tag", "reply"))
+    world.provider.acts_on_failure = False
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    world.deliver()
+    (row,) = world.tables.rows.values()
+
+    def done_by_another(op: str) -> None:
+        if op != "provider.send.reply":
+            return
+        world.faults.on_after = None
+        now = world.tables.rows[row.recovery_id]
+        world.tables.rows[row.recovery_id] = replace(
+            now, status=status, provider_id=provider_id, version=now.version + 1, due_at_ms=0, lease_until_ms=0
+        )
+
+    world.faults.on_after = done_by_another
+    while not replies(world):
+        world.sweep()
+        world.deliver()
+        world.clock.advance(10_000)
+
+    assert world.quiet.counts["transitions_conflicted"] == 1
+    assert world.quiet.counts.get("effects_doubled", 0) == is_proof
+    assert [one.error for one in told(world)] == ["id-reply and id-another"] * is_proof
+
+
+def unreadable_after(world: World, commits: int) -> Callable[[str], None]:
+    """No row can be read once it was tried so often to store one."""
+    left = [commits]
+
+    def count(op: str) -> None:
+        left[0] -= op == "recovery.commit"
+        if not left[0]:
+            world.faults.on_before = None
+            world.faults.fail("recovery.get", StorageUnavailable("no"), times=1)
+
+    return count
+
+
+def test_that_a_moved_row_cannot_be_compared_is_said() -> None:
+    world = World(("tag", "reply"))
+    world.provider.acts_on_failure = False
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.accept(world.event())
+    world.deliver()
+    (row,) = world.tables.rows.values()
+
+    def moved(op: str) -> None:
+        if op == "provider.send.reply":
+            world.faults.on_after = None
+            now = world.tables.rows[row.recovery_id]
+            world.tables.rows[row.recovery_id] = replace(now, version=now.version + 1)
+            world.faults.on_before = unreadable_after(world, COMMIT_TRIES)
+
+    world.faults.on_after = moved
+    while not replies(world):
+        world.sweep()
+        world.deliver()
+        world.clock.advance(10_000)
+
+    assert "effects_doubled" not in world.quiet.counts
+    assert any("see at the provider" in line for line in world.quiet.lines)
