@@ -28,6 +28,7 @@ OF = "of"
 """The parameter of an action that counts another's effects: that one's id."""
 
 
+_UNREAD = "whether an effect came about twice could not be read: see at the provider"
 COUNTED_LATER = "it is counted later: before it was sent, a lookup had to be believed"
 
 
@@ -147,14 +148,14 @@ class Doubles:
                 other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
                 await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
         except StorageUnavailable:
-            self._say_unread(event.tenant, event.request_id)
+            self._ports.log.exception(_UNREAD, extra={"tenant": event.tenant, "request_id": event.request_id})
 
     async def moved(self, row: Row, action: Action, provider_id: str) -> None:
         """This attempt sent, and somebody else has moved its row: have they sent it too?"""
         try:
             other = await self._row_done_as(row.recovery_id)
         except StorageUnavailable:
-            self._say_unread(row.tenant, row.request_id)
+            self._ports.log.exception(_UNREAD, extra={"tenant": row.tenant, "request_id": row.request_id})
             return
         await self._compare(Sent(action, provider_id), other, row.tenant, row.request_id, row.traceparent)
 
@@ -167,12 +168,6 @@ class Doubles:
         row = await self._ports.io(self._ports.recovery.get, recovery_id)
         is_done = row is not None and (row.status is Status.SUCCEEDED or row.result == "succeeded")
         return row.provider_id if row is not None and is_done else ""
-
-    def _say_unread(self, tenant: str, request_id: str) -> None:
-        self._ports.log.exception(
-            "whether an effect came about twice could not be read: see at the provider",
-            extra={"tenant": tenant, "request_id": request_id},
-        )
 
 
 def _done_as(item: LedgerItem, name: str) -> str:

@@ -42,6 +42,8 @@ def _found(world: World) -> Iterator[str]:
         yield from _of_event(world, event, by_event.get(event.event_id, []))
     for row in rows:
         yield from _of_row(world, row)
+    for told in (one for one in world.tables.audit.values() if one.event_type is AuditType.EFFECT_DOUBLED):
+        yield f"{told.entity} is said to have come about twice: {told.error}"
     for effect in world.side.effects:
         if effect.after_return:
             yield f"{effect.name} of {effect.event} came about after its handler had returned"

@@ -57,8 +57,10 @@ class SimProvider:
     async def send(self, action: Action, call: Call) -> Done | Failure:
         """Do it, or what the schedule says instead."""
         if action.kind == "desk.count_replies":
-            found = await self.look_up(action, call)
-            return Done() if isinstance(found, Absent) else found
+            return await self._count(action, call)
+        return await self._send(action, call)
+
+    async def _send(self, action: Action, call: Call) -> Done | Failure:
         world, side, process = self._world, self._world.side, self._process
         began = world.now_ms
         world.began(process, action, call)
@@ -106,6 +108,10 @@ class SimProvider:
         if fault == "dropped_answer":
             return failure_of_network(NetworkCause.RESET)
         return Done(action.action_id) if status == 200 else failure_of_status(status)
+
+    async def _count(self, action: Action, call: Call) -> Done | Failure:
+        found = await self.look_up(action, call)
+        return Done() if isinstance(found, Absent) else found
 
     def _answer(self, action: Action, status: int) -> Failure:
         """An error without an effect. Under a key it is stored, and comes again."""

@@ -50,7 +50,7 @@ def test_no_promise_is_broken_by_a_share_of_all_two_faults(scenario: str, proved
     assert played > 100
 
 
-@pytest.mark.parametrize("scenario", (*WIDER, *LONG))
+@pytest.mark.parametrize("scenario", [*WIDER, *LONG])
 def test_no_promise_is_broken_by_any_fault_in_a_long_life(
     scenario: str, runner: Runner, proved: Callable[[str], None]
 ) -> None:

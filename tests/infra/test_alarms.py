@@ -219,6 +219,7 @@ class Recording:
 HELD = Recording({"visible": 0, "in_flight": 1}, {"visible": 0, "in_flight": 0}, 6)
 RECORDINGS: dict[str, Recording] = {
     "reply-storm": Recording({"sent": 60, "accepted": 10}, {"sent": 8, "accepted": 10}, 7),
+    "effects-doubled": Recording({"doubled": 1}, {}, 2),
     "replies-capped": Recording({"capped": 5}, {}, 11),
     "duplicate-storm": Recording({"repeats": 90, "decisions": 10}, {"repeats": 1, "decisions": 10}, 11),
     "ingress-failing": Recording({"failed": 20, "late": 10, "asked": 100}, {"failed": 0, "asked": 100}, 10),

@@ -78,12 +78,12 @@ def test_a_lookup_that_finds_two_is_counted_and_on_record_and_nothing_is_sent_ag
     reply = reply_of(world, event.event_id)
     assert event_told.entity == f"recovery_item#{action_recovery_id(reply.action_id)}"
     assert (event_told.failure_type, event_told.error) == ("found_several", "2 are there")
-    assert (event_told.tenant, event_told.request_id) == (TENANT, event.request_id)
     assert any("came about twice" in line for line in world.quiet.lines)
     assert counted(world) is None
     row = world.row_of(reply)
     assert row is not None
     assert row.status is Status.SUCCEEDED
+    assert (event_told.tenant, event_told.request_id) == (TENANT, row.request_id)
 
 
 def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() -> None:
@@ -166,6 +166,7 @@ def test_what_is_sent_at_once_or_found_is_not_counted() -> None:
 
 def settled_by_another(world: World, provider_id: str, *, epoch_ms: int = 0, as_row: bool = False) -> None:
     """Right before the first settlement somebody else has the event, and is done with it."""
+    blank = a_row(world)
 
     def take(op: str) -> None:
         if op != "ledger.settle":
@@ -175,9 +176,7 @@ def settled_by_another(world: World, provider_id: str, *, epoch_ms: int = 0, as_
         status = ActionStatus.RECOVERY if as_row else ActionStatus.DONE
         mark = ActionMark(status, "" if as_row else provider_id)
         if as_row:
-            reply = item.decision.bound(TENANT, item.key.rpartition("#")[2], item.epoch_ms).action("reply")
-            row = a_row(world, reply)
-            world.tables.rows[row.recovery_id] = replace(row, status=Status.SUCCEEDED, provider_id=provider_id)
+            world.tables.rows[blank.recovery_id] = replace(blank, status=Status.SUCCEEDED, provider_id=provider_id)
         world.tables.ledger[key] = replace(
             item,
             owner="another",
@@ -190,15 +189,15 @@ def settled_by_another(world: World, provider_id: str, *, epoch_ms: int = 0, as_
     world.faults.on_before = take
 
 
-def a_row(world: World, reply: Action) -> Row:
-    """A row of that action, as another event's would be."""
+def a_row(world: World) -> Row:
+    """The row that the world's event would leave of its reply."""
     other = World(("tag", "reply"))
     other.clock = world.clock
     other.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
     other.accept(other.event())
     other.deliver()
     (row,) = other.tables.rows.values()
-    return replace(row, recovery_id=action_recovery_id(reply.action_id), action=reply)
+    return row
 
 
 @pytest.mark.parametrize("as_row", [False, True])

@@ -110,7 +110,7 @@ def test_retries_looks_and_reads_are_counted_too() -> None:
     assert counts(world) == Counts(ok=1, error=1)
     world.provider.answers.clear()
     world.run_until_quiet()
-    assert counts(world) == Counts(ok=3, error=1)  # a look that found nothing, and the send
+    assert counts(world) == Counts(ok=4, error=1)  # a look that found nothing, the send, and the look that counts
 
 
 def test_a_duplicate_and_an_event_that_calls_nothing_count_nothing() -> None:

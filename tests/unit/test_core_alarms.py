@@ -110,6 +110,7 @@ def test_severities_follow_one_scale() -> None:
     grave = {alarm.name: alarm.sev for alarm in ALARMS if alarm.sev in (Sev.SEV0, Sev.SEV1)}
     assert grave == {
         "reply-storm": Sev.SEV0,
+        "effects-doubled": Sev.SEV0,
         "replies-capped": Sev.SEV1,
         "ingress-failing": Sev.SEV1,
         "synthetic-missing": Sev.SEV1,

@@ -104,7 +104,7 @@ FIRST, LAST = ALARMS[0].name, ALARMS[-1].name
             "8 days",
         ),
         ("page test", {"tests": Told([PageTest(NOON_MS - 1, is_over=True, resolution="not by chat")])}, "not by chat"),
-        ("alarms", {"alarms": Told({})}, "not there: reply-storm, replies-capped"),
+        ("alarms", {"alarms": Told({})}, "not there: reply-storm, effects-doubled"),
         (
             "alarms",
             {"alarms": Told({**ALL_ALARMS, name_at("prod", FIRST): AlarmSeen(1, is_enabled=False, state="OK")})},
