@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 from functions.core.attempt import Effect
-from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
+from functions.core.decision import COUNTED, Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import ClaimCheck, Event
 from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
 from functions.core.fallback import Matrix
@@ -123,7 +123,7 @@ class Provider:
         self.calls.append(self.clock.now)
         self.faults.before(f"provider.send.{action.name}")
         if action.kind == "desk.count_replies":
-            return Done("", max(1, self.effects.get(str(action.params["of"]), 0)))
+            return Done("", max(1, self.effects.get(str(action.params[COUNTED]), 0)))
         failure = next((found for found in (answer(action) for answer in self.answers) if found is not None), None)
         if failure is None or (failure.may_have_happened and self.acts_on_failure):
             self._act(action)

@@ -27,7 +27,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from functions.adapters.http import (
     Answer,
@@ -38,7 +38,7 @@ from functions.adapters.http import (
     url_below,
 )
 from functions.core.clock import Clock
-from functions.core.decision import Action, MessageRef
+from functions.core.decision import COUNTED, Action, MessageRef
 from functions.core.failure import Done, Failure, FailureClass, NetworkCause, failure_of_network
 from functions.core.ports import Absent, Call, SettingState
 
@@ -63,6 +63,11 @@ class _Comment(BaseModel):
     id: str | int = ""
     body: str | None = None
     plain_body: str | None = None
+    is_operator: Any = Field(default=None, validation_alias=AliasChoices("isOperator", "is_operator"))
+
+    @property
+    def text(self) -> str:
+        return (self.plain_body or self.body or "").strip()
 
     def bears(self, marker: str) -> bool:
         return marker in (self.body or "") or marker in (self.plain_body or "")
@@ -157,7 +162,7 @@ class RichpanelProvider:
 
     async def _counted(self, action: Action, call: Call) -> Done | Failure:
         """How often the reply is there. One that is not there any more was taken away by somebody."""
-        reply = action.params.get("of")
+        reply = action.params.get(COUNTED)
         if not isinstance(reply, str) or not reply:
             return _unsendable("PARAMS_INVALID", "no reply is named")
         ticket = await self._ticket(action, call)
@@ -225,9 +230,14 @@ class RichpanelProvider:
 
 
 def _done(comments: list[_Comment], marker: str) -> Done | None:
-    """The first of the comments that bear the marker, and how many do."""
+    """The reply among the comments, and how often it is there. An answer that quotes it bears its marker too, and is
+    none: it is not an operator's, or says more.
+    """
     found = [comment for comment in comments if comment.bears(marker)]
-    return Done(str(found[0].id), len(found)) if found else None
+    replies = [comment for comment in found if comment.is_operator is not False] or found
+    if not replies:
+        return None
+    return Done(str(replies[0].id), sum(comment.text == replies[0].text for comment in replies))
 
 
 def _validated(model: type[_Model], answer: Answer) -> _Model | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from functions.core.compact import compact
 from functions.core.event import digest
@@ -37,6 +37,10 @@ class DecidedBy(StrEnum):
     RULES = "rules"
     DEFAULT = "default"
     HUMAN = "human"
+
+
+COUNTED: Final = "counted_action_id"
+"""The parameter of an action that counts another's effects and has none itself: the other's id."""
 
 
 class Repeat(StrEnum):

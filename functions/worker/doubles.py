@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
-from functions.core.decision import Action, Repeat
+from functions.core.decision import COUNTED, Action, Repeat
 from functions.core.event import Event
 from functions.core.failure import Done, StorageUnavailable
 from functions.core.integration import Integration
@@ -24,10 +24,6 @@ from functions.worker.ports import Ports
 COUNTING_PRIORITY = 8  # everything that somebody waits for goes first
 LOOK_AGAIN_SECONDS = 900
 """After a send: five times what the catalog believes a provider takes to show it."""
-OF = "of"
-"""The parameter of an action that counts another's effects: that one's id."""
-
-
 _UNREAD = "whether an effect came about twice could not be read: see at the provider"
 COUNTED_LATER = "it is counted later: before it was sent, a lookup had to be believed"
 
@@ -51,7 +47,7 @@ def counting_action(integrations: Mapping[str, Integration], action: Action) -> 
         integration=action.integration,
         repeat=Repeat.IDEMPOTENT,
         target=action.target,
-        params={OF: action.action_id},
+        params={COUNTED: action.action_id},
         priority=COUNTING_PRIORITY,
     )
 
@@ -82,7 +78,7 @@ class Doubled:
     @property
     def action_id(self) -> str:
         """Of the action whose effects they are: another one may only have counted them."""
-        return str(self.action.params.get(OF, self.action.action_id))
+        return str(self.action.params.get(COUNTED, self.action.action_id))
 
 
 class Doubles:

@@ -239,10 +239,12 @@ class OverMock:
                     call.perform()
                     raise
         reply = call.perform()
+        if fault is not None and fault.mode is FaultMode.TWICE:
+            call.perform()
         match fault.mode if fault else None:
             case FaultMode.STATUS_AFTER_EFFECT if fault:
                 return _response(fault_reply(fault))
-            case FaultMode.DROP_RESPONSE:
+            case FaultMode.DROP_RESPONSE | FaultMode.TWICE:
                 raise httpx.ReadError("connection reset by peer")
             case FaultMode.MALFORMED:
                 return _response(Reply(reply.status, b'{"ticket": {"id": '))

@@ -15,13 +15,14 @@ from functions.adapters.http import HttpCaller
 from functions.adapters.richpanel import (
     ADD_TAGS,
     ASSIGN_TEAM,
+    COUNT_REPLIES,
     MARKER,
     REPLY,
     RichpanelProvider,
     marker_of,
 )
 from functions.adapters.ssm import UnusableSecret
-from functions.core.decision import Action, MessageRef, Repeat
+from functions.core.decision import COUNTED, Action, MessageRef, Repeat
 from functions.core.failure import Done, Failure, FailureClass, StorageUnavailable
 from functions.core.ports import Absent, Provider, SettingState
 from ops.simulator import Fault, FaultMode, RunningSimulator, serve
@@ -51,6 +52,7 @@ TAG = action("tag", ADD_TAGS, Repeat.IDEMPOTENT, params={"tags": ["billing", "mi
 ASSIGN = action("assign", ASSIGN_TEAM, Repeat.SETTING, params={"team": "team-billing"})
 ANSWER = action("reply", REPLY, Repeat.LOOKUP, message=MessageRef("order_status", 1), customer_visible=True)
 ACTIONS = (TAG, ASSIGN, ANSWER)
+COUNT = action("reply_counted", COUNT_REPLIES, Repeat.IDEMPOTENT, params={COUNTED: ANSWER.action_id})
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,43 @@ async def test_a_reply_bears_our_marker_and_a_lookup_finds_it_by_that(
     assert await helpdesk.look_up(ANSWER, about()) == Done(comment["id"])
     other = replace(ANSWER, action_id="f" * 64)
     assert await helpdesk.look_up(other, about()) == Absent()
+
+
+async def test_a_reply_that_was_carried_out_twice_is_found_twice_and_counting_it_changes_nothing(
+    world: ProviderWorld, helpdesk: RichpanelProvider
+) -> None:
+    assert await send(helpdesk, COUNT) == Done()
+    world.add_faults(Fault("helpdesk", FaultMode.TWICE, operation="reply", times=1))
+    assert failed(await send(helpdesk, ANSWER)).may_have_happened
+    first, second = world.ticket("t-17")["comments"]
+    assert first["id"] != second["id"]
+    assert await helpdesk.look_up(ANSWER, about()) == Done(first["id"], times=2)
+    before = world.ticket("t-17")
+    assert await send(helpdesk, COUNT) == Done(first["id"], times=2)
+    assert world.ticket("t-17") == before
+
+
+async def test_who_quotes_a_reply_does_not_double_it(world: ProviderWorld, helpdesk: RichpanelProvider) -> None:
+    await send(helpdesk, ANSWER)
+    [reply] = world.ticket("t-17")["comments"]
+    quote = "\n".join(f"> {line}" for line in reply["body"].split("\n"))
+    world.person_changes("t-17", {"comment": f"Thank you!\n{quote}", "by": "ana", "is_operator": False})
+    world.person_changes("t-17", {"comment": reply["body"], "by": "ana", "is_operator": False})
+    world.person_changes("t-17", {"comment": f"You are welcome.\n{quote}", "by": "ben", "is_operator": True})
+    assert await helpdesk.look_up(ANSWER, about()) == Done(reply["id"])
+    assert await send(helpdesk, COUNT) == Done(reply["id"])
+
+
+async def test_what_cannot_be_counted_is_a_failure_and_never_a_count(
+    world: ProviderWorld, helpdesk: RichpanelProvider
+) -> None:
+    for params in ({}, {COUNTED: ""}, {COUNTED: 7}):
+        assert failed(await send(helpdesk, replace(COUNT, params=params))).code == "PARAMS_INVALID"
+    world.add_faults(Fault("helpdesk", FaultMode.STATUS, status=503, times=1))
+    failure = failed(await send(helpdesk, COUNT))
+    assert (failure.code, failure.may_have_happened) == ("HTTP_503", False)
+    bare = await _with_handler(lambda _: httpx.Response(200, json={"ticket": {"id": 1}}), "count")
+    assert failed(bare).code == "PROTOCOL_ERROR"
 
 
 @pytest.mark.parametrize("what", ACTIONS, ids=lambda what: what.name)
@@ -385,7 +424,12 @@ async def test_calls_at_the_same_time_do_not_meet(world: ProviderWorld, helpdesk
 async def _with_handler(handler: Callable[[httpx.Request], httpx.Response], kind: str = "send") -> object:
     caller = HttpCaller(CLOCK, lambda: httpx.MockTransport(handler))
     helpdesk = RichpanelProvider(caller, SecretsDouble(SecretDouble("https://helpdesk.test/v1")), CLOCK, render)
-    outcome: object = await (helpdesk.send(ANSWER, about()) if kind == "send" else helpdesk.look_up(ANSWER, about()))
+    outcome: object
+    match kind:
+        case "look_up":
+            outcome = await helpdesk.look_up(ANSWER, about())
+        case _:
+            outcome = await helpdesk.send(COUNT if kind == "count" else ANSWER, about())
     await caller.aclose()
     return outcome
 

@@ -102,6 +102,14 @@ async def test_a_text_is_sent_with_its_reference_and_a_lookup_finds_it_by_that(
     assert await sms.look_up(INVITE, to(OTHER)) == Absent()
 
 
+async def test_a_text_that_was_carried_out_twice_is_found_twice(world: ProviderWorld, sms: TwilioProvider) -> None:
+    world.add_faults(Fault("sms", FaultMode.TWICE, times=1))
+    assert failed(await sms.send(INVITE, to())).may_have_happened
+    found = await sms.look_up(INVITE, to())
+    assert isinstance(found, Done)
+    assert (found.times, len(world.texts(NUMBER))) == (2, 2)
+
+
 async def test_two_equal_texts_to_one_person_are_told_apart(world: ProviderWorld, sms: TwilioProvider) -> None:
     first = await sms.send(INVITE, to())
     assert await sms.look_up(AGAIN, to()) == Absent()

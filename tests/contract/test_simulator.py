@@ -325,6 +325,7 @@ def test_a_status_fault_carries_its_headers_word_for_word_and_stops_after_its_ti
         (FaultMode.RESET, ConnectionError, False),
         (FaultMode.HANG, TimeoutError, False),
         (FaultMode.DROP_RESPONSE, ConnectionError, True),
+        (FaultMode.TWICE, ConnectionError, True),
         (FaultMode.TRUNCATE, http.client.IncompleteRead, True),
     ],
 )

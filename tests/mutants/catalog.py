@@ -1042,4 +1042,40 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         tests(f"{BULK_BREAKS}::test_a_job_whose_record_is_gone_keeps_nobody_out"),
     ),
+    Mutant(
+        "sent_on_a_lookups_word_and_never_counted",
+        "what was sent because a lookup had found nothing is not counted later",
+        (
+            Edit(
+                "functions/worker/recovery_pass.py",
+                "self._counted(row, action) if tried.was_absent else ())",
+                "())",
+            ),
+        ),
+        tests("tests/integration/test_doubles.py"),
+    ),
+    Mutant(
+        "quoted_is_doubled",
+        "a customer's answer that quotes a reply counts as the reply once more, and replies stop",
+        (
+            Edit(
+                "functions/adapters/richpanel.py",
+                "sum(comment.text == replies[0].text for comment in replies)",
+                "len(found)",
+            ),
+        ),
+        tests("tests/contract/test_provider_richpanel.py"),
+    ),
+    Mutant(
+        "an_unknown_id_is_another_one",
+        "two workers that did the same count as two effects where one was not told the provider's id",
+        (
+            Edit(
+                "functions/worker/doubles.py",
+                "        if sent.provider_id and other and sent.provider_id != other:",
+                "        if sent.provider_id != other:",
+            ),
+        ),
+        tests("tests/integration/test_doubles.py"),
+    ),
 )
