@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functions.adapters import aws
-from functions.adapters.health import DynamoHealthRecords
+from functions.adapters.found_sources import DynamoFoundSources
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.oncall import SnsAndWebhooks
 from functions.adapters.recent_changes import AwsRecentChanges
@@ -41,7 +42,7 @@ _channels = SnsAndWebhooks(
     source=f"holdfast-{_settings.stage}",
 )
 _situations = Situations(
-    [*(name for name, one in load().integrations.items() if one.kinds), INTAKE],
+    [*load().integrations, INTAKE],
     DynamoRecovery(
         _dynamodb,
         _ids,
@@ -50,8 +51,11 @@ _situations = Situations(
         count=_metrics.count,
     ),
     DynamoHealthRecords(_dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table),
+    DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
+    DynamoFoundSources(_dynamodb, _settings.control_table),
     _history,
     AwsRecentChanges(_ssm, aws.lambda_client(), _settings.parameters_path, _settings.functions.split(",")),
+    _settings.time_scale,
     _clock,
     _log,
     _metrics,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from functions.core.alarms import ALARMS, Alarm, Sev
+from functions.core.alarms import ALARMS, Alarm, Audience, Sev
 from functions.core.containment import FLOW_ERRORS, HOLD_MS, containment_of, to_contain
 from functions.core.first_steps import BY_ALARM, ELSE, REPLIES_OFF, FirstStep, at_stage, first_step
 from functions.core.incident import (
@@ -176,6 +176,17 @@ def test_a_title_is_one_line_of_ascii_that_fits() -> None:
     assert (len(title), title[-3:], title.isascii()) == (TITLE_LENGTH, "...", True)
     page = Page(1, PageKind.ESCALATED, (Role.PRIMARY,), NOON_MS)
     assert "not acknowledged in time:" in letter(incident, page, SITUATION, "prod", "", NOON_MS).title
+
+
+def test_who_is_told_like_the_audience_is_whom_its_alarms_speak_to_003_22() -> None:
+    def copies(incident: Incident) -> tuple[Audience, ...]:
+        return letter(incident, incident.pages[0], SITUATION, "prod", "", NOON_MS).copies
+
+    down, board = fired(DOWN)
+    assert (down.audience, copies(down)) == (Audience.OPS, (Audience.CAMPAIGN,))
+    both, _ = fired(WEAK, NOON_MS + 1, down, board)
+    assert (both.audience, copies(both)) == (Audience.OPS, (Audience.CAMPAIGN, Audience.ML))
+    assert copies(fired(replace(WEAK, name="nobodys"))[0]) == copies(by_hand()[0]) == ()
 
 
 # ---------------------------------------------------------------------------------------------------------- first steps
