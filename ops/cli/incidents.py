@@ -328,13 +328,19 @@ def _show(incident: Document, *, as_json: bool) -> None:
                 for one in incident["messages"]
             ),
             ("promised", ", ".join(incident["owed"])),
-            ("postmortem", "written" if incident["has_postmortem"] else "missing" * incident["needs_postmortem"]),
+            ("postmortem", _postmortem(incident)),
             *(
                 (f"page {one['number']}", f"{one['kind']}: {', '.join(one['took']) or 'on its way'}")
                 for one in incident["pages"]
             ),
         ]
     )
+
+
+def _postmortem(incident: Document) -> str:
+    if incident["is_postmortem_outdated"]:
+        return "kept before it happened again: to be kept anew"
+    return "written" if incident["has_postmortem"] else "missing" * incident["needs_postmortem"]
 
 
 def _contained(one: Document) -> str:

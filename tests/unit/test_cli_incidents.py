@@ -115,6 +115,19 @@ def test_it_goes_its_way_and_closes_with_its_postmortem(desk: Desk, tmp_path: Pa
     assert {event.actor for event in desk.tables.events} == {PERSON}
 
 
+def test_a_postmortem_from_before_it_happened_again_is_shown_as_what_it_is(desk: Desk, tmp_path: Path) -> None:
+    one = desk.open()
+    page = tmp_path / "pm.md"
+    page.write_text(desk.run("incident", "postmortem", one)[1].replace(PLACEHOLDER, "a bug"))
+    assert desk.run("incident", "postmortem", one, "--file", str(page))[0] == ExitCode.OK
+    desk.incidents.incidents[one] = replace(desk.incidents.incidents[one], recurrences=1)
+    assert "to be kept anew" in desk.run("incident", "show", one)[1]
+    code, _, err = desk.run("incident", "resolve", one, "a bug")
+    assert (code, f"holdfast incident postmortem {one}" in " ".join(err.split())) == (ExitCode.REFUSED, True)
+    assert desk.run("incident", "postmortem", one, "--file", str(page))[0] == ExitCode.OK
+    assert desk.run("incident", "resolve", one, "a bug")[0] == ExitCode.OK
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x" * 60_001])
 def test_a_file_that_is_no_postmortem_is_refused_before_anything_is_sent(
     desk: Desk, tmp_path: Path, content: bytes | None
