@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functions.adapters.ssm_writer import DESCRIPTION_LENGTH
 from functions.core.clock import Clock
 from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
+from functions.core.page import Depth
 from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
 from functions.core.recovery import Change
 from functions.core.replay import Plan, PlanLost
@@ -236,6 +237,19 @@ class FakeBacklog:
         """See the port."""
         with self.faults.around("backlog.waiting"):
             return self.messages
+
+
+class FakeQueueDepths:
+    """`ports.QueueDepths`. Tests fill `depths`; a queue that is not there is one that it does not know."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.depths = {"events": Depth(), "retries": Depth(), "replays": Depth()}
+
+    def read(self, queue: str) -> Depth:
+        """See the port."""
+        with self.faults.around("depths.read"):
+            return self.depths[queue]
 
 
 class FakeExpectations:

@@ -31,17 +31,29 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """About how many messages a queue holds: those that wait, and those that somebody has taken or put aside for a
+    moment. Whose they are a queue does not say.
+    """
+
+    waiting: int = 0
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """How things are when the page goes out. `unknown` names what could not be found out, which keeps no page.
 
-    `items` wait or are dead, of `tenants`; with `is_at_least` there are more. `switches` are those that do not say what
-    they say every day, `health` the integrations that are not well, each with since when. `subjects` are the sources or
+    `items` wait or are dead, of `tenants`; with `is_at_least` there are more. `queues` are those of the worker, by
+    name: events are no items until something of them has failed. `switches` are those that do not say what they say
+    every day, `health` the integrations that are not well, each with since when. `subjects` are the sources or
     providers that an alarm is about, by alarm; one that is not there could not be found out.
     """
 
     items: int = 0
     tenants: int = 0
     is_at_least: bool = False
+    queues: Mapping[str, Depth] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     switches: Mapping[str, str] = field(default_factory=dict)
     health: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -225,6 +237,13 @@ def _affected(incident: Incident, now: Situation) -> Iterator[str]:
         yield f"Impact: {incident.impact}"
     at_least = "at least " if now.is_at_least else ""
     yield f"{at_least}{now.items} items of {at_least}{now.tenants} tenants wait or are dead"
+    if "events" in now.queues:
+        events = now.queues["events"]
+        wait = f"about {events.waiting} events wait in the queue and {events.in_flight} are in hand"
+        yield f"{wait}; of how many tenants it does not say"
+    others = [f"{name} {one.waiting} and {one.in_flight}" for name, one in now.queues.items() if name != "events"]
+    if others:
+        yield f"about as many wait and are in hand in the other queues: {', '.join(others)}"
 
 
 def _contained(incident: Incident, stage: str) -> Iterator[str]:

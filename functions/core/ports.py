@@ -25,7 +25,7 @@ from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem
 from functions.core.limiter import Full, Taken
 from functions.core.operations import Answered
 from functions.core.page import Change as Changed
-from functions.core.page import Letter
+from functions.core.page import Depth, Letter
 from functions.core.person import PersonChange
 from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
@@ -579,6 +579,16 @@ class LiveBacklog(Protocol):
 
     def waiting(self) -> int:
         """About how many messages wait in the events queue. Raises `StorageUnavailable`."""
+        ...
+
+
+class QueueDepths(Protocol):
+    """How much the worker's queues hold."""
+
+    def read(self, queue: str) -> Depth:
+        """About how many messages are in the queue of that name; what is sent with a delay waits too. Raises
+        `StorageUnavailable`, and KeyError for a queue that it does not know.
+        """
         ...
 
 

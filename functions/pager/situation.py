@@ -12,8 +12,16 @@ from functions.core.clock import Clock
 from functions.core.fallback import health_of
 from functions.core.gate import Health
 from functions.core.health import Record, minute_of
-from functions.core.page import CHANGES_MS, Change, Situation
-from functions.core.ports import FoundSources, HealthCounts, HealthRecords, RecentChanges, Recovery, SwitchHistory
+from functions.core.page import CHANGES_MS, Change, Depth, Situation
+from functions.core.ports import (
+    FoundSources,
+    HealthCounts,
+    HealthRecords,
+    QueueDepths,
+    RecentChanges,
+    Recovery,
+    SwitchHistory,
+)
 from functions.core.recovery import Status
 from functions.core.subjects import REFUSED_MINUTES, Subjects, of_health, of_refusals, of_sources
 from functions.core.switches import is_everyday
@@ -23,6 +31,7 @@ BUDGET_MS = 8_000  # for all of it: somebody waits for the page
 MINUTE_MS = 60_000
 CACHED_MS = 15_000  # several pages of one minute are of the same situation
 MOST_ROWS = 200  # of an integration and a status
+QUEUES = ("events", "retries", "replays")
 _UNFINISHED = (Status.PENDING, Status.RETRYING, Status.FAILED, Status.DLQ)
 _T = TypeVar("_T")
 
@@ -34,6 +43,7 @@ class Situations:
         self,
         integrations: Sequence[str],
         recovery: Recovery,
+        queues: QueueDepths,
         health: HealthRecords,
         counts: HealthCounts,
         sources: FoundSources,
@@ -46,6 +56,7 @@ class Situations:
     ) -> None:
         self._integrations = integrations
         self._recovery = recovery
+        self._queues = queues
         self._health = health
         self._counts = counts
         self._sources = sources
@@ -72,11 +83,13 @@ class Situations:
         sources = self._try("sources", deadline_ms, unknown, lambda: of_sources(self._sources.read())) or {}
         changes = self._try("changes", deadline_ms, unknown, lambda: self._changes.since(since_ms)) or []
         items, tenants, is_at_least = self._affected(deadline_ms, unknown)
+        queues = self._depths(deadline_ms, unknown)
         refusals = self._try("who says that we call too often", deadline_ms, unknown, self._refusals) or {}
         found = Situation(
             items=items,
             tenants=tenants,
             is_at_least=is_at_least,
+            queues=queues,
             changes=[*changes, *moved],
             switches=switches,
             health=health,
@@ -101,6 +114,12 @@ class Situations:
 
     def _thrown(self) -> dict[str, str]:
         return {name: one.value for name, one in self._switches.latest().items() if not is_everyday(name, one.value)}
+
+    def _depths(self, deadline_ms: int, unknown: list[str]) -> Mapping[str, Depth]:
+        found = {
+            name: self._try(f"queue {name}", deadline_ms, unknown, partial(self._queues.read, name)) for name in QUEUES
+        }
+        return {name: depth for name, depth in found.items() if depth is not None}
 
     def _failing(self, records: Mapping[str, Record]) -> Mapping[str, Subjects]:
         """Nothing where no record could be read."""

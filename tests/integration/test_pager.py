@@ -31,7 +31,7 @@ from functions.core.incident import (
     State,
     opened,
 )
-from functions.core.page import Change
+from functions.core.page import Change, Depth
 from functions.core.recovery import Change as RowChange
 from functions.core.subjects import NAMING, SourcesFound
 from functions.core.switch_returns import Return
@@ -43,7 +43,13 @@ from functions.pager.settings import PagerSettings
 from functions.pager.situation import CACHED_MS, MOST_ROWS, Situations
 from ops.drills.alarm_storm import messages as storm
 from tests import aws_tables
-from tests.control_fakes import FakeFoundSources, FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.control_fakes import (
+    FakeFoundSources,
+    FakeQueueDepths,
+    FakeSwitchHistory,
+    FakeSwitchReturns,
+    FakeSwitchWriter,
+)
 from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
@@ -65,6 +71,9 @@ SETTINGS = PagerSettings(
     control_table="c",
     recovery_table="r",
     pages_queue_url="q",
+    events_queue_url="e",
+    retries_queue_url="t",
+    replays_queue_url="p",
     oncall_topic_arn="t",
     parameters_path="/p",
     switches_path="/p/switches",
@@ -91,6 +100,7 @@ class World:
             self.history.write(name, value, "deploy")
         self.returns = FakeSwitchReturns(self.tables)
         self.changes = FakeRecentChanges(self.tables.faults)
+        self.queues = FakeQueueDepths(self.tables.faults)
         self.sources = FakeFoundSources(self.tables.faults)
         self.lines: list[str] = []
         self.rules = RULES
@@ -105,6 +115,7 @@ class World:
         situations = Situations(
             ["helpdesk", "email"],
             FakeRecovery(self.tables),
+            self.queues,
             FakeHealthRecords(self.tables),
             FakeHealthCounts(self.tables),
             self.sources,
@@ -639,7 +650,7 @@ def test_of_two_pagers_one_delivers(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "operation", ["history.latest", "health.read", "changes.since", "found_sources.read", "counts.read"]
+    "operation", ["history.latest", "health.read", "changes.since", "found_sources.read", "counts.read", "depths.read"]
 )
 def test_what_cannot_be_found_out_is_named_and_keeps_no_page(world: World, operation: str) -> None:
     world.tables.faults.fail(operation)
@@ -662,7 +673,10 @@ def test_what_takes_too_long_to_find_out_is_left_out(world: World) -> None:
         world.clock.advance(9_000) if operation == "history.latest" else None
     )
     world.hear(world.says("integration-down"))
-    everything = "health, sources, changes, items of helpdesk, items of email, who says that we call too often"
+    everything = (
+        "health, sources, changes, items of helpdesk, items of email, "
+        "queue events, queue retries, queue replays, who says that we call too often"
+    )
     assert f"Could not be found out: {everything}" in world.channels.sent[0][1].text
 
 
@@ -872,3 +886,25 @@ def test_a_page_of_which_nobody_can_find_out_what_it_is_about_goes_out_without_n
     (_, letter) = world.channels.sent[0]
     assert letter.title == "[SEV2 prod] A source has sent nothing for longer than it ever should"
     assert ("which:" in letter.text, "Could not be found out: sources" in letter.text) == (False, True)
+
+
+def test_a_page_counts_the_events_that_wait_and_says_that_it_is_about_and_not_of_whom(world: World) -> None:
+    """001.2: they are no recovery items, and most of what an outage of ours holds up."""
+    world.queues.depths = {"events": Depth(120, 10), "retries": Depth(3, 1), "replays": Depth()}
+    world.hear(world.says("events-late"))
+    lines = world.channels.sent[0][1].text.splitlines()
+    at = lines.index("0 items of 0 tenants wait or are dead")
+    assert lines[at + 1 : at + 3] == [
+        "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say",
+        "about as many wait and are in hand in the other queues: retries 3 and 1, replays 0 and 0",
+    ]
+
+
+def test_a_queue_that_cannot_be_looked_at_is_named_and_hides_no_other(world: World) -> None:
+    world.queues.depths = {"retries": Depth(3, 1)}
+    world.hear(world.says("events-late"))
+    text = world.channels.sent[0][1].text
+    assert "Could not be found out: queue events, queue replays" in text
+    assert "in the other queues: retries 3 and 1" in text
+    assert "events wait in the queue" not in text
+    assert world.counted("situations_incomplete") == 2
