@@ -752,7 +752,7 @@ def resolved(incident: Incident, board: Board, now_ms: int, who: Who, resolution
     if incident.owed:
         raise NotFinished(
             f"people were promised to hear when it is over: {', '.join(incident.owed)}; "
-            f"holdfast incident message {incident.incident_id} --template {incident.owed[0]}"
+            f"holdfast incident message {incident.incident_id} --template {incident.owed[0]} --feature FEATURE"
         )
     return _moved(
         _with_page(incident, PageKind.RESOLVED, (Role.PRIMARY, Role.SECONDARY), now_ms),
