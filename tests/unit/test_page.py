@@ -27,7 +27,7 @@ from functions.core.incident import (
     resolved,
     told,
 )
-from functions.core.page import MOST_LINES, TITLE_LENGTH, Change, Situation, letter, when
+from functions.core.page import MOST_LINES, TITLE_LENGTH, Change, Depth, Situation, letter, when
 from tests.fakes import NOON_MS
 from tests.incidents import ADA, DOWN, HOUR_MS, MINUTE_MS, RULES, STORM, WEAK, after, by_hand, fired, quiet
 from tests.unit.test_runbooks import OF_ALARMS, trouble_with
@@ -97,6 +97,16 @@ def test_what_is_not_known_is_said_and_what_is_found_out_is_too() -> None:
     assert "Switches that are not as every day: none" in said
     over = replace(incident, mitigate_due_ms=0)
     assert "mitigate by" not in text_of(over, number=0)
+
+
+def test_what_waits_in_queues_is_said_as_far_as_it_is_known() -> None:
+    incident, _ = fired(DOWN)
+    events, retries = {"events": Depth(120, 10)}, {"retries": Depth(3, 1)}
+    about = "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say"
+    others = "about as many wait and are in hand in the other queues: retries 3 and 1"
+    for queues, said in ((events, [about]), (retries, [others]), ({**events, **retries}, [about, others]), ({}, [])):
+        lines = text_of(incident, replace(SITUATION, queues=queues)).splitlines()
+        assert [line for line in lines if line.startswith("about ")] == said
 
 
 def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14() -> None:
