@@ -21,7 +21,9 @@ from infra.storage import WORK_INDEX, Storage
 
 
 class OnCall(Construct):
-    """Alarms come in by `listen`. `deployed` are functions whose deploys a page tells of."""
+    """Alarms come in by `listen`. `deployed` are functions whose deploys a page tells of, `worked` the worker's queues,
+    by name, whose depth it says.
+    """
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class OnCall(Construct):
         code_for: CodeFor,
         storage: Storage,
         deployed: Sequence[PythonFunction],
+        worked: Mapping[str, sqs.Queue],
         ops_dlq: sqs.Queue,
     ) -> None:
         super().__init__(scope, "OnCall")
@@ -47,7 +50,7 @@ class OnCall(Construct):
                 )
             )
         self.pages = WorkQueue(self, "pages", config=config, emptied_by="an alarm watches it, people send it back")
-        self.pager = self._pager(config, code_for, storage, deployed, ops_dlq)
+        self.pager = self._pager(config, code_for, storage, deployed, worked, ops_dlq)
 
     def listen(self, topics: Mapping[tuple[Sev, Audience], sns.Topic]) -> None:
         """What is said on these topics is heard. What SNS cannot hand over goes where people look."""
@@ -77,6 +80,7 @@ class OnCall(Construct):
         code_for: CodeFor,
         storage: Storage,
         deployed: Sequence[PythonFunction],
+        worked: Mapping[str, sqs.Queue],
         ops_dlq: sqs.Queue,
     ) -> PythonFunction:
         pager = PythonFunction(
@@ -90,6 +94,9 @@ class OnCall(Construct):
                 control_table=storage.control.table_name,
                 recovery_table=storage.recovery.table_name,
                 pages_queue_url=self.pages.queue.queue_url,
+                events_queue_url=worked["events"].queue_url,
+                retries_queue_url=worked["retries"].queue_url,
+                replays_queue_url=worked["replays"].queue_url,
                 oncall_topic_arn=self.topic.topic_arn,
                 parameters_path=config.parameters_path,
                 switches_path=config.switches_path,
@@ -109,6 +116,7 @@ class OnCall(Construct):
         pager.allow(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"], [storage.control.table_arn])
         pager.allow(["dynamodb:PutItem"], [storage.audit.table_arn])
         pager.allow(["dynamodb:Query"], [f"{storage.recovery.table_arn}/index/{WORK_INDEX}"])
+        pager.allow(["sqs:GetQueueAttributes"], [queue.queue_arn for queue in worked.values()])
         pager.allow(["sns:Publish"], [self.topic.topic_arn])
         pager.allow(["lambda:GetFunctionConfiguration"], [one.function.function_arn for one in deployed])
         pager.allow_switches(config=config, history=True, write=True)

@@ -71,6 +71,11 @@ class HoldfastStack(Stack):
             code_for=code_for,
             storage=storage,
             deployed=[*on_the_way, operations.evaluator, operators.api],
+            worked={
+                "events": intake.events.queue,
+                "retries": processing.retries.queue,
+                "replays": processing.replays.queue,
+            },
             ops_dlq=recovery.ops_dlq,
         )
         monitoring = Monitoring(

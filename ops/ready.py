@@ -141,6 +141,8 @@ class Asked:
     backups: Told[Mapping[str, bool]] = field(default_factory=Told)
     """Tables and the bucket, with whether an earlier state can be had back."""
     dashboard: Told[bool] = field(default_factory=Told)
+    runbooks_url: Told[str] = field(default_factory=Told)
+    """Where pages link to, as it is deployed."""
 
 
 def judge(asked: Asked) -> list[Item]:
@@ -209,6 +211,23 @@ def _channels(asked: Asked) -> Iterator[Item]:
         "every channel's parameter can be used",
         asked.channels,
         "put it right, or delete it: docs/runbooks/on_call.md, section 5",
+        see,
+    )
+
+
+def _linked(asked: Asked) -> Iterator[Item]:
+    def see(url: str) -> tuple[bool, str]:
+        # As a channel that makes links of pages looks at it.
+        if "://" not in url:
+            return False, f"not set: pages say {url or 'nothing'}, which nobody can click"
+        return url.endswith("/"), url if url.endswith("/") else f"{url} has no slash at its end: every link is broken"
+
+    yield from _item(
+        "links",
+        "003.27",
+        "a page links its section of the runbooks, by an address that opens in a browser",
+        asked.runbooks_url,
+        f"set `runbooks_url` of the stage in infra/config.py to its address, `make deploy STAGE={asked.stage}`",
         see,
     )
 
@@ -514,6 +533,7 @@ _CHECKS: Final = (
     _roles,
     _reached,
     _channels,
+    _linked,
     _tested,
     _alarms,
     _dashboard,

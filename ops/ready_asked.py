@@ -91,6 +91,7 @@ def ask(stack: Stack, clock: Clock, jobs: Callable[[], list[dict[str, Any]]]) ->
         credentials=_told(lambda: frozenset(_below(stack, "IntegrationsPath"))),
         backups=_told(partial(_backups, stack)),
         dashboard=_told(partial(_has_dashboard, stack)),
+        runbooks_url=_told(partial(_runbooks_url, stack)),
     )
 
 
@@ -239,6 +240,12 @@ def _has_dashboard(stack: Stack) -> bool:
             return False
         raise
     return bool(json.loads(answer["DashboardBody"])["widgets"])
+
+
+def _runbooks_url(stack: Stack) -> str:
+    """As the pager has it that is deployed: what stands in a file of somebody's is not what people are sent."""
+    told = stack.client("lambda").get_function_configuration(FunctionName=stack.output("PagerFunction"))
+    return str(told["Environment"]["Variables"]["RUNBOOKS_URL"])
 
 
 # ------------------------------------------------------------------------------------------------------------ the code

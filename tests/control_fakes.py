@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from functions.adapters.ssm_writer import DESCRIPTION_LENGTH
 from functions.core.clock import Clock
 from functions.core.failure import Fenced, StorageUnavailable, VersionConflict
+from functions.core.page import Depth
 from functions.core.ports import AuditedSwitch, AuditedSwitches, SwitchVersion
 from functions.core.recovery import Change
 from functions.core.replay import Plan, PlanLost
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
-from functions.core.silence import Expectation
+from functions.core.silence import Entries, Expectation
+from functions.core.subjects import SourcesFound
 from functions.core.switch_history import REASON_LENGTH
 from functions.core.switch_returns import Returns, ReturnsChange
 from functions.core.switches import pattern_of
@@ -237,14 +239,48 @@ class FakeBacklog:
             return self.messages
 
 
+class FakeQueueDepths:
+    """`ports.QueueDepths`. Tests fill `depths`; a queue that is not there is one that it does not know."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.depths = {"events": Depth(), "retries": Depth(), "replays": Depth()}
+
+    def read(self, queue: str) -> Depth:
+        """See the port."""
+        with self.faults.around("depths.read"):
+            return self.depths[queue]
+
+
 class FakeExpectations:
-    """`ports.Expectations`. Tests fill `expected`."""
+    """`ports.Expectations`. Tests fill `expected` and `unreadable`."""
 
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = Faults() if faults is None else faults
         self.expected: list[Expectation] = []
+        self.unreadable: dict[str, int] = {}
 
-    def read(self) -> Sequence[Expectation]:
+    def read(self) -> Entries:
         """See the port."""
         with self.faults.around("expectations.read"):
-            return tuple(self.expected)
+            return Entries(tuple(self.expected), dict(self.unreadable))
+
+
+class FakeFoundSources:
+    """`ports.FoundSources`."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.stored = SourcesFound()
+
+    def read(self) -> SourcesFound:
+        """See the port."""
+        with self.faults.around("found_sources.read"):
+            return self.stored
+
+    def store(self, found: SourcesFound) -> None:
+        """See the port."""
+        with self.faults.around("found_sources.store"):
+            if self.stored != found and self.stored.version != found.version - 1:
+                raise VersionConflict(f"what was found is at {self.stored.version}, not {found.version - 1}")
+            self.stored = found

@@ -2,12 +2,13 @@
 
 A channel is a SecureString `{path}/{name}`, JSON:
 
-    {"kind": "slack", "url": "https://hooks…", "to": ["primary"], "severities": ["SEV0", "SEV1"]}
+    {"kind": "slack", "url": "https://hooks…", "to": ["primary"], "severities": ["SEV0", "SEV1"], "audiences": ["ml"]}
     {"kind": "pagerduty", "routing_key": "…", "api_token": "…"}
 
 `slack` is any service that takes `{"text": …}` as Slack does. `pagerduty` is its Events API v2; with an `api_token`
 (REST, read-only) it is asked each minute whether somebody has acknowledged there, which needs no door of ours to be
-open to it and cannot get lost. `to` and `severities` narrow; `events_url` and `api_url` stand in for PagerDuty's own.
+open to it and cannot get lost. `to`, `severities` and `audiences` (empty: all) narrow, a test excepted, which is for
+every channel; `events_url` and `api_url` stand in for PagerDuty's own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.adapters import aws
 from functions.adapters.http import is_base_url
-from functions.core.alarms import Sev
+from functions.core.alarms import Audience, Sev
 from functions.core.clock import Clock
 from functions.core.failure import HoldfastError
 from functions.core.incident import PageKind, Role, call_of
@@ -69,14 +70,20 @@ class _Channel:
     api_token: str = field(default="", repr=False)
     to: frozenset[Role] = frozenset(Role)
     severities: frozenset[Sev] = frozenset(Sev)
+    audiences: frozenset[Audience] = frozenset(Audience)
 
     def wants(self, letter: Letter) -> bool:
         """Whether it is for this channel."""
         if not self.to & set(letter.to):
             return False
+        if letter.kind is PageKind.TEST:
+            return True
         if self.kind == "pagerduty" and letter.kind in (PageKind.ACKNOWLEDGED, PageKind.RESOLVED):
             return True  # of whatever severity it is now: it may have called by a graver one, and nobody else ends that
-        return letter.severity in self.severities and (self.kind == "slack" or letter.is_calling)
+        is_for_it = letter.severity in self.severities and not self.audiences.isdisjoint(
+            (letter.audience, *letter.copies)
+        )
+        return is_for_it and (self.kind == "slack" or letter.is_calling)
 
 
 class SnsAndWebhooks:
@@ -322,8 +329,9 @@ def _channel(name: str, text: str) -> _Channel:
         raise _Unusable("it is no object")
     to = _some(said, "to", Role)
     severities = _some(said, "severities", Sev)
+    audiences = _audiences(said)
     if said.get("kind") == "slack":
-        return _Channel(name, "slack", _url(said, "url", ""), to=to, severities=severities)
+        return _Channel(name, "slack", _url(said, "url", ""), to=to, severities=severities, audiences=audiences)
     if said.get("kind") != "pagerduty":
         raise _Unusable("its kind is neither slack nor pagerduty")
     key, token = said.get("routing_key"), said.get("api_token", "")
@@ -338,6 +346,7 @@ def _channel(name: str, text: str) -> _Channel:
         api_token=token,
         to=to,
         severities=severities,
+        audiences=audiences,
     )
 
 
@@ -348,6 +357,11 @@ def _url(said: Mapping[str, Any], name: str, default: str) -> str:
     return url
 
 
+def _audiences(said: Mapping[str, Any]) -> frozenset[Audience]:
+    """Empty: all, as where nothing is said."""
+    return frozenset(Audience) if said.get("audiences") == [] else _some(said, "audiences", Audience)
+
+
 def _some(said: Mapping[str, Any], name: str, kind: Any) -> frozenset[Any]:
     if name not in said:
         return frozenset(kind)
@@ -356,5 +370,5 @@ def _some(said: Mapping[str, Any], name: str, kind: Any) -> frozenset[Any]:
         raise _Unusable(f"its {name} is no list")
     try:
         return frozenset(kind(value) for value in values)
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise _Unusable(f"its {name} names what is none of {', '.join(kind)}") from exc

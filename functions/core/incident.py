@@ -78,7 +78,12 @@ INCIDENT = Machine(
         ("open", "acknowledge", "acknowledged", "Somebody has it in hand; nobody else is called for that"),
         ("open|acknowledged", "mitigate", "mitigated", "It does no more harm: a person says so, or its alarms are"),
         ("mitigated", "recur", "open", "An alarm of it fires again: both clocks run anew, and a page is to go out"),
-        (_NOT_OVER, "resolve", "resolved", "SEV0 to SEV2 with their postmortem, and once everybody told knows"),
+        (
+            _NOT_OVER,
+            "resolve",
+            "resolved",
+            "SEV0 to SEV2 with a postmortem of the last time, and once everybody told knows",
+        ),
         (_NOT_OVER, "alarm", "=", "An alarm of its group fires or is quiet again"),
         (_NOT_OVER, "severity", "=", "Another severity; what is worse than before pages"),
         (_NOT_OVER, "escalate", "=", "A clock has run out: the secondary is paged too"),
@@ -226,7 +231,8 @@ class Incident:
     """One incident. Times are epoch milliseconds, 0: never.
 
     `scope` says who is affected, in words. `lead` and `communications` are roles. The clocks `acknowledge_due_ms` and
-    `mitigate_due_ms` are 0 while they do not run. `postmortem` is Markdown. `recurrences`: how often it was open again.
+    `mitigate_due_ms` are 0 while they do not run. `postmortem` is Markdown. `recurrences`: how often it was open again;
+    `reviewed_recurrences`: how often it had been when the postmortem was kept.
     """
 
     incident_id: str
@@ -269,6 +275,7 @@ class Incident:
     pages: tuple[Page, ...] = ()
     pages_made: int = 0
     recurrences: int = 0
+    reviewed_recurrences: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -287,6 +294,11 @@ class Incident:
         return tuple(
             sorted({one.promised for one in self.told if one.promised and made.get(one.promised, 0) <= one.at_ms})
         )
+
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether there is a postmortem that knows of the last time it happened."""
+        return bool(self.postmortem) and self.reviewed_recurrences == self.recurrences
 
     @property
     def needs_postmortem(self) -> bool:
@@ -638,7 +650,7 @@ def _raised(incident: Incident, severity: Sev, now_ms: int, rules: Rules) -> Inc
     if incident.state is not State.OPEN:
         clocks["acknowledge_due_ms"] = 0
     if incident.state is State.MITIGATED:  # nothing runs any more but the time until it is reviewed
-        remind_at_ms = incident.remind_at_ms or (0 if incident.postmortem else now_ms + rules.scaled(REVIEW_MS))
+        remind_at_ms = incident.remind_at_ms or (0 if incident.is_reviewed else now_ms + rules.scaled(REVIEW_MS))
         clocks |= {"mitigate_due_ms": 0, "next_update_ms": 0, "remind_at_ms": remind_at_ms}
     return _with_page(replace(incident, severity=severity, **clocks), PageKind.RAISED, (Role.PRIMARY,), now_ms)
 
@@ -727,6 +739,11 @@ def resolved(incident: Incident, board: Board, now_ms: int, who: Who, resolution
         raise NotFinished(
             f"{', '.join(firing)} still fires: it would be opened again; mitigate it, or change what is wrong"
         )
+    if incident.needs_postmortem and incident.postmortem and not incident.is_reviewed:
+        raise NotFinished(
+            f"its postmortem was kept before it happened again: holdfast incident postmortem {incident.incident_id} "
+            "prints it; add what happened since, and --file POSTMORTEM.md keeps it anew"
+        )
     if incident.needs_postmortem and not incident.postmortem:
         raise NotFinished(
             f"a {incident.severity.value} closes with its postmortem: "
@@ -735,7 +752,7 @@ def resolved(incident: Incident, board: Board, now_ms: int, who: Who, resolution
     if incident.owed:
         raise NotFinished(
             f"people were promised to hear when it is over: {', '.join(incident.owed)}; "
-            f"holdfast incident message {incident.incident_id} --template {incident.owed[0]}"
+            f"holdfast incident message {incident.incident_id} --template {incident.owed[0]} --feature FEATURE"
         )
     return _moved(
         _with_page(incident, PageKind.RESOLVED, (Role.PRIMARY, Role.SECONDARY), now_ms),
@@ -839,6 +856,7 @@ def reviewed(incident: Incident, postmortem: str, board: Board, now_ms: int, who
         who,
         "postmortem written" if not incident.postmortem else "postmortem written anew",
         postmortem=postmortem,
+        reviewed_recurrences=incident.recurrences,
         remind_at_ms=0 if incident.state is State.MITIGATED else incident.remind_at_ms,
     )
 

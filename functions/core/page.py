@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from functions.core.alarms import Audience, Sev
+from functions.core.alarms import Audience, Sev, by_name
 from functions.core.first_steps import at_stage, first_step
 from functions.core.incident import CALLING, Incident, Page, PageKind, Role, runs_out_first
+from functions.core.subjects import NAMING, Subjects, in_order
 
 CHANGES_MS = 2 * 3_600_000  # what changed in that time before it began is the first suspect
 PLAIN = frozenset({PageKind.UPDATE, PageKind.ACKNOWLEDGED, PageKind.RESOLVED, PageKind.TEST})
 """Of these nobody needs to know how things are."""
 MOST_LINES = 12  # of one kind
+MOST_IN_A_TITLE = 3  # sources or providers that a title names
 TITLE_LENGTH = 99  # SNS takes no longer subject
 
 
@@ -29,26 +31,40 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """About how many messages a queue holds: those that wait, and those that somebody has taken or put aside for a
+    moment. Whose they are a queue does not say.
+    """
+
+    waiting: int = 0
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """How things are when the page goes out. `unknown` names what could not be found out, which keeps no page.
 
-    `items` wait or are dead, of `tenants`; with `is_at_least` there are more. `switches` are those that do not say what
-    they say every day, `health` the integrations that are not well, each with since when.
+    `items` wait or are dead, of `tenants`; with `is_at_least` there are more. `queues` are those of the worker, by
+    name: events are no items until something of them has failed. `switches` are those that do not say what they say
+    every day, `health` the integrations that are not well, each with since when. `subjects` are the sources or
+    providers that an alarm is about, by alarm; one that is not there could not be found out.
     """
 
     items: int = 0
     tenants: int = 0
     is_at_least: bool = False
+    queues: Mapping[str, Depth] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     switches: Mapping[str, str] = field(default_factory=dict)
     health: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    subjects: Mapping[str, Subjects] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A page as it is sent. `is_calling`: somebody is to wake. The title is one line of ASCII. `recurrences`: how often
-    the incident was open again until then.
+    the incident was open again until then. `copies` are told like the audience: those of its alarms' topics.
     """
 
     incident_id: str
@@ -64,6 +80,7 @@ class Letter:
     text: str
     runbook: str
     recurrences: int = 0
+    copies: tuple[Audience, ...] = ()
 
 
 def letter(incident: Incident, page: Page, situation: Situation, stage: str, runbooks: str, now_ms: int) -> Letter:
@@ -79,11 +96,19 @@ def letter(incident: Incident, page: Page, situation: Situation, stage: str, run
         to=page.to,
         is_calling=page.kind in CALLING and (incident.is_page or incident.is_test),
         at_ms=page.asked_at_ms,
-        title=_title(incident, page, stage),
+        title=_title(incident, page, situation, stage),
         text="\n".join(one_line(line) for line in _lines(incident, page, situation, runbook, stage, now_ms)),
         runbook=runbook,
         recurrences=incident.recurrences,
+        copies=_copies(incident),
     )
+
+
+def _copies(incident: Incident) -> tuple[Audience, ...]:
+    """Whom else its alarms speak to, as the table has it."""
+    known = [alarm for name in incident.alarms if (alarm := by_name(name)) is not None]
+    told = {audience for alarm in known for _, audience in alarm.topics}
+    return tuple(sorted(told - {incident.audience}))
 
 
 def one_line(text: str) -> str:
@@ -93,11 +118,31 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _title(incident: Incident, page: Page, stage: str) -> str:
+def _title(incident: Incident, page: Page, now: Situation, stage: str) -> str:
+    """What there is room for: which ones it is about comes before what follows from it, which the text says too."""
     news = "" if page.kind is PageKind.OPENED else f" {page.kind.value}:"
-    said = f"[{incident.severity.value} {stage}]{news} {incident.title}"
-    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in said)
+    head = f"[{incident.severity.value} {stage}]{news} "
+    says = _plain(incident.title)
+    # The alarm that it is called after: the page's section of the runbook is that one's too.
+    names = [_plain(name) for name, _ in in_order(_about(incident, incident.runbook.rpartition("#")[2], now))]
+    for said in (says, says.partition(": ")[0]) if names else ():
+        for count in range(min(len(names), MOST_IN_A_TITLE), 0, -1):
+            more = f" and {len(names) - count} more" if len(names) > count else ""
+            whole = f"{_plain(head)}{said}: {', '.join(names[:count])}{more}"
+            if len(whole) <= TITLE_LENGTH:
+                return whole
+    plain = f"{_plain(head)}{says}"
     return plain if len(plain) <= TITLE_LENGTH else plain[: TITLE_LENGTH - 3] + "..."
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+
+
+def _about(incident: Incident, alarm: str, now: Situation) -> Subjects:
+    """The sources or providers that it is about while it fires; none: it is quiet, about none, or nobody knows."""
+    signal = incident.alarms.get(alarm)
+    return now.subjects.get(alarm, {}) if signal is not None and signal.is_firing else {}
 
 
 def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: str, now_ms: int) -> Iterator[str]:
@@ -128,6 +173,7 @@ def _lines(incident: Incident, page: Page, now: Situation, runbook: str, stage: 
             else f"quiet since {when(signal.cleared_at_ms)}"
         )
         yield f"alarm {name}: {signal.says} ({state})"
+        yield from _which(incident, name, now)
     yield from _affected(incident, now)
     yield ""
     yield from _contained(incident, stage)
@@ -168,6 +214,14 @@ _DUE = {
 }
 
 
+def _which(incident: Incident, alarm: str, now: Situation) -> Iterator[str]:
+    if alarm not in NAMING or not incident.alarms[alarm].is_firing or alarm not in now.subjects:
+        return
+    about = [f"{name} since {when(since_ms)}" for name, since_ms in in_order(_about(incident, alarm, now))]
+    more = f" and {len(about) - MOST_LINES} more" if len(about) > MOST_LINES else ""
+    yield f"which: {', '.join(about[:MOST_LINES])}{more}" if about else "which: none at this moment"
+
+
 def _typed(command: str, incident: Incident, stage: str) -> str:
     return at_stage(command.format(incident=incident.incident_id), stage)
 
@@ -183,6 +237,13 @@ def _affected(incident: Incident, now: Situation) -> Iterator[str]:
         yield f"Impact: {incident.impact}"
     at_least = "at least " if now.is_at_least else ""
     yield f"{at_least}{now.items} items of {at_least}{now.tenants} tenants wait or are dead"
+    if "events" in now.queues:
+        events = now.queues["events"]
+        wait = f"about {events.waiting} events wait in the queue and {events.in_flight} are in hand"
+        yield f"{wait}; of how many tenants it does not say"
+    others = [f"{name} {one.waiting} and {one.in_flight}" for name, one in now.queues.items() if name != "events"]
+    if others:
+        yield f"about as many wait and are in hand in the other queues: {', '.join(others)}"
 
 
 def _contained(incident: Incident, stage: str) -> Iterator[str]:

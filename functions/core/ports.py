@@ -25,17 +25,18 @@ from functions.core.ledger import ActionMark, Claim, Claimed, Handle, LedgerItem
 from functions.core.limiter import Full, Taken
 from functions.core.operations import Answered
 from functions.core.page import Change as Changed
-from functions.core.page import Letter
+from functions.core.page import Depth, Letter
 from functions.core.person import PersonChange
 from functions.core.quarantine import Quarantine, QuarantineChange
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
 from functions.core.replay import Plan
 from functions.core.replay_job import Batch, BatchRecord, Board, Job, JobChange
-from functions.core.silence import Expectation
+from functions.core.silence import Entries
 from functions.core.switches import Snapshot
 
 if TYPE_CHECKING:
+    from functions.core.subjects import SourcesFound
     from functions.core.switch_returns import Returns, ReturnsChange
 
 # ------------------------------------------------------------------------------------------------------------- storage
@@ -581,6 +582,16 @@ class LiveBacklog(Protocol):
         ...
 
 
+class QueueDepths(Protocol):
+    """How much the worker's queues hold."""
+
+    def read(self, queue: str) -> Depth:
+        """About how many messages are in the queue of that name; what is sent with a delay waits too. Raises
+        `StorageUnavailable`, and KeyError for a queue that it does not know.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RowPage:
     """Some rows of a list. `after` is where the next page begins; empty if there is none. `unreadable` are ids."""
@@ -898,6 +909,23 @@ class Door(Protocol):
 class Expectations(Protocol):
     """How long sources may be silent."""
 
-    def read(self) -> Sequence[Expectation]:
-        """Of every active source whose entry says so, by name. Raises `StorageUnavailable`."""
+    def read(self) -> Entries:
+        """Of every active source whose entry says so, and which entries cannot be read. Raises `StorageUnavailable`."""
+        ...
+
+
+class FoundSources(Protocol):
+    """How the evaluator has found the sources, for whoever is paged."""
+
+    def read(self) -> SourcesFound:
+        """As they were found last, read consistently. Raises `StorageUnavailable`, also for an item that cannot be read
+        back.
+        """
+        ...
+
+    def store(self, found: SourcesFound) -> None:
+        """Keep it in place of the version before. Meeting its own earlier success is success.
+
+        Raises `VersionConflict` where another was stored meanwhile, or `StorageUnavailable`.
+        """
         ...

@@ -6,7 +6,8 @@ silent (`expected_gap_seconds`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,26 @@ class Expectation:
     since_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What the sources' entries say: of whom something is expected, by name, and which cannot be read, each with when
+    it was last written.
+    """
+
+    expected: Sequence[Expectation] = ()
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+
+
 def silent_since(expected: Expectation, seen_ms: int) -> int:
     """From when on its silence counts; `seen_ms` is its last accepted event, 0 for none."""
     return max(seen_ms, expected.since_ms)
+
+
+def quiet_since(expected: Expectation, known_ms: int, now_ms: int, scale: float) -> int:
+    """Since when at the latest nothing has come of one that is silent: its last event that is known, or what was said
+    of this silence before; where `known_ms` is 0, for its gap.
+    """
+    return known_ms or now_ms - int(expected.gap_seconds * 1000 * scale)
 
 
 def is_silent(expected: Expectation, seen_ms: int, now_ms: int, scale: float) -> bool:

@@ -19,6 +19,7 @@ from functions.core.ports import (
     AuditedSwitches,
     Door,
     Expectations,
+    FoundSources,
     HealthCounts,
     HealthRecords,
     SwitchHistory,
@@ -51,6 +52,7 @@ def build(
     counts: HealthCounts,
     expectations: Expectations,
     door: Door,
+    found: FoundSources,
     thresholds: Mapping[str, Thresholds],
     clock: Clock,
     log: Logger,
@@ -70,7 +72,7 @@ def build(
 
     health = HealthDuty(records, counts, thresholds, settings.time_scale, clock, log, metrics)
 
-    silence = SilenceDuty(expectations, door, settings.time_scale, clock, log, metrics)
+    silence = SilenceDuty(expectations, door, found, settings.time_scale, clock, log, metrics)
 
     back = ReturnDuty(returns, history, writer, audit, clock, log, metrics)
 

@@ -6,6 +6,7 @@ from functions.adapters import aws
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.door_log import CloudWatchDoor
+from functions.adapters.found_sources import DynamoFoundSources
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ssm_expectations import SsmExpectations
 from functions.adapters.ssm_history import SsmSwitchHistory
@@ -38,6 +39,7 @@ handler = build(
     expectations=SsmExpectations(_ssm, _settings.sources_path),
     # Few pages: each takes up to half a second, and a minute has other duties.
     door=CloudWatchDoor(aws.logs_client(), _settings.door_log_group, pages=6),
+    found=DynamoFoundSources(_dynamodb, _settings.control_table),
     thresholds={
         name: Thresholds(profile.success_threshold, profile.recovery_threshold, profile.minimum_calls)
         for name, profile in load().profiles.items()

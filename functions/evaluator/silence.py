@@ -1,4 +1,6 @@
-"""Each minute: of which sources nothing has been heard for longer than there ever should be."""
+"""Each minute: of which sources nothing has been heard for longer than there ever should be, and which entries nobody
+can read. Both are kept by name, for the page.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ from collections.abc import Sequence
 from aws_lambda_powertools import Logger
 
 from functions.core.clock import Clock
-from functions.core.ports import Door, Expectations
-from functions.core.silence import Expectation, is_silent, silent_since
+from functions.core.failure import VersionConflict
+from functions.core.ports import Door, Expectations, FoundSources
+from functions.core.silence import Entries, Expectation, is_silent, quiet_since, silent_since
+from functions.core.subjects import SourcesFound
 from functions.observability import Metrics
 
-READ_EVERY_MS = 300_000  # the entries; a page of ten is a request
+READ_EVERY_MS = 110_000  # the entries: what nobody can read is known before its alarm, which takes three minutes
 
 
 class SilenceDuty:
@@ -23,6 +27,7 @@ class SilenceDuty:
         self,
         expectations: Expectations,
         door: Door,
+        found: FoundSources,
         time_scale: float,
         clock: Clock,
         log: Logger,
@@ -30,27 +35,52 @@ class SilenceDuty:
     ) -> None:
         self._expectations = expectations
         self._door = door
+        self._found = found
         self._scale = time_scale
         self._clock = clock
         self._log = log
         self._metrics = metrics
         self._read_at_ms = 0
-        self._expected: Sequence[Expectation] = ()
+        self._entries = Entries()
         self._seen: dict[str, int] = {}  # by source: its last accepted event that this environment knows of
+        self._kept: SourcesFound | None = None  # what this environment stored last; a conflict makes it read again
 
     def run(self, deadline_ms: int) -> int:
         """How many are silent. Raises `StorageUnavailable`; what is not known then is not told."""
         now_ms = self._clock.now_ms()
         if now_ms - self._read_at_ms >= READ_EVERY_MS * self._scale:
-            self._expected, self._read_at_ms = self._expectations.read(), now_ms
-        silent = 0
-        for expected in self._expected:
-            if self._clock.now_ms() >= deadline_ms:
-                self._metrics.count("silence_cut_short")
-                break
-            silent += self._is_silent(expected, now_ms)
-        self._metrics.count("sources_silent", silent)
-        return silent
+            self._entries, self._read_at_ms = self._expectations.read(), now_ms
+        silent: list[Expectation] = []
+        unreached: list[str] = []
+        for expected in self._entries.expected:
+            if unreached or self._clock.now_ms() >= deadline_ms:
+                unreached.append(expected.source)
+            elif self._is_silent(expected, now_ms):
+                silent.append(expected)
+        if unreached:
+            self._metrics.count("silence_cut_short")
+        self._metrics.count("sources_silent", len(silent))
+        self._keep(silent, unreached, now_ms)
+        return len(silent)
+
+    def _keep(self, silent: Sequence[Expectation], unreached: Sequence[str], now_ms: int) -> None:
+        """Write down what has changed. Of those that there was no time for what was found last still holds."""
+        known = self._found.read() if self._kept is None else self._kept
+        since = {name: known.silent[name] for name in unreached if name in known.silent}
+        for expected in silent:
+            name = expected.source
+            heard_ms = max(self._seen.get(name, 0), known.silent.get(name, 0))
+            since[name] = quiet_since(expected, heard_ms, now_ms, self._scale)
+        after = known.moved(since, self._entries.unreadable)
+        self._kept = known if after is known else None
+        if self._kept is not None:
+            return
+        try:
+            self._found.store(after)
+        except VersionConflict:
+            self._log.info("another run has kept what it found of the sources: the next one goes on from there")
+        else:
+            self._kept = after
 
     def _is_silent(self, expected: Expectation, now_ms: int) -> bool:
         known_ms = self._seen.get(expected.source, 0)

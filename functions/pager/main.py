@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functions.adapters import aws
-from functions.adapters.health import DynamoHealthRecords
+from functions.adapters.found_sources import DynamoFoundSources
+from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.oncall import SnsAndWebhooks
 from functions.adapters.recent_changes import AwsRecentChanges
 from functions.adapters.recovery import DynamoRecovery
+from functions.adapters.sqs_backlog import SqsQueueDepths
 from functions.adapters.sqs_hints import SqsVisibility
 from functions.adapters.ssm_history import SsmSwitchHistory
 from functions.adapters.ssm_writer import SsmSwitchWriter
@@ -28,6 +30,7 @@ _clock, _ids = SystemClock(), SystemIds()
 _dynamodb = aws.dynamodb_client()
 # Nobody's reply waits for it, so it may take its time.
 _ssm = aws.ssm_client(read_seconds=3.0)
+_sqs = aws.sqs_client()
 _log, _metrics = logger("pager"), metrics("pager", _settings.stage)
 _rules = load_roles().rules(_settings.time_scale)
 _history = SsmSwitchHistory(_ssm, _settings.switches_path)
@@ -41,7 +44,7 @@ _channels = SnsAndWebhooks(
     source=f"holdfast-{_settings.stage}",
 )
 _situations = Situations(
-    [*(name for name, one in load().integrations.items() if one.kinds), INTAKE],
+    [*load().integrations, INTAKE],
     DynamoRecovery(
         _dynamodb,
         _ids,
@@ -49,9 +52,20 @@ _situations = Situations(
         audit_table=_settings.audit_table,
         count=_metrics.count,
     ),
+    SqsQueueDepths(
+        _sqs,
+        {
+            "events": _settings.events_queue_url,
+            "retries": _settings.retries_queue_url,
+            "replays": _settings.replays_queue_url,
+        },
+    ),
     DynamoHealthRecords(_dynamodb, _ids, control_table=_settings.control_table, audit_table=_settings.audit_table),
+    DynamoHealthCounts(_dynamodb, _settings.control_table, _ids),
+    DynamoFoundSources(_dynamodb, _settings.control_table),
     _history,
     AwsRecentChanges(_ssm, aws.lambda_client(), _settings.parameters_path, _settings.functions.split(",")),
+    _settings.time_scale,
     _clock,
     _log,
     _metrics,
@@ -81,9 +95,7 @@ handler = build(
         _log,
         _metrics,
     ),
-    visibility=SqsVisibility(
-        aws.sqs_client(), {_settings.pages_queue_url.rpartition("/")[2]: _settings.pages_queue_url}
-    ),
+    visibility=SqsVisibility(_sqs, {_settings.pages_queue_url.rpartition("/")[2]: _settings.pages_queue_url}),
     rules=_rules,
     clock=_clock,
     ids=_ids,

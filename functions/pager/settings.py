@@ -9,7 +9,7 @@ from functions.env import EnvSettings
 
 @dataclass(frozen=True, slots=True)
 class PagerSettings(EnvSettings):
-    """Tables, queue, topic and parameters of the pager. `time_scale` multiplies every wait (1.0 but on the local
+    """Tables, queues, topic and parameters of the pager. `time_scale` multiplies every wait (1.0 but on the local
     stage).
 
     `oncall_path` is where the channels beside the topic are configured, `runbooks_url` where the runbooks are, with a
@@ -21,6 +21,9 @@ class PagerSettings(EnvSettings):
     control_table: str
     recovery_table: str
     pages_queue_url: str
+    events_queue_url: str
+    retries_queue_url: str
+    replays_queue_url: str
     oncall_topic_arn: str
     parameters_path: str
     switches_path: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,9 +11,19 @@ from aws_lambda_powertools import Logger
 from functions.core.clock import Clock
 from functions.core.fallback import health_of
 from functions.core.gate import Health
-from functions.core.page import CHANGES_MS, Change, Situation
-from functions.core.ports import HealthRecords, RecentChanges, Recovery, SwitchHistory
+from functions.core.health import Record, minute_of
+from functions.core.page import CHANGES_MS, Change, Depth, Situation
+from functions.core.ports import (
+    FoundSources,
+    HealthCounts,
+    HealthRecords,
+    QueueDepths,
+    RecentChanges,
+    Recovery,
+    SwitchHistory,
+)
 from functions.core.recovery import Status
+from functions.core.subjects import REFUSED_MINUTES, Subjects, of_health, of_refusals, of_sources
 from functions.core.switches import is_everyday
 from functions.observability import Metrics
 
@@ -21,6 +31,7 @@ BUDGET_MS = 8_000  # for all of it: somebody waits for the page
 MINUTE_MS = 60_000
 CACHED_MS = 15_000  # several pages of one minute are of the same situation
 MOST_ROWS = 200  # of an integration and a status
+QUEUES = ("events", "retries", "replays")
 _UNFINISHED = (Status.PENDING, Status.RETRYING, Status.FAILED, Status.DLQ)
 _T = TypeVar("_T")
 
@@ -32,18 +43,26 @@ class Situations:
         self,
         integrations: Sequence[str],
         recovery: Recovery,
+        queues: QueueDepths,
         health: HealthRecords,
+        counts: HealthCounts,
+        sources: FoundSources,
         switches: SwitchHistory,
         changes: RecentChanges,
+        time_scale: float,
         clock: Clock,
         log: Logger,
         metrics: Metrics,
     ) -> None:
         self._integrations = integrations
         self._recovery = recovery
+        self._queues = queues
         self._health = health
+        self._counts = counts
+        self._sources = sources
         self._switches = switches
         self._changes = changes
+        self._scale = time_scale
         self._clock = clock
         self._log = log
         self._metrics = metrics
@@ -59,10 +78,24 @@ class Situations:
         deadline_ms = now_ms + BUDGET_MS
         since_ms = began_ms - CHANGES_MS
         switches = self._try("switches", deadline_ms, unknown, self._thrown) or {}
-        health, moved = self._try("health", deadline_ms, unknown, lambda: self._unwell(since_ms)) or ({}, [])
+        records = self._try("health", deadline_ms, unknown, lambda: self._health.read(self._integrations)) or {}
+        health, moved = self._unwell(records, since_ms)
+        sources = self._try("sources", deadline_ms, unknown, lambda: of_sources(self._sources.read())) or {}
         changes = self._try("changes", deadline_ms, unknown, lambda: self._changes.since(since_ms)) or []
         items, tenants, is_at_least = self._affected(deadline_ms, unknown)
-        found = Situation(items, tenants, is_at_least, [*changes, *moved], switches, health, tuple(unknown))
+        queues = self._depths(deadline_ms, unknown)
+        refusals = self._try("who says that we call too often", deadline_ms, unknown, self._refusals) or {}
+        found = Situation(
+            items=items,
+            tenants=tenants,
+            is_at_least=is_at_least,
+            queues=queues,
+            changes=[*changes, *moved],
+            switches=switches,
+            health=health,
+            subjects={**sources, **self._failing(records), **refusals},
+            unknown=tuple(unknown),
+        )
         self._known = (began_ms, now_ms, found)
         return found
 
@@ -82,8 +115,23 @@ class Situations:
     def _thrown(self) -> dict[str, str]:
         return {name: one.value for name, one in self._switches.latest().items() if not is_everyday(name, one.value)}
 
-    def _unwell(self, since_ms: int) -> tuple[dict[str, tuple[str, int]], list[Change]]:
-        records = self._health.read(self._integrations)
+    def _depths(self, deadline_ms: int, unknown: list[str]) -> Mapping[str, Depth]:
+        found = {
+            name: self._try(f"queue {name}", deadline_ms, unknown, partial(self._queues.read, name)) for name in QUEUES
+        }
+        return {name: depth for name, depth in found.items() if depth is not None}
+
+    def _failing(self, records: Mapping[str, Record]) -> Mapping[str, Subjects]:
+        """Nothing where no record could be read."""
+        states = {name: record.state(name) for name, record in records.items()}
+        return of_health(states, self._clock.now_ms()) if states else {}
+
+    def _refusals(self) -> Mapping[str, Subjects]:
+        last = minute_of(self._clock.now_ms(), self._scale)
+        minutes = range(last - REFUSED_MINUTES, last + 1)
+        return of_refusals({name: self._counts.read(name, minutes) for name in self._integrations}, self._scale)
+
+    def _unwell(self, records: Mapping[str, Record], since_ms: int) -> tuple[dict[str, tuple[str, int]], list[Change]]:
         now_ms = self._clock.now_ms()
         unwell, moved = {}, []
         for name, record in records.items():

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from functions.core.first_steps import at_stage
+from functions.core.first_steps import REPLIES_OFF, at_stage
 from ops.cli.console import (
     AsJson,
     ExitCode,
@@ -58,6 +58,7 @@ def open_one(
     }
     incident = _api(ctx).call("POST", PATH, body=body)
     _show(incident, as_json=as_json)
+    _say_what_goes_on(ctx, incident)
 
 
 @app.command("list")
@@ -142,7 +143,9 @@ def severity(
 ) -> None:
     """Say how grave it is. A graver one pages, and its clocks run from now on."""
     body = {"severity": grave.upper(), "reason": reason}
-    _show(_post(ctx, incident_id, "severity", body), as_json=as_json)
+    incident = _post(ctx, incident_id, "severity", body)
+    _show(incident, as_json=as_json)
+    _say_what_goes_on(ctx, incident)
 
 
 @app.command("note")
@@ -193,7 +196,9 @@ def resolve(
     resolution: Annotated[str, typer.Argument(help="What was wrong, and what was done.")],
     as_json: AsJson = False,
 ) -> None:
-    """Close it. Exit code 1 while an alarm of it fires, its postmortem is missing, or people wait for a word."""
+    """Close it. Exit code 1 while an alarm of it fires, people wait for a word, or there is no postmortem of the last
+    time that it happened.
+    """
     _show(_post(ctx, incident_id, "resolve", {"resolution": resolution}), as_json=as_json)
 
 
@@ -203,7 +208,7 @@ def message(
     incident_id: IncidentId,
     *,
     template: Annotated[str, typer.Option(help="internal_update, employer_delay, employer_done, ...")],
-    feature: Annotated[str, typer.Option(help="The feature that users know it by, as `holdfast status` has it.")] = "",
+    feature: Annotated[str, typer.Option(help="As `holdfast status` has it; texts for people outside need it.")] = "",
     window: Annotated[str, typer.Option(help="How long it will take: 30m, 2h, 1d; without it, what is usual.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -219,7 +224,9 @@ def message(
     else:
         say(f"send it to the {made['audience']}: nothing here does")
     if made.get("promised"):
-        say(f"it promises a word when it is over: --template {made['promised']} before the incident closes")
+        then = f"incident message {incident_id} --template {made['promised']} --feature {feature or 'FEATURE'}"
+        word = at_stage(f"holdfast {then}", stack_of(ctx).stage)
+        say(f"it promises a word when it is over, before the incident closes: {word}")
 
 
 @app.command("postmortem")
@@ -289,6 +296,15 @@ def _post(ctx: typer.Context, incident_id: str, what: str, body: Document) -> Do
     return _api(ctx).call("POST", f"{_path(incident_id)}/{what}", body=body)
 
 
+def _say_what_goes_on(ctx: typer.Context, incident: Document) -> None:
+    """What a person calls a SEV0 stops nothing by itself."""
+    is_stopped = any(one["is_done"] and one["switch"] == "auto_reply" for one in incident["containment"])
+    if incident["severity"] != "SEV0" or is_stopped:
+        return
+    stop = at_stage(REPLIES_OFF.of(incident["incident_id"]).command, stack_of(ctx).stage)
+    say(f"automatic replies still go out, unless somebody has stopped them: {stop}")
+
+
 def _runs_out(incident: Document) -> int:
     running = [incident[name] for name in ("acknowledge_due_ms", "mitigate_due_ms") if incident.get(name)]
     return min(running, default=0)
@@ -328,13 +344,19 @@ def _show(incident: Document, *, as_json: bool) -> None:
                 for one in incident["messages"]
             ),
             ("promised", ", ".join(incident["owed"])),
-            ("postmortem", "written" if incident["has_postmortem"] else "missing" * incident["needs_postmortem"]),
+            ("postmortem", _postmortem(incident)),
             *(
                 (f"page {one['number']}", f"{one['kind']}: {', '.join(one['took']) or 'on its way'}")
                 for one in incident["pages"]
             ),
         ]
     )
+
+
+def _postmortem(incident: Document) -> str:
+    if incident["is_postmortem_outdated"]:
+        return "kept before it happened again: to be kept anew"
+    return "written" if incident["has_postmortem"] else "missing" * incident["needs_postmortem"]
 
 
 def _contained(one: Document) -> str:

@@ -51,13 +51,14 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 def test_every_source_whose_entry_says_so_is_there_by_name_to_the_last_page(store: Store) -> None:
     for number in reversed(range(25)):
         store.put(f"source-{number:02}", 60 + number)
-    found = store.expectations.read()
+    found = store.expectations.read().expected
     assert [(one.source, one.gap_seconds) for one in found] == [(f"source-{n:02}", 60 + n) for n in range(25)]
     assert all(one.since_ms > 0 for one in found)
 
 
 def test_without_sources_nobody_is_expected(store: Store) -> None:
-    assert list(store.expectations.read()) == []
+    found = store.expectations.read()
+    assert (list(found.expected), found.unreadable) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,28 @@ def test_one_that_may_be_silent_or_cannot_be_read_is_not_expected_and_hides_no_o
         client.put_parameter(Name=f"{PATH}/shop", Value=text, Type="SecureString")
         other = json.dumps({**ENTRY, "expected_gap_seconds": 90})
         client.put_parameter(Name=f"{PATH}/desk", Value=other, Type="SecureString")
-        assert [one.source for one in SsmExpectations(client, PATH).read()] == ["desk"]
+        assert [one.source for one in SsmExpectations(client, PATH).read().expected] == ["desk"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_readable"),
+    [
+        ("shop", json.dumps({**ENTRY, "expected_gap_seconds": 60}), True),
+        ("shop", json.dumps({**ENTRY, "state": "disabled"}), True),
+        ("shop", "not an entry", False),
+        ("shop", json.dumps({**ENTRY, "expected_gap_seconds": "soon"}), False),
+        ("sh.op", json.dumps(ENTRY), False),  # no source can be called so
+    ],
+)
+def test_an_entry_that_nobody_can_read_is_named_with_when_it_was_written(
+    name: str, text: str, *, is_readable: bool
+) -> None:
+    with mock_aws():
+        client = boto3.client("ssm", region_name="us-east-1")
+        client.put_parameter(Name=f"{PATH}/{name}", Value=text, Type="SecureString")
+        found = SsmExpectations(client, PATH).read()
+        assert [name for name, at_ms in found.unreadable.items() if at_ms > 0] == ([] if is_readable else [name])
+        assert "hush" not in repr(found)
 
 
 def test_a_store_that_does_not_answer_is_unavailable() -> None:

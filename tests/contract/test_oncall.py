@@ -15,7 +15,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from functions.adapters.oncall import ASKING_MS, CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks
+from functions.adapters.oncall import ASKING_MS, CACHED_MS, CONFIGURATION, FRESH_MS, TOPIC, SnsAndWebhooks, trouble_with
 from functions.adapters.recent_changes import AwsRecentChanges
 from functions.core import ports
 from functions.core.alarms import Audience, Sev
@@ -257,6 +257,47 @@ def test_channels_are_narrowed_by_role_and_severity_003_22() -> None:
         assert made.channels.send(LETTER).took == ("sns",)
         assert made.channels.send(replace(LETTER, to=(Role.PRIMARY, Role.SECONDARY))).took == ("sns", "second")
         assert made.channels.send(replace(LETTER, severity=Sev.SEV0)).took == ("sns", "grave")
+
+
+def test_channels_are_narrowed_by_audience_as_topics_are_003_22() -> None:
+    """Severity and audience both; who is told like the audience (a copy of the alarm) is one of them."""
+    learners = {**SLACK, "audiences": ["ml", "compliance"]}
+    grave = {**SLACK, "audiences": ["ml"], "severities": ["SEV0"]}
+    with real(learners=learners, grave=grave, every={**SLACK, "audiences": []}) as made:
+        assert made.channels.send(LETTER).took == ("sns", "every")
+        assert made.channels.send(replace(LETTER, audience=Audience.ML)).took == ("sns", "every", "learners")
+        copied = replace(LETTER, copies=(Audience.CAMPAIGN, Audience.ML))
+        assert made.channels.send(copied).took == ("sns", "every", "learners")
+        gravest = replace(copied, severity=Sev.SEV0)
+        assert made.channels.send(gravest).took == ("sns", "every", "grave", "learners")
+
+
+@pytest.mark.parametrize("narrow", [{"audiences": ["ml"]}, {"severities": ["SEV0"]}])
+@pytest.mark.parametrize("channel", [SLACK, DUTY])
+def test_a_test_page_is_for_every_channel_however_narrow_001_57(
+    channel: dict[str, Any], narrow: dict[str, Any]
+) -> None:
+    with real(narrow={**channel, **narrow}) as made:
+        test = replace(LETTER, kind=PageKind.TEST, severity=Sev.SEV3, to=(Role.PRIMARY, Role.SECONDARY))
+        assert made.channels.send(test).took == ("sns", "narrow")
+
+
+def test_what_called_one_audience_ends_there_whoever_it_is_for_now() -> None:
+    with real(duty={**DUTY, "audiences": ["ml"]}) as made:
+        assert made.channels.send(LETTER).took == ("sns",)
+        assert made.channels.send(replace(LETTER, kind=PageKind.RESOLVED)).took == ("sns", "duty")
+
+
+@pytest.mark.parametrize(
+    "audiences", ["ops", {}, None, True, 1, ["OPS"], [""], [None], [1], [{}], [["ops"]], ["ops", "x"]]
+)
+def test_audiences_that_there_are_not_are_refused_by_name_and_quoted_nowhere(audiences: Any) -> None:
+    odd = {**SLACK, "audiences": audiences}
+    said = trouble_with("odd", json.dumps(odd))
+    assert said.startswith("its audiences ")
+    assert "ops, campaign, compliance, ml" in said or said == "its audiences is no list"
+    with real(odd=odd, chat=SLACK) as made:
+        assert made.channels.send(LETTER) == ports.Sent(("sns", "chat"), {"odd": "UNUSABLE"})
 
 
 @pytest.mark.parametrize(

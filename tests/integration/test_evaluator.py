@@ -19,6 +19,7 @@ from functions.evaluator.handler import Handler, build
 from functions.evaluator.settings import EvaluatorSettings
 from tests.control_fakes import (
     FakeExpectations,
+    FakeFoundSources,
     FakeSwitchHistory,
     FakeSwitchMarks,
     FakeSwitchReturns,
@@ -48,6 +49,7 @@ class Stage:
         self.returns = FakeSwitchReturns(self.tables)
         self.expectations = FakeExpectations(self.tables.faults)
         self.door = FakeDoor(self.tables.faults)
+        self.found = FakeFoundSources(self.tables.faults)
         self.lines: list[str] = []
         for name, value in (("mode", "live"), ("auto_reply", "on"), ("replay", "on")):
             self.history.write(name, value, "arn:deploy")
@@ -66,6 +68,7 @@ class Stage:
             counts=FakeHealthCounts(self.tables),
             expectations=self.expectations,
             door=self.door,
+            found=self.found,
             thresholds={"desk": Thresholds(), "llm": Thresholds()},
             clock=self.clock,
             log=observability.logger("evaluator-test", stream=io.StringIO()),

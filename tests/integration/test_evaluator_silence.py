@@ -13,7 +13,7 @@ from functions.core.failure import StorageUnavailable
 from functions.core.ports import DoorLine
 from functions.core.silence import Expectation
 from functions.evaluator.silence import SilenceDuty
-from tests.control_fakes import FakeExpectations
+from tests.control_fakes import FakeExpectations, FakeFoundSources
 from tests.fakes import NOON_MS, FakeClock, FakeDoor, Faults
 
 MINUTE = 60_000
@@ -27,6 +27,7 @@ class Watch:
         self.expectations = FakeExpectations(self.faults)
         self.expectations.expected = list(expected)
         self.door = FakeDoor(self.faults)
+        self.found = FakeFoundSources(self.faults)
         self.log = io.StringIO()
         self.lines: list[str] = []
         self.metrics = observability.metrics("evaluator", "test", self.lines.append)
@@ -35,7 +36,7 @@ class Watch:
     def environment(self, scale: float = 1.0) -> SilenceDuty:
         log = observability.logger("silence-test", stream=self.log)
         log.handlers[0].setStream(self.log)  # type: ignore[attr-defined]  # the logger of that name is shared
-        return SilenceDuty(self.expectations, self.door, scale, self.clock, log, self.metrics)
+        return SilenceDuty(self.expectations, self.door, self.found, scale, self.clock, log, self.metrics)
 
     def accepts(self, source: str, minutes_ago: int = 0, *, refused: bool = False) -> None:
         self.door.lines.append(DoorLine(self.clock.now - minutes_ago * MINUTE, is_refused=refused, source=source))
@@ -108,13 +109,91 @@ def test_a_log_that_is_too_long_to_be_read_accuses_nobody_and_says_so() -> None:
     assert any("silence_cut_short" in line for line in watch.lines)
 
 
-def test_entries_are_read_every_five_minutes_and_what_changed_holds_from_then() -> None:
+def test_entries_are_read_every_other_minute_and_what_changed_holds_from_then() -> None:
     watch = Watch(SHOP)
-    watch.minute(4)
+    watch.minute()
     watch.expectations.expected = []
     assert watch.minute() == 1
     assert watch.minute() == 0
     assert watch.faults.calls.count("expectations.read") == 2
+
+
+# ------------------------------------------------------------------------------------------------------ kept by name
+
+
+def test_who_is_silent_is_kept_by_name_since_its_last_event_until_it_speaks_again() -> None:
+    """001.2: the page says which one, and since when."""
+    watch = Watch(SHOP, replace(SHOP, source="desk"))
+    watch.accepts("shop")
+    watch.accepts("desk")
+    for _ in range(30):
+        watch.accepts("desk")
+        watch.minute()
+    assert watch.found.stored.silent == {}
+    watch.minute()
+    last_ms = NOON_MS
+    assert watch.found.stored.silent == {"shop": last_ms}
+    stores = watch.faults.calls.count("found_sources.store")
+    watch.minute(3)
+    assert watch.faults.calls.count("found_sources.store") == stores  # nothing new, nothing written
+    watch.accepts("shop")
+    watch.minute()
+    assert watch.found.stored.silent == {}
+
+
+def test_a_new_environment_goes_on_with_what_the_one_before_has_kept() -> None:
+    """It has heard of no event: of one that it finds silent it knows that nothing came for its gap, and no more."""
+    watch = Watch(SHOP)
+    watch.minute()
+    since_ms = watch.clock.now - 1_800_000
+    assert watch.found.stored.silent == {"shop": since_ms}
+    watch.duty = watch.environment()
+    watch.minute(5)
+    assert watch.found.stored == replace(watch.found.stored, silent={"shop": since_ms}, version=1)
+
+
+def test_of_a_source_that_there_was_no_time_for_what_was_found_last_still_holds() -> None:
+    watch = Watch(SHOP)
+    watch.minute()
+    kept = watch.found.stored
+    assert watch.duty.run(watch.clock.now) == 0
+    assert watch.found.stored == kept
+
+
+def test_an_entry_that_nobody_can_read_is_kept_by_name_until_somebody_can() -> None:
+    watch = Watch(SHOP)
+    watch.accepts("shop")
+    watch.minute()
+    watch.expectations.unreadable = {"desk": NOON_MS - 5}
+    watch.minute(2)
+    assert watch.found.stored.unreadable == {"desk": NOON_MS - 5}
+    watch.expectations.unreadable = {}
+    watch.minute(2)
+    assert watch.found.stored.unreadable == {}
+
+
+def test_another_run_that_has_kept_something_meanwhile_is_read_and_gone_on_from() -> None:
+    watch = Watch(SHOP)
+    watch.accepts("shop")
+    watch.minute()
+    watch.found.stored = watch.found.stored.moved({"desk": NOON_MS}, {})
+    watch.expectations.unreadable = {"desk": NOON_MS - 5}
+    watch.minute(2)
+    assert watch.found.stored.silent == {"desk": NOON_MS}
+    watch.minute()
+    assert (watch.found.stored.silent, watch.found.stored.unreadable) == ({}, {"desk": NOON_MS - 5})
+
+
+@pytest.mark.parametrize("operation", ["found_sources.read", "found_sources.store"])
+def test_what_cannot_be_kept_fails_the_duty_and_is_counted_all_the_same(operation: str) -> None:
+    """The alarm goes by the number, and does not wait for a table."""
+    watch = Watch(SHOP)
+    watch.faults.fail(operation, times=1)
+    with pytest.raises(StorageUnavailable):
+        watch.minute()
+    assert watch.gauge() == 1
+    assert watch.minute() == 1
+    assert set(watch.found.stored.silent) == {"shop"}
 
 
 def test_without_time_nobody_is_accused_and_the_cut_is_counted() -> None:

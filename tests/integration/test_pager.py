@@ -20,7 +20,7 @@ from functions.core.alarms import ALARMS, Sev
 from functions.core.audit import AuditEvent, AuditType, Severity
 from functions.core.failure import StorageUnavailable, VersionConflict
 from functions.core.gate import Health
-from functions.core.health import Record
+from functions.core.health import Counts, Record
 from functions.core.incident import (
     LEASE_MS,
     QUIET_MS,
@@ -31,8 +31,9 @@ from functions.core.incident import (
     State,
     opened,
 )
-from functions.core.page import Change
+from functions.core.page import Change, Depth
 from functions.core.recovery import Change as RowChange
+from functions.core.subjects import NAMING, SourcesFound
 from functions.core.switch_returns import Return
 from functions.incident_board import TRIES, move
 from functions.pager.containing import Containment
@@ -42,11 +43,18 @@ from functions.pager.settings import PagerSettings
 from functions.pager.situation import CACHED_MS, MOST_ROWS, Situations
 from ops.drills.alarm_storm import messages as storm
 from tests import aws_tables
-from tests.control_fakes import FakeSwitchHistory, FakeSwitchReturns, FakeSwitchWriter
+from tests.control_fakes import (
+    FakeFoundSources,
+    FakeQueueDepths,
+    FakeSwitchHistory,
+    FakeSwitchReturns,
+    FakeSwitchWriter,
+)
 from tests.fakes import (
     LIVE_SWITCHES,
     NOON_MS,
     FakeClock,
+    FakeHealthCounts,
     FakeHealthRecords,
     FakeIds,
     FakeRecovery,
@@ -63,6 +71,9 @@ SETTINGS = PagerSettings(
     control_table="c",
     recovery_table="r",
     pages_queue_url="q",
+    events_queue_url="e",
+    retries_queue_url="t",
+    replays_queue_url="p",
     oncall_topic_arn="t",
     parameters_path="/p",
     switches_path="/p/switches",
@@ -89,6 +100,8 @@ class World:
             self.history.write(name, value, "deploy")
         self.returns = FakeSwitchReturns(self.tables)
         self.changes = FakeRecentChanges(self.tables.faults)
+        self.queues = FakeQueueDepths(self.tables.faults)
+        self.sources = FakeFoundSources(self.tables.faults)
         self.lines: list[str] = []
         self.rules = RULES
         self.visibility = FakeVisibility()
@@ -102,9 +115,13 @@ class World:
         situations = Situations(
             ["helpdesk", "email"],
             FakeRecovery(self.tables),
+            self.queues,
             FakeHealthRecords(self.tables),
+            FakeHealthCounts(self.tables),
+            self.sources,
             self.history,
             self.changes,
+            SETTINGS.time_scale,
             self.clock,
             log,
             metrics,
@@ -635,7 +652,9 @@ def test_of_two_pagers_one_delivers(world: World) -> None:
     assert world.kinds() == [PageKind.OPENED]
 
 
-@pytest.mark.parametrize("operation", ["history.latest", "health.read", "changes.since"])
+@pytest.mark.parametrize(
+    "operation", ["history.latest", "health.read", "changes.since", "found_sources.read", "counts.read", "depths.read"]
+)
 def test_what_cannot_be_found_out_is_named_and_keeps_no_page(world: World, operation: str) -> None:
     world.tables.faults.fail(operation)
     world.hear(world.says("integration-down"))
@@ -657,9 +676,11 @@ def test_what_takes_too_long_to_find_out_is_left_out(world: World) -> None:
         world.clock.advance(9_000) if operation == "history.latest" else None
     )
     world.hear(world.says("integration-down"))
-    assert (
-        "Could not be found out: health, changes, items of helpdesk, items of email" in world.channels.sent[0][1].text
+    everything = (
+        "health, sources, changes, items of helpdesk, items of email, "
+        "queue events, queue retries, queue replays, who says that we call too often"
     )
+    assert f"Could not be found out: {everything}" in world.channels.sent[0][1].text
 
 
 def test_more_than_can_be_counted_is_said_to_be_more(world: World) -> None:
@@ -839,3 +860,54 @@ def test_what_is_still_to_be_done_keeps_an_incident_on_the_list(world: World) ->
     world.tick(MINUTE_MS)
     assert world.switch("auto_reply") == "off"
     assert world.only.contained[0].is_done
+
+
+@pytest.mark.parametrize("alarm", sorted(NAMING))
+def test_a_page_names_the_sources_or_providers_that_its_alarm_is_about(world: World, alarm: str) -> None:
+    """001.2: which one, and since when, without a look."""
+    hour_ago = NOON_MS - HOUR_MS
+    world.sources.stored = SourcesFound({"acme-shop": hour_ago}, {"acme-desk": hour_ago}, 1)
+    world.tables.health["email"] = Record(health=Health.HARD_DOWN, since_ms=hour_ago)
+    world.tables.health["helpdesk"] = Record(health=Health.DEGRADED, since_ms=hour_ago)
+    FakeHealthCounts(world.tables).add(NOON_MS // MINUTE_MS - 4, {"helpdesk": Counts(rate_limited=2)}, NOON_MS)
+    names = {
+        "source-silent": "acme-shop since 2025-12-31 23:00:00Z",
+        "source-malformed": "acme-desk since 2025-12-31 23:00:00Z",
+        "integration-down": "email since 2025-12-31 23:00:00Z",
+        "integration-degraded": "helpdesk since 2025-12-31 23:00:00Z",
+        "rate-limited": "helpdesk since 2025-12-31 23:56:00Z",
+    }
+    world.hear(world.says(alarm))
+    (_, letter) = world.channels.sent[0]
+    assert letter.title.endswith(f": {names[alarm].split()[0]}")
+    assert f"which: {names[alarm]}" in letter.text.splitlines()
+
+
+def test_a_page_of_which_nobody_can_find_out_what_it_is_about_goes_out_without_names(world: World) -> None:
+    world.tables.faults.fail("found_sources.read")
+    world.hear(world.says("source-silent"))
+    (_, letter) = world.channels.sent[0]
+    assert letter.title == "[SEV2 prod] A source has sent nothing for longer than it ever should"
+    assert ("which:" in letter.text, "Could not be found out: sources" in letter.text) == (False, True)
+
+
+def test_a_page_counts_the_events_that_wait_and_says_that_it_is_about_and_not_of_whom(world: World) -> None:
+    """001.2: they are no recovery items, and most of what an outage of ours holds up."""
+    world.queues.depths = {"events": Depth(120, 10), "retries": Depth(3, 1), "replays": Depth()}
+    world.hear(world.says("events-late"))
+    lines = world.channels.sent[0][1].text.splitlines()
+    at = lines.index("0 items of 0 tenants wait or are dead")
+    assert lines[at + 1 : at + 3] == [
+        "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say",
+        "about as many wait and are in hand in the other queues: retries 3 and 1, replays 0 and 0",
+    ]
+
+
+def test_a_queue_that_cannot_be_looked_at_is_named_and_hides_no_other(world: World) -> None:
+    world.queues.depths = {"retries": Depth(3, 1)}
+    world.hear(world.says("events-late"))
+    text = world.channels.sent[0][1].text
+    assert "Could not be found out: queue events, queue replays" in text
+    assert "in the other queues: retries 3 and 1" in text
+    assert "events wait in the queue" not in text
+    assert world.counted("situations_incomplete") == 2

@@ -13,6 +13,7 @@ import pytest
 from functions import observability
 from functions.adapters.audit import DynamoAudit
 from functions.adapters.control import DynamoSwitchMarks
+from functions.adapters.found_sources import DynamoFoundSources
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.ledger import DynamoLedger
 from functions.adapters.recovery import DynamoRecovery
@@ -136,6 +137,7 @@ class Account:
             counts=self.counts,
             expectations=SsmExpectations(self.ssm, "/holdfast/test/sources"),
             door=FakeDoor(),  # of no source is anything expected
+            found=DynamoFoundSources(self.dynamodb, aws_tables.CONTROL),
             thresholds={"helpdesk": Thresholds()},
             **self.seen,
         )({}, None)

@@ -119,6 +119,7 @@ APPROVED = {
     "candidate_issue@1": "96e20682ec02488b",
     "candidate_done@1": "e87a3345c4b5b66a",
     "partner_outage@1": "a26439d93b1e6aea",
+    "partner_outage@2": "ba7324db39052d0f",
     "partner_done@1": "7815329ccb4ec95e",
 }
 """What was approved, by the words of that day. A new version gets a line of its own; none is changed or taken away."""
@@ -150,3 +151,13 @@ def test_every_audience_outside_hears_that_it_began_for_how_long_and_that_it_is_
 def test_moments_are_those_of_the_incident() -> None:
     incident, _ = by_hand(Sev.SEV2)
     assert values_of(replace(incident, next_update_ms=NOON_MS))["next_update"] == "2026-01-01 00:00:00Z"
+
+
+@pytest.mark.parametrize("name", ["employer_delay", "candidate_issue", "partner_outage"])
+def test_how_long_it_takes_is_said_as_it_is_known_and_in_a_sentence_000_26(name: str) -> None:
+    """The words come from `--window`, or the feature's usual one; where neither is known nothing is promised."""
+    template = newest(load_announcements(), name)
+    for window in ("within 30 minutes", "within 2 hours", "within 1 day"):
+        assert f"We expect it to be back {window}" in template.render({"feature": "Support", "window": window})
+    unknown = template.render({"feature": "Support", "window": ""})
+    assert ("expect" in unknown, "within" in unknown, "{" in unknown) == (False, False, False)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from functions.core.alarms import Sev
 from functions.core.incident import Contained, delivered, ticked
 from functions.core.postmortem import PLACEHOLDER
 from ops.cli import incidents, run
 from ops.cli.console import ExitCode
 from ops.stack import Stack
+from tests.fakes import NOON_MS
 from tests.incidents import RULES, after
 from tests.operator_calls import OPERATOR, PERSON, VIEWER, client_of
 from tests.unit.test_operator_incidents import Room
@@ -113,6 +115,46 @@ def test_it_goes_its_way_and_closes_with_its_postmortem(desk: Desk, tmp_path: Pa
     code, out, _ = desk.run("incident", "resolve", one, "a bug, fixed")
     assert (code, "resolved" in out, "written" in out) == (ExitCode.OK, True, True)
     assert {event.actor for event in desk.tables.events} == {PERSON}
+
+
+def test_whoever_calls_it_a_sev0_is_told_that_nothing_is_switched_off_by_that_002_14(desk: Desk) -> None:
+    stop = "switch set auto_reply off"
+    one = desk.open()
+    assert stop not in desk.run("incident", "severity", one, "SEV1", "--reason", "more of them")[2]
+    code, _, err = desk.run("incident", "severity", one, "SEV0", "--reason", "it is all of them")
+    assert (code, stop in err, one in err) == (ExitCode.OK, True, True)
+    assert stop in desk.run("incident", "open", "doubled", "--severity", "sev0", "--reason", "r")[2]
+    held = Contained("flow/support/mode", "hold", "support-failing", NOON_MS, is_done=True, before="live")
+    for done, is_told in ((held, True), (Contained("auto_reply", "off", "x", NOON_MS, is_done=True), False)):
+        desk.incidents.incidents[one] = replace(desk.incidents.incidents[one], severity=Sev.SEV1, contained=(done,))
+        assert (stop in desk.run("incident", "severity", one, "SEV0", "--reason", "again")[2]) is is_told
+
+
+def test_a_message_that_promises_a_word_says_the_command_that_keeps_it_001_41(desk: Desk) -> None:
+    """It is the refusal's too: whoever types it gets the text, and not that a feature is missing."""
+    one = desk.open(severity="SEV3")
+    told = ("incident", "message", one, "--template", "employer_delay", "--feature", "support")
+    _, _, err = desk.run(*told)
+    command = f"incident message {one} --template employer_done --feature"
+    assert f"holdfast --stage dev {command} support" in " ".join(err.split())
+    _, _, err = desk.run("incident", "resolve", one, "over")
+    assert f"{command} FEATURE" in " ".join(err.split())
+    desk.clock.advance(1_000)
+    assert desk.run("incident", "message", one, "--template", "employer_done", "--feature", "support")[0] == ExitCode.OK
+    assert desk.run("incident", "resolve", one, "over")[0] == ExitCode.OK
+
+
+def test_a_postmortem_from_before_it_happened_again_is_shown_as_what_it_is(desk: Desk, tmp_path: Path) -> None:
+    one = desk.open()
+    page = tmp_path / "pm.md"
+    page.write_text(desk.run("incident", "postmortem", one)[1].replace(PLACEHOLDER, "a bug"))
+    assert desk.run("incident", "postmortem", one, "--file", str(page))[0] == ExitCode.OK
+    desk.incidents.incidents[one] = replace(desk.incidents.incidents[one], recurrences=1)
+    assert "to be kept anew" in desk.run("incident", "show", one)[1]
+    code, _, err = desk.run("incident", "resolve", one, "a bug")
+    assert (code, f"holdfast incident postmortem {one}" in " ".join(err.split())) == (ExitCode.REFUSED, True)
+    assert desk.run("incident", "postmortem", one, "--file", str(page))[0] == ExitCode.OK
+    assert desk.run("incident", "resolve", one, "a bug")[0] == ExitCode.OK
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x" * 60_001])

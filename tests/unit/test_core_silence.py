@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from functions.core.silence import Expectation, is_silent, silent_since
+from functions.core.silence import Expectation, is_silent, quiet_since, silent_since
 
 HOUR = Expectation("shop", 3_600, since_ms=1_000_000)
 
@@ -32,3 +32,9 @@ def test_on_a_shorter_clock_the_gap_is_shorter() -> None:
 
 def test_silence_counts_from_the_later_of_the_two() -> None:
     assert (silent_since(HOUR, 0), silent_since(HOUR, 2_000_000)) == (1_000_000, 2_000_000)
+
+
+def test_nothing_has_come_since_its_last_event_or_for_its_gap_at_least() -> None:
+    assert quiet_since(HOUR, 2_000_000, 9_000_000, 1.0) == 2_000_000
+    assert quiet_since(HOUR, 0, 9_000_000, 1.0) == 9_000_000 - 3_600_000
+    assert quiet_since(HOUR, 0, 9_000_000, 1 / 60) == 9_000_000 - 60_000

@@ -451,6 +451,41 @@ def test_it_closes_with_its_postmortem_and_once_its_alarms_are_quiet_001_13() ->
         resolved(over, board, NOON_MS + 8, ADA, "twice")
 
 
+def test_a_postmortem_that_was_kept_before_it_happened_again_closes_nothing_001_13() -> None:
+    incident, board = in_state(State.MITIGATED)
+    incident, board = quiet(DOWN, NOON_MS + 10, incident, board)
+    incident, board = after(reviewed(incident, "why", board, NOON_MS + 11, ADA), board)
+    assert incident.is_reviewed
+    again, board = fired(DOWN, NOON_MS + 20, incident, board)
+    again, board = quiet(DOWN, NOON_MS + 30, again, board)
+    assert (again.recurrences, again.is_reviewed, again.postmortem) == (1, False, "why")
+    command = f"holdfast incident postmortem {again.incident_id}"
+    with pytest.raises(NotFinished, match=f"before it happened again: {command}.*--file"):
+        resolved(again, board, NOON_MS + 40, ADA, "done")
+    again, board = after(mitigated(again, board, NOON_MS + 41, ADA, "m", RULES), board)
+    worse, _ = after(reclassified(again, Sev.SEV1, board, NOON_MS + 42, ADA, "all of them", RULES), board)
+    assert worse.remind_at_ms == again.remind_at_ms != 0
+    kept, board = after(reviewed(again, "why, both times", board, NOON_MS + 43, ADA), board)
+    assert (kept.is_reviewed, kept.remind_at_ms) == (True, 0)
+    assert after(resolved(kept, board, NOON_MS + 44, ADA, "done"), board)[0].is_over
+
+
+def test_a_sev3_that_happened_again_needs_no_postmortem_anew() -> None:
+    incident, board = by_hand(Sev.SEV3)
+    once = replace(incident, postmortem="why", recurrences=1)
+    assert not once.is_reviewed
+    assert after(resolved(once, board, NOON_MS, ADA, "done"), board)[0].is_over
+
+
+def test_what_a_release_before_has_kept_of_an_incident_that_happened_again_is_to_be_kept_anew() -> None:
+    """It did not say of which time it knows."""
+    incident, _ = by_hand()
+    said = json.loads(replace(incident, postmortem="why", recurrences=2, reviewed_recurrences=2).to_json())
+    del said["reviewed_recurrences"]
+    assert not Incident.from_json(json.dumps(said)).is_reviewed
+    assert Incident.from_json(json.dumps({**said, "recurrences": 0})).is_reviewed
+
+
 def test_an_alarm_that_nobody_will_hear_of_again_keeps_no_incident_open() -> None:
     """One made beside the table, often without a word when it is over; one whose row is gone."""
     strange = replace(WEAK, name="somebody-elses", group="somebody-elses")

@@ -272,6 +272,24 @@ def test_an_incident_goes_its_way_by_hand_001_9_001_10_001_11(room: Room) -> Non
     assert {event.actor for event in room.tables.events} == {PERSON}
 
 
+def test_a_postmortem_that_was_kept_before_it_happened_again_is_said_to_be_outdated_001_13(room: Room) -> None:
+    incident_id = room.opened()["incident_id"]
+    draft = room.post(incident_id, "postmortem", {})["document"]["text"]
+    written = {"text": draft.replace(PLACEHOLDER, "a bug")}
+    kept = room.post(incident_id, "postmortem", written)["document"]["incident"]
+    assert (kept["has_postmortem"], kept["is_postmortem_outdated"]) == (True, False)
+    room.incidents.incidents[incident_id] = replace(room.incidents.incidents[incident_id], recurrences=1)
+    told = room.ask("GET", f"/platform/incidents/{incident_id}")["document"]["incident"]
+    assert (told["has_postmortem"], told["is_postmortem_outdated"]) == (False, True)
+    refused = room.post(incident_id, "resolve", {"resolution": "x"})
+    assert (refused["statusCode"], refused["document"]["code"]) == (409, "INT-409-INCIDENT-CONFLICT")
+    assert f"holdfast incident postmortem {incident_id}" in refused["document"]["detail"]
+    printed = room.post(incident_id, "postmortem", {})["document"]
+    assert (printed["is_draft"], printed["text"]) == (False, written["text"])
+    room.post(incident_id, "postmortem", written)
+    assert room.post(incident_id, "resolve", {"resolution": "x"})["statusCode"] == 200
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"note": " "}, {"next_update_in": "soon"}, {"next_update_in": "8d"}, {"lead": "nobody"}, {"lead": "A b"}],

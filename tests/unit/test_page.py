@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from functions.core.alarms import ALARMS, Alarm, Sev
+from functions.core.alarms import ALARMS, Alarm, Audience, Sev
 from functions.core.containment import FLOW_ERRORS, HOLD_MS, containment_of, to_contain
 from functions.core.first_steps import BY_ALARM, ELSE, REPLIES_OFF, FirstStep, at_stage, first_step
 from functions.core.incident import (
@@ -27,7 +27,7 @@ from functions.core.incident import (
     resolved,
     told,
 )
-from functions.core.page import MOST_LINES, TITLE_LENGTH, Change, Situation, letter, when
+from functions.core.page import MOST_LINES, TITLE_LENGTH, Change, Depth, Situation, letter, when
 from tests.fakes import NOON_MS
 from tests.incidents import ADA, DOWN, HOUR_MS, MINUTE_MS, RULES, STORM, WEAK, after, by_hand, fired, quiet
 from tests.unit.test_runbooks import OF_ALARMS, trouble_with
@@ -97,6 +97,16 @@ def test_what_is_not_known_is_said_and_what_is_found_out_is_too() -> None:
     assert "Switches that are not as every day: none" in said
     over = replace(incident, mitigate_due_ms=0)
     assert "mitigate by" not in text_of(over, number=0)
+
+
+def test_what_waits_in_queues_is_said_as_far_as_it_is_known() -> None:
+    incident, _ = fired(DOWN)
+    events, retries = {"events": Depth(120, 10)}, {"retries": Depth(3, 1)}
+    about = "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say"
+    others = "about as many wait and are in hand in the other queues: retries 3 and 1"
+    for queues, said in ((events, [about]), (retries, [others]), ({**events, **retries}, [about, others]), ({}, [])):
+        lines = text_of(incident, replace(SITUATION, queues=queues)).splitlines()
+        assert [line for line in lines if line.startswith("about ")] == said
 
 
 def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14() -> None:
@@ -176,6 +186,17 @@ def test_a_title_is_one_line_of_ascii_that_fits() -> None:
     assert (len(title), title[-3:], title.isascii()) == (TITLE_LENGTH, "...", True)
     page = Page(1, PageKind.ESCALATED, (Role.PRIMARY,), NOON_MS)
     assert "not acknowledged in time:" in letter(incident, page, SITUATION, "prod", "", NOON_MS).title
+
+
+def test_who_is_told_like_the_audience_is_whom_its_alarms_speak_to_003_22() -> None:
+    def copies(incident: Incident) -> tuple[Audience, ...]:
+        return letter(incident, incident.pages[0], SITUATION, "prod", "", NOON_MS).copies
+
+    down, board = fired(DOWN)
+    assert (down.audience, copies(down)) == (Audience.OPS, (Audience.CAMPAIGN,))
+    both, _ = fired(WEAK, NOON_MS + 1, down, board)
+    assert (both.audience, copies(both)) == (Audience.OPS, (Audience.CAMPAIGN, Audience.ML))
+    assert copies(fired(replace(WEAK, name="nobodys"))[0]) == copies(by_hand()[0]) == ()
 
 
 # ---------------------------------------------------------------------------------------------------------- first steps

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from functions.core.alarms import ALARMS, name_at
 from functions.core.clock import SystemClock
 from functions.core.switches import REQUIRED, everyday
+from functions.pager.settings import PagerSettings
+from infra.config import StageConfig
 from ops import ready_asked
 from ops.cli import ready as command
 from ops.cli import run
@@ -59,6 +61,7 @@ READY = Asked(
     credentials=Told(frozenset({"helpdesk", "left-over"})),
     backups=Told({"LedgerTable": True, "Bucket": True}),
     dashboard=Told(True),
+    runbooks_url=Told("https://git.example.com/holdfast/blob/main/docs/runbooks/"),
 )
 
 
@@ -91,6 +94,9 @@ FIRST, LAST = ALARMS[0].name, ALARMS[-1].name
         ("reached", {"subscribers": Told(0), "channels": Told({})}, "nobody"),
         ("reached", {"subscribers": Told(0), "channels": Told({"chat": "it is not JSON"})}, "nobody"),
         ("channels", {"channels": Told({"chat": "it is not JSON"})}, "chat: it is not JSON"),
+        ("links", {"runbooks_url": Told("docs/runbooks/")}, "not set: pages say docs/runbooks/"),
+        ("links", {"runbooks_url": Told("")}, "not set: pages say nothing"),
+        ("links", {"runbooks_url": Told("https://git.example.com/runbooks")}, "no slash at its end"),
         ("page test", {"tests": Told([])}, "none has come to its end"),
         (
             "page test",
@@ -248,6 +254,8 @@ def test_whatever_is_answered_is_judged(values: dict[str, str], moments: list[in
 
 # --------------------------------------------------------------------------------------------------------- the asking
 
+(PAGER_VARIABLE,) = [field.name.upper() for field in fields(PagerSettings) if field.name == "runbooks_url"]
+
 STACK = Stack(
     stage="prod",
     region="eu-central-1",
@@ -260,6 +268,7 @@ STACK = Stack(
         "IntegrationsPath": "/holdfast/prod/integrations",
         "SourcesPath": "/holdfast/prod/sources",
         "EventsDlqUrl": "https://sqs/events-dlq",
+        "PagerFunction": "holdfast-prod-pager",
     },
 )
 
@@ -363,6 +372,24 @@ def test_a_dashboard_that_is_gone_is_missing_and_one_that_cannot_be_asked_for_is
     assert asked_of(monkeypatch, {}, {"get_dashboard": there}).dashboard == Told(True)
     denied = ClientError({"Error": {"Code": "AccessDenied"}}, "GetDashboard")
     assert asked_of(monkeypatch, {}, {"get_dashboard": denied}).dashboard.value is None
+
+
+def test_where_pages_link_to_is_what_the_pager_has_that_is_deployed_003_27(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://git.example.com/runbooks/"
+    told = {"Environment": {"Variables": {PAGER_VARIABLE: url}}}
+    assert asked_of(monkeypatch, {}, {"get_function_configuration": told}).runbooks_url == Told(url)
+    denied = ClientError({"Error": {"Code": "AccessDenied"}}, "GetFunctionConfiguration")
+    answers: list[Any] = [{}, {"Environment": {}}, denied]
+    for answer in answers:
+        unseen = asked_of(monkeypatch, {}, {"get_function_configuration": answer}).runbooks_url
+        assert (unseen.value, bool(unseen.trouble)) == (None, True)
+
+
+def test_who_has_set_no_address_is_told_the_file_that_sets_it_003_27() -> None:
+    (default,) = [str(field.default) for field in fields(StageConfig) if field.name == "runbooks_url"]
+    item = found(replace(READY, runbooks_url=Told(default)), "links")
+    assert (item.verdict, "`runbooks_url`" in item.do, "infra/config.py" in item.do) == (Verdict.MISSING, True, True)
+    assert "make deploy STAGE=prod" in item.do
 
 
 # -------------------------------------------------------------------------------------------------------- the command

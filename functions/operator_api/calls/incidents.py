@@ -209,7 +209,8 @@ class ToldIncident(Body):
     resolved_at_ms: int | None = None
     resolved_by: str | None = None
     next_update_ms: int | None = None
-    has_postmortem: bool
+    has_postmortem: Annotated[bool, Field(description="Kept since it last happened.")]
+    is_postmortem_outdated: Annotated[bool, Field(description="One is kept, and it happened again since.")]
     needs_postmortem: bool
     owed: Annotated[list[str], Field(description="Texts that people were promised and that are not made out yet.")]
     alarms: list[ToldAlarm]
@@ -645,7 +646,8 @@ def _told(incident: Incident) -> ToldIncident:
         resolved_at_ms=incident.resolved_at_ms or None,
         resolved_by=incident.resolved_by or None,
         next_update_ms=incident.next_update_ms or None,
-        has_postmortem=bool(incident.postmortem),
+        has_postmortem=incident.is_reviewed,
+        is_postmortem_outdated=bool(incident.postmortem) and not incident.is_reviewed,
         needs_postmortem=incident.needs_postmortem,
         owed=list(incident.owed),
         alarms=[
