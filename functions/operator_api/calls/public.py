@@ -23,7 +23,7 @@ from functions.operator_api.ports import Ports
 from functions.operator_api.problems import Code, Refusal
 
 TAG = "public"
-FRESH_MS: Final = 15_000  # for as long one read serves whoever asks
+FRESH_MS: Final = 15_000  # for as long one read serves whoever asks, in the stage's time
 REST_MS: Final = 5_000  # after one that failed
 KEPT_MS: Final = 120_000  # for as long the last one that succeeded is believed
 PROVIDERS: Final = "providers"
@@ -192,7 +192,8 @@ class _Standing:
 
     def _look(self) -> _Look:
         now_ms, last = self._ports.clock.now_ms(), self._last
-        if last is not None and 0 <= now_ms - self._looked_at_ms < (FRESH_MS if last.is_fresh else REST_MS):
+        fresh_ms = FRESH_MS * self._ports.time_scale
+        if last is not None and 0 <= now_ms - self._looked_at_ms < (fresh_ms if last.is_fresh else REST_MS):
             return last
         self._looked_at_ms, self._last = now_ms, self._read(now_ms, last)
         return self._last
