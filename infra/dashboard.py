@@ -329,6 +329,11 @@ STATIONS: tuple[Station, ...] = (
                 {"": Each("sweeper", "rows_waiting", ("integration", "reason"), "Maximum")},
             ),
             Panel(
+                "Age of the oldest item that is due, by integration",
+                "Under half an hour; the last of five attempts is made after a quarter.",
+                {"": Each("sweeper", "rows_oldest_age_ms", ("integration",), "Maximum")},
+            ),
+            Panel(
                 "Ended for people",
                 "None that must be done; a few others a day.",
                 {

@@ -168,6 +168,7 @@ class _Duty:
     fallbacks: fallback.Matrix
     rate: Rate | None
     waiting: dict[str, str] = field(default_factory=dict)  # what the rows that were read wait for, by id
+    since_ms: list[int] = field(default_factory=list)  # since when those that were read are there
 
     def run(self) -> bool:
         """Wake what may be woken. Gives whether nothing may, and what waits has yet to be looked through."""
@@ -211,9 +212,14 @@ class _Duty:
             self._while_parked(now_ms, now_ms, lets_leave=False)
 
     def measure(self) -> None:
-        """Say how many of the rows that were read wait, and what for: a gauge, of what this tick has seen of them."""
+        """Say how many of the rows that were read wait, what for, and how old the oldest is: gauges, of what this tick
+        has seen of them.
+        """
         for waiting_for, number in Counter(self.waiting.values()).items():
             self.metrics.count("rows_waiting", number, integration=self.state.integration, reason=waiting_for)
+        if self.since_ms:
+            oldest_ms = max(0, self.clock.now_ms() - min(self.since_ms))
+            self.metrics.milliseconds("rows_oldest_age_ms", oldest_ms, integration=self.state.integration)
 
     def _due(self, until_ms: int, limit: int) -> list[Row]:
         """What is due by then. What waits is remembered for the gauge; of whose effect nobody can tell for long is
@@ -222,6 +228,7 @@ class _Duty:
         rows, now_ms = self.recovery.due(self.state.integration, until_ms, limit), self.clock.now_ms()
         waiting = {row.recovery_id: row.waiting_for.value for row in rows if row.is_open}
         self.waiting.update({recovery_id: waits for recovery_id, waits in waiting.items() if waits})
+        self.since_ms.extend(row.created_at_ms for row in rows)
         unknown = sum(sweep.is_unknown_for_long(row, now_ms, self.scale) for row in rows)
         if unknown:
             self.metrics.count("outcomes_unknown_overdue", unknown, integration=self.state.integration)

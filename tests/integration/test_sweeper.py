@@ -426,6 +426,20 @@ def test_what_rows_wait_for_is_said_each_minute_and_costs_no_request() -> None:
     assert gauge(stage, "rows_waiting") == {("email", "credential"): 1}
 
 
+def test_how_old_the_oldest_item_that_is_due_is_is_said_by_integration() -> None:
+    stage = Stage(
+        row("old", created_at_ms=NOON_MS - 90_000),
+        row("young", created_at_ms=NOON_MS - 1_000),
+        row(
+            "not due", created_at_ms=NOON_MS - 900_000, due_at_ms=NOON_MS + 3_600_000, not_before_ms=NOON_MS + 3_600_000
+        ),
+        row("elsewhere", integration_id="email", created_at_ms=NOON_MS + 5_000),  # by a clock that is ahead
+    )
+    stage.tick()
+    told = {line["integration"]: line["rows_oldest_age_ms"] for line in written(stage) if "rows_oldest_age_ms" in line}
+    assert told == {"helpdesk": [90_000], "email": [0]}
+
+
 def test_a_row_that_is_read_twice_in_a_tick_waits_once() -> None:
     """While its integration is down one is looked for to be the probe, and what must arrive is looked for to leave."""
     stage = Stage(row("c", integration_id="email", waiting_for=WaitingFor.CREDENTIAL), fallbacks=MATRIX)
