@@ -227,6 +227,11 @@ STATIONS: tuple[Station, ...] = (
                 },
             ),
             Panel(
+                "Events by name, and what became of each delivery",
+                "done follows the door. Of events that must arrive none is left for long: see part 5.",
+                {"": Each("worker", "events_named", ("event_name", "outcome"))},
+            ),
+            Panel(
                 "Time of the LLM's answer",
                 "p95 under two seconds; what takes 2.5 is decided without it.",
                 {

@@ -8,6 +8,7 @@ leases run out.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
@@ -211,6 +212,7 @@ class Quiet:
         self.lines: list[str] = []
         self.counts: dict[str, float] = {}
         self.times: dict[str, list[float]] = {}
+        self.named: Counter[tuple[str, str]] = Counter()  # by event name and outcome
         self.counts_at: dict[tuple[str, int, str], int] = {}  # by name, moment and outcome
 
     def info(self, msg: str, *, extra: Mapping[str, Any] | None = None) -> None:
@@ -222,6 +224,8 @@ class Quiet:
 
     def count(self, name: str, value: float = 1, **dimensions: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + value
+        if "event_name" in dimensions:
+            self.named[dimensions["event_name"], dimensions["outcome"]] += int(value)
 
     def count_at(self, name: str, at_ms: int, **dimensions: str) -> None:
         key = (name, at_ms, dimensions.get("outcome", ""))

@@ -25,6 +25,7 @@ from functions.core.gate import Health, IntegrationState, Standing
 from functions.core.integration import Integration, KindRules
 
 MAX_HOPS = 2
+OTHER_EVENTS = "other"
 POST_PROCESSING = "post_processing"  # a parameter: the action is done again after something else stood in for it
 
 
@@ -410,6 +411,13 @@ def _first(matrix: Matrix, kind: str, start: Start, is_critical: bool, does: Doe
 def is_critical(matrix: Matrix, event_name: str) -> bool:
     """Whether what the event calls for must arrive."""
     return event_name in matrix.critical_events
+
+
+def named(matrix: Matrix, event_name: str) -> str:
+    """The event's name as metrics have it: those that must arrive by their own, all others, which senders choose
+    without bound, by one.
+    """
+    return event_name if is_critical(matrix, event_name) else OTHER_EVENTS
 
 
 def has_ways(matrix: Matrix, kind: str) -> bool:

@@ -529,7 +529,9 @@ class FirstPass:
         """Say what became of a delivery, for the balance of the hour in which it came in."""
         if is_synthetic(event.flow):
             return  # the door has not counted it either
-        self._ports.meter.count_at("events_accounted", event.received_at_ms, outcome=account.value)
+        meter, name = self._ports.meter, fallback.named(self._ports.fallbacks, event.event_name)
+        meter.count_at("events_accounted", event.received_at_ms, outcome=account.value)
+        meter.count("events_named", event_name=name, outcome=account.value)
         if account is Account.DONE:
             took_ms = max(0, self._ports.clock.now_ms() - event.received_at_ms)
             self._ports.meter.milliseconds("settle_ms", took_ms)

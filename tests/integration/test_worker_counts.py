@@ -15,6 +15,7 @@ from functions.core.failure import (
     failure_of_network,
     failure_of_status,
 )
+from functions.core.fallback import Matrix
 from functions.core.ledger import ActionStatus
 from functions.core.quarantine import Quarantine, Rule
 from functions.flows.flow import Finding, Prepared, UnreadableEvent
@@ -188,6 +189,16 @@ def test_each_delivery_is_accounted_for_once_under_the_moment_at_which_it_came()
     world.clock.advance(3_600_000)
     world.run_until_quiet()
     assert accounted(world) == {(first.received_at_ms, "done"): 1, (came_ms, "again"): 1}
+
+
+def test_deliveries_are_counted_by_name_where_they_must_arrive_and_as_others_where_senders_choose() -> None:
+    """However many names there are, there is one metric for each that the catalog lists, and one more."""
+    world = World(("tag",))
+    world.fallbacks = Matrix(critical_events=frozenset({"invite.created"}))
+    for number, name in enumerate(("invite.created", "message.created", "x" * 200)):
+        world.accept(world.event(str(number), event_name=name), copies=2)
+    world.run_until_quiet()
+    assert world.quiet.named == {("invite.created", "done"): 1, ("other", "done"): 2}
 
 
 def test_two_deliveries_in_one_batch_are_one_event_and_one_that_came_again() -> None:
