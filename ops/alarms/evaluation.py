@@ -150,11 +150,14 @@ def _statistic(name: str, values: Sequence[float]) -> float:
 
 
 def values_of(
-    definition: Definition, samples: Samples, now_ms: int, *, minute_ms: int = MINUTE_MS
+    definition: Definition, samples: Samples, now_ms: int, *, minute_ms: int = MINUTE_MS, as_of_ms: int | None = None
 ) -> list[float | None]:
-    """The expression's value in each period of the range that CloudWatch looks at, oldest first; None is a gap."""
+    """The expression's value in each period of the range that CloudWatch looks at, oldest first; None is a gap. With
+    `as_of_ms` it is the range that it looked at then, by what has arrived until now.
+    """
     period_ms = definition.period_seconds * minute_ms // 60
-    end_ms = now_ms - now_ms % minute_ms
+    as_of_ms = now_ms if as_of_ms is None else as_of_ms
+    end_ms = as_of_ms - as_of_ms % minute_ms
     ends = [end_ms - back * period_ms for back in range(definition.periods + RANGE_BEYOND - 1, -1, -1)]
     series: dict[str, Values] = {
         name: {
@@ -191,9 +194,11 @@ def judge(
     *,
     before: State = State.OK,
     minute_ms: int = MINUTE_MS,
+    as_of_ms: int | None = None,
 ) -> State:
-    """The state at that moment: an alarm if each of the definitions is one."""
-    states = [state_of(each, values_of(each, samples, now_ms, minute_ms=minute_ms), before) for each in definitions]
+    """The state at that moment: an alarm if each of the definitions is one. `as_of_ms` as `values_of` has it."""
+    values = (values_of(each, samples, now_ms, minute_ms=minute_ms, as_of_ms=as_of_ms) for each in definitions)
+    states = [state_of(each, found, before) for each, found in zip(definitions, values, strict=True)]
     if all(state is State.ALARM for state in states):
         return State.ALARM
     return State.OK if State.OK in states else State.INSUFFICIENT_DATA

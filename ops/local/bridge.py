@@ -119,7 +119,7 @@ class Bridge:
         self._rows: list[tuple[Alarm, tuple[Definition, ...]]] = [
             (alarm, definitions_of(alarm, stack.stage)) for alarm in alarms
         ]
-        self._began_ms = now_ms()
+        self._began_ms = self._cycled_ms = now_ms()
         self._groups: dict[str, _Group] = {}
         self._functions, self._queues = functions_of(stack), queues_of(stack)
         self._empty_ms = dict.fromkeys(self._queues, self._began_ms)
@@ -134,6 +134,7 @@ class Bridge:
         self._look_into_queues(now_ms)
         moved = self._judge(now_ms)
         self._publish(now_ms)
+        self._cycled_ms = now_ms
         self.samples.forget_before(now_ms - self._longest_ms())
         return moved
 
@@ -234,13 +235,26 @@ class Bridge:
         """The end of the minute that is judged at that moment."""
         return now_ms - now_ms % self._minute_ms
 
+    def _closed_since(self, now_ms: int) -> list[int]:
+        """The ends of the minutes that were over since the cycle before, the present one's last; at most ten."""
+        last_ms = self._closed_ms(now_ms)
+        first_ms = min(last_ms, max(self._closed_ms(self._cycled_ms) + self._minute_ms, last_ms - 9 * self._minute_ms))
+        return list(range(first_ms, last_ms + 1, self._minute_ms))
+
     # ---------------------------------------------------------------------------------------------------------- judging
 
     def _judge(self, now_ms: int) -> dict[str, tuple[State, State]]:
         moved = {}
+        closed = self._closed_since(now_ms)
         for alarm, definitions in self._rows:
             before = self.states[alarm.name]
-            after = judge(definitions, self.samples, now_ms, before=before, minute_ms=self._minute_ms)
+            # A cycle may be longer than a minute, and what one minute is enough for may have been in any of them.
+            ends = closed if alarm.periods == 1 and alarm.period_seconds == 60 else closed[-1:]
+            found = [
+                judge(definitions, self.samples, now_ms, before=before, minute_ms=self._minute_ms, as_of_ms=end)
+                for end in ends
+            ]
+            after = State.ALARM if State.ALARM in found else found[-1]
             if alarm.missing == "breaching" and now_ms < self._began_ms + self._range_ms(definitions):
                 after = State.OK  # what is missing may have been counted before anybody listened
             if after is not before:

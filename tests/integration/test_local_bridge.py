@@ -186,6 +186,16 @@ def test_what_a_function_counts_once_is_counted_once_however_often_its_log_is_re
     assert "duplicate-storm" in watch.alarming
 
 
+def test_what_happened_in_a_minute_between_two_cycles_fires_and_is_over_with_the_next(watch: Watch) -> None:
+    watch.minutes(3)
+    watch.aws.now_ms += 10_000
+    watch.aws.counted("worker", "effects_doubled", integration="helpdesk", reason="found_several")
+    watch.aws.now_ms += 3 * MINUTE_MS
+    assert watch.bridge.cycle()["effects-doubled"] == (State.OK, State.ALARM)
+    assert watch.aws.published[-1]["holdfast-local-effects-doubled"] == 1.0
+    assert watch.minutes()["effects-doubled"] == (State.ALARM, State.OK)
+
+
 def test_a_log_with_more_lines_than_a_page_is_read_to_its_end(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "_PAGE", 6)
     for _ in range(4):
