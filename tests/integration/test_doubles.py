@@ -65,6 +65,7 @@ def reply_of(world: World, event_id: str) -> Action:
 
 
 def test_a_lookup_that_finds_two_is_counted_and_on_record_and_nothing_is_sent_again() -> None:
+    """002.36: what the alarm watches, and what it is told by."""
     world = World(("tag", "reply"))
     world.provider = Twice(world.faults, world.clock)
     world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
