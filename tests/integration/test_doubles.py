@@ -14,9 +14,9 @@ from functions.core.decision import Action
 from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
-from functions.worker.doubles import LOOK_AGAIN_SECONDS
+from functions.worker.doubles import COUNTED_AFTER_SETTLES
 from functions.worker.recovery_pass import COMMIT_TRIES
-from tests.worker_world import TENANT, Died, Provider, World
+from tests.worker_world import DESK, KINDS, TENANT, Died, Provider, World
 
 RESET = failure_of_network(NetworkCause.RESET)
 
@@ -103,11 +103,16 @@ def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() ->
     assert row.status is Status.SUCCEEDED
 
 
+@pytest.mark.parametrize("settle_seconds", [180, 1_200])
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("dies", [False, True])
-def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later(*, is_late: bool, dies: bool) -> None:
+def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later(
+    *, is_late: bool, dies: bool, settle_seconds: int
+) -> None:
     """The provider showed nothing of the first request for longer than the catalog believes."""
     world = World(("tag", "reply"))
+    kinds = {**KINDS, "desk.reply": replace(KINDS["desk.reply"], settle_seconds=settle_seconds)}
+    world.integrations = {DESK: replace(world.integrations[DESK], kinds=kinds)}
     world.provider.acts_on_failure = False
     if dies:  # the first pass sends both times: a takeover
 
@@ -127,7 +132,8 @@ def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later
     waiting = counted(world)
     assert waiting is not None
     sent_ms = world.provider.sent[-1][0]
-    assert waiting.due_at_ms == sent_ms + LOOK_AGAIN_SECONDS * 1000
+    assert waiting.due_at_ms == sent_ms + COUNTED_AFTER_SETTLES * settle_seconds * 1000
+    assert waiting.expires_at_ms > waiting.due_at_ms
     assert waiting.action is not None
     assert not waiting.action.customer_visible
     if is_late:
