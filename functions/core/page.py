@@ -243,7 +243,7 @@ def _affected(incident: Incident, now: Situation) -> Iterator[str]:
         yield f"{wait}; of how many tenants it does not say"
     others = [f"{name} {one.waiting} and {one.in_flight}" for name, one in now.queues.items() if name != "events"]
     if others:
-        yield f"about as many wait and are in hand in the other queues: {', '.join(others)}"
+        yield f"in the other queues, about so many waiting and in hand: {', '.join(others)}"
 
 
 def _contained(incident: Incident, stage: str) -> Iterator[str]:

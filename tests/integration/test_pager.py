@@ -899,7 +899,7 @@ def test_a_page_counts_the_events_that_wait_and_says_that_it_is_about_and_not_of
     at = lines.index("0 items of 0 tenants wait or are dead")
     assert lines[at + 1 : at + 3] == [
         "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say",
-        "about as many wait and are in hand in the other queues: retries 3 and 1, replays 0 and 0",
+        "in the other queues, about so many waiting and in hand: retries 3 and 1, replays 0 and 0",
     ]
 
 
@@ -908,6 +908,6 @@ def test_a_queue_that_cannot_be_looked_at_is_named_and_hides_no_other(world: Wor
     world.hear(world.says("events-late"))
     text = world.channels.sent[0][1].text
     assert "Could not be found out: queue events, queue replays" in text
-    assert "in the other queues: retries 3 and 1" in text
+    assert "in the other queues, about so many waiting and in hand: retries 3 and 1" in text
     assert "events wait in the queue" not in text
     assert world.counted("situations_incomplete") == 2

@@ -103,10 +103,10 @@ def test_what_waits_in_queues_is_said_as_far_as_it_is_known() -> None:
     incident, _ = fired(DOWN)
     events, retries = {"events": Depth(120, 10)}, {"retries": Depth(3, 1)}
     about = "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say"
-    others = "about as many wait and are in hand in the other queues: retries 3 and 1"
+    others = "in the other queues, about so many waiting and in hand: retries 3 and 1"
     for queues, said in ((events, [about]), (retries, [others]), ({**events, **retries}, [about, others]), ({}, [])):
         lines = text_of(incident, replace(SITUATION, queues=queues)).splitlines()
-        assert [line for line in lines if line.startswith("about ")] == said
+        assert [line for line in lines if "queue" in line] == said
 
 
 def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14() -> None:
