@@ -259,7 +259,7 @@ def test_channels_are_narrowed_by_role_and_severity_003_22() -> None:
         assert made.channels.send(replace(LETTER, severity=Sev.SEV0)).took == ("sns", "grave")
 
 
-def test_channels_are_narrowed_by_audience_as_topics_are_003_22() -> None:
+def test_channels_are_narrowed_by_audience_as_topics_are_003_23() -> None:
     """Severity and audience both; who is told like the audience (a copy of the alarm) is one of them."""
     learners = {**SLACK, "audiences": ["ml", "compliance"]}
     grave = {**SLACK, "audiences": ["ml"], "severities": ["SEV0"]}

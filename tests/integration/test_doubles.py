@@ -1,11 +1,12 @@
 """One effect that came about twice, whatever was claimed and fenced: it is proven, counted for the alarm, and on record
-(002.36, 003.25).
+(001.46, 002.36).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from functions.core.decision import Action
 from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
+from functions.observability import FIELDS
 from functions.worker.doubles import COUNTED_AFTER_SETTLES
 from functions.worker.recovery_pass import COMMIT_TRIES
 from tests.worker_world import DESK, KINDS, TENANT, Died, Provider, World
@@ -84,6 +86,33 @@ def test_a_lookup_that_finds_two_is_counted_and_on_record_and_nothing_is_sent_ag
     assert row is not None
     assert row.status is Status.SUCCEEDED
     assert (event_told.tenant, event_told.request_id) == (TENANT, row.request_id)
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_its_line_of_the_log_leads_to_the_ticket(*, is_counted: bool) -> None:
+    """001.46: whoever is paged begins with it; by its recovery id `holdfast audit` and `holdfast trace` go on."""
+    world, said = World(("tag", "reply")), list[Mapping[str, Any]]()
+    world.quiet.error = lambda msg, *, extra=None: said.append({"message": msg, **(extra or {})})  # type: ignore[method-assign]
+    if not is_counted:
+        world.provider = Twice(world.faults, world.clock)
+    world.provider.acts_on_failure = not is_counted
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    while not replies(world):
+        world.deliver()
+        world.sweep()
+        world.clock.advance(10_000)
+    reply = reply_of(world, event.event_id)
+    world.provider.effects[reply.action_id] = 2
+    world.run_until_quiet()
+
+    (line,) = said
+    assert "twice" in line["message"]
+    assert line.keys() - {"message"} <= FIELDS  # else the log leaves it out
+    assert line["recovery_id"] == action_recovery_id(reply.action_id)
+    assert (line["tenant"], line["integration"], line["reason"]) == (TENANT, DESK, "found_several")
+    assert line["kind"] == ("desk.count_replies" if is_counted else "desk.reply")
 
 
 def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() -> None:

@@ -864,7 +864,7 @@ def test_what_is_still_to_be_done_keeps_an_incident_on_the_list(world: World) ->
 
 @pytest.mark.parametrize("alarm", sorted(NAMING))
 def test_a_page_names_the_sources_or_providers_that_its_alarm_is_about(world: World, alarm: str) -> None:
-    """001.2: which one, and since when, without a look."""
+    """001.9: which one, and since when, without a look."""
     hour_ago = NOON_MS - HOUR_MS
     world.sources.stored = SourcesFound({"acme-shop": hour_ago}, {"acme-desk": hour_ago}, 1)
     world.tables.health["email"] = Record(health=Health.HARD_DOWN, since_ms=hour_ago)
@@ -892,7 +892,7 @@ def test_a_page_of_which_nobody_can_find_out_what_it_is_about_goes_out_without_n
 
 
 def test_a_page_counts_the_events_that_wait_and_says_that_it_is_about_and_not_of_whom(world: World) -> None:
-    """001.2: they are no recovery items, and most of what an outage of ours holds up."""
+    """001.9: they are no recovery items, and most of what an outage of ours holds up."""
     world.queues.depths = {"events": Depth(120, 10), "retries": Depth(3, 1), "replays": Depth()}
     world.hear(world.says("events-late"))
     lines = world.channels.sent[0][1].text.splitlines()

@@ -188,7 +188,7 @@ def test_a_title_is_one_line_of_ascii_that_fits() -> None:
     assert "not acknowledged in time:" in letter(incident, page, SITUATION, "prod", "", NOON_MS).title
 
 
-def test_who_is_told_like_the_audience_is_whom_its_alarms_speak_to_003_22() -> None:
+def test_who_is_told_like_the_audience_is_whom_its_alarms_speak_to_003_23() -> None:
     def copies(incident: Incident) -> tuple[Audience, ...]:
         return letter(incident, incident.pages[0], SITUATION, "prod", "", NOON_MS).copies
 
