@@ -258,7 +258,7 @@ def _contained(incident: Incident, stage: str) -> Iterator[str]:
             yield f"Done by itself: {one.switch} set to {one.value}{until}, because of {one.because}"
             if one.before:
                 back = f'holdfast switch set {one.switch} {one.before} --reason "{incident.incident_id}"'
-                yield f"To take that back: {at_stage(back, stage)}"
+                yield f"To take that back, once its cause is gone: {at_stage(back, stage)}"
 
 
 def _changed(one: Change) -> str:

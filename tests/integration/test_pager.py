@@ -395,7 +395,7 @@ def test_a_sev0_turns_replies_off_before_anybody_has_read_the_page_002_36(world:
     assert (done.is_done, done.before, done.until_ms) == (True, "on", 0)
     letter = world.channels.sent[0][1]
     assert "Done by itself: auto_reply set to off" in letter.text
-    assert "To take that back: holdfast --stage prod switch set auto_reply on" in letter.text
+    assert "To take that back, once its cause is gone: holdfast --stage prod switch set auto_reply on" in letter.text
     assert {event.event_type.value for event in world.tables.events} == {
         "platform.incident.contained",
         "platform.incident.opened",

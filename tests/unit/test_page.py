@@ -119,7 +119,7 @@ def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14()
     said = text_of(replace(incident, contained=(done, held)))
     assert "Done by itself: auto_reply set to off, because of reply-storm" in said
     back = f'holdfast --stage prod switch set auto_reply on --reason "{incident.incident_id}"'
-    assert f"To take that back: {back}" in said
+    assert f"To take that back, once its cause is gone: {back}" in said
     assert "flow/support/mode set to hold until 2026-01-01 00:01:00Z" in said
     assert "auto_reply was off already" in text_of(replace(incident, contained=(already,)))
     assert "To take that back" not in text_of(replace(incident, contained=(unread,)))
