@@ -148,14 +148,17 @@ class Doubles:
                 other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
                 await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
         except StorageUnavailable:
-            self._ports.log.exception(_UNREAD, extra={"tenant": event.tenant, "request_id": event.request_id})
+            about = {"tenant": event.tenant, "event_id": event.event_id, "request_id": event.request_id}
+            self._ports.log.exception(_UNREAD, extra={**about, "traceparent": event.traceparent})
 
     async def moved(self, row: Row, action: Action, provider_id: str) -> None:
         """This attempt sent, and somebody else has moved its row: have they sent it too?"""
         try:
             other = await self._row_done_as(row.recovery_id)
         except StorageUnavailable:
-            self._ports.log.exception(_UNREAD, extra={"tenant": row.tenant, "request_id": row.request_id})
+            about = {"tenant": row.tenant, "recovery_id": row.recovery_id, "integration": action.integration}
+            whose = {"action": action.name, "request_id": row.request_id, "traceparent": row.traceparent}
+            self._ports.log.exception(_UNREAD, extra={**about, **whose})
             return
         await self._compare(Sent(action, provider_id), other, row.tenant, row.request_id, row.traceparent)
 
