@@ -300,6 +300,11 @@ def test_audiences_that_there_are_not_are_refused_by_name_and_quoted_nowhere(aud
         assert made.channels.send(LETTER) == ports.Sent(("sns", "chat"), {"odd": "UNUSABLE"})
 
 
+@pytest.mark.parametrize("narrow", ["to", "severities"])
+def test_a_channel_that_nothing_could_go_to_is_said_to_be_narrowed_to_nothing(narrow: str) -> None:
+    assert trouble_with("odd", json.dumps({**SLACK, narrow: []})) == f"its {narrow} is empty: it would get nothing"
+
+
 @pytest.mark.parametrize(
     "entry",
     [
