@@ -7,8 +7,8 @@ A channel is a SecureString `{path}/{name}`, JSON:
 
 `slack` is any service that takes `{"text": …}` as Slack does. `pagerduty` is its Events API v2; with an `api_token`
 (REST, read-only) it is asked each minute whether somebody has acknowledged there, which needs no door of ours to be
-open to it and cannot get lost. `to`, `severities` and `audiences` (empty: all) narrow, a test excepted, which is for
-every channel; `events_url` and `api_url` stand in for PagerDuty's own.
+open to it and cannot get lost. `to`, `severities` and `audiences` narrow, a test excepted, which is for every
+channel; of these `audiences` may be empty, which is all. `events_url` and `api_url` stand in for PagerDuty's own.
 """
 
 from __future__ import annotations
@@ -366,8 +366,10 @@ def _some(said: Mapping[str, Any], name: str, kind: Any) -> frozenset[Any]:
     if name not in said:
         return frozenset(kind)
     values = said[name]
-    if not isinstance(values, list) or not values:
+    if not isinstance(values, list):
         raise _Unusable(f"its {name} is no list")
+    if not values:
+        raise _Unusable(f"its {name} is empty: it would get nothing")
     try:
         return frozenset(kind(value) for value in values)
     except (TypeError, ValueError) as exc:

@@ -165,12 +165,8 @@ class RichpanelProvider:
         reply = action.params.get(COUNTED)
         if not isinstance(reply, str) or not reply:
             return _unsendable("PARAMS_INVALID", "no reply is named")
-        ticket = await self._ticket(action, call)
-        if isinstance(ticket, Failure):
-            return ticket
-        if ticket.comments is None:
-            return _unread("the ticket came without its comments")
-        return _done(ticket.comments, marker_of(reply)) or Done()
+        found = await self.look_up(replace(action, action_id=reply), call)
+        return Done() if isinstance(found, Absent) else found
 
     def _request(self, action: Action) -> tuple[tuple[str, ...], Mapping[str, Any]] | Failure:
         match action.kind:

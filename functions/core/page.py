@@ -243,7 +243,7 @@ def _affected(incident: Incident, now: Situation) -> Iterator[str]:
         yield f"{wait}; of how many tenants it does not say"
     others = [f"{name} {one.waiting} and {one.in_flight}" for name, one in now.queues.items() if name != "events"]
     if others:
-        yield f"about as many wait and are in hand in the other queues: {', '.join(others)}"
+        yield f"in the other queues, about so many waiting and in hand: {', '.join(others)}"
 
 
 def _contained(incident: Incident, stage: str) -> Iterator[str]:
@@ -258,7 +258,7 @@ def _contained(incident: Incident, stage: str) -> Iterator[str]:
             yield f"Done by itself: {one.switch} set to {one.value}{until}, because of {one.because}"
             if one.before:
                 back = f'holdfast switch set {one.switch} {one.before} --reason "{incident.incident_id}"'
-                yield f"To take that back: {at_stage(back, stage)}"
+                yield f"To take that back, once its cause is gone: {at_stage(back, stage)}"
 
 
 def _changed(one: Change) -> str:

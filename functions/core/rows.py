@@ -58,20 +58,23 @@ def action_row(
 
 def stand_in_row(parent: Row, now_ms: int) -> Row | None:
     """The row of what runs instead of a suppressed action; None if nothing does."""
-    if parent.stand_in is None:
-        return None
+    return None if parent.stand_in is None else row_beside(parent, parent.stand_in, now_ms)
+
+
+def row_beside(parent: Row, action: Action, now_ms: int) -> Row:
+    """The row of another action of the same event, which nothing is known of. It expires as if it were decided now."""
     return replace(
         parent,
-        recovery_id=action_recovery_id(parent.stand_in.action_id),
+        recovery_id=action_recovery_id(action.action_id),
         version=1,
         status=Status.PENDING,
-        integration_id=parent.stand_in.integration,
-        action=parent.stand_in,
+        integration_id=action.integration,
+        action=action,
         stand_in=None,
-        priority=parent.stand_in.priority,
+        priority=action.priority,
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
-        expires_at_ms=now_ms + parent.stand_in.expires_seconds * 1000,
+        expires_at_ms=now_ms + action.expires_seconds * 1000,
         attempt_count=0,
         first_attempt_at_ms=0,
         first_sent_at_ms=0,

@@ -16,16 +16,17 @@ from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit
 from functions.core.decision import COUNTED, Action, Repeat
 from functions.core.event import Event
 from functions.core.failure import Done, StorageUnavailable
+from functions.core.gate import WaitingFor
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem
-from functions.core.recovery import Row, Status, action_recovery_id
+from functions.core.recovery import Change, Row, Status, action_recovery_id, parked_first
+from functions.core.rows import row_beside
 from functions.worker.ports import Ports
 
 COUNTING_PRIORITY = 8  # everything that somebody waits for goes first
-LOOK_AGAIN_SECONDS = 900
-"""After a send: five times what the catalog believes a provider takes to show it."""
+COUNTED_AFTER_SETTLES = 5
+"""After a send: so many times what the catalog believes its provider takes to show it (`settle_seconds`)."""
 _UNREAD = "whether an effect came about twice could not be read: see at the provider"
-COUNTED_LATER = "it is counted later: before it was sent, a lookup had to be believed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +37,28 @@ class Sent:
     provider_id: str
 
 
-def counting_action(integrations: Mapping[str, Integration], action: Action) -> Action | None:
-    """What counts the action's effects, where the catalog names a kind that can; not bound."""
-    kind = integrations[action.integration].kinds[action.kind].counted_by
-    if not kind:
+def counted_later(
+    integrations: Mapping[str, Integration], row: Row, action: Action, now_ms: int, scale: float
+) -> Change | None:
+    """The row of what counts the effects of an action that was sent now, on a lookup's word that it had none; None
+    where the catalog names no kind that can. `row` is the action's, stored or blank.
+    """
+    rules = integrations[action.integration].kinds[action.kind]
+    if not rules.counted_by:
         return None
-    return Action(
+    counting = Action(
         name=f"{action.name}_counted",
-        kind=kind,
+        kind=rules.counted_by,
         integration=action.integration,
         repeat=Repeat.IDEMPOTENT,
         target=action.target,
         params={COUNTED: action.action_id},
         priority=COUNTING_PRIORITY,
     )
-
-
-def counted_at(now_ms: int, scale: float) -> int:
-    """When what was sent now is counted."""
-    return now_ms + int(LOOK_AGAIN_SECONDS * 1000 * scale)
+    blank = row_beside(row, counting.bound(row.tenant, row.event_id, row.epoch_ms), now_ms)
+    due_ms = now_ms + int(COUNTED_AFTER_SETTLES * rules.settle_seconds * 1000 * scale)
+    reason = "it is counted later: before it was sent, a lookup had to be believed"
+    return parked_first(blank, WaitingFor.TIME, reason, due_ms)
 
 
 class Proof(StrEnum):
@@ -144,14 +148,17 @@ class Doubles:
                 other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
                 await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
         except StorageUnavailable:
-            self._ports.log.exception(_UNREAD, extra={"tenant": event.tenant, "request_id": event.request_id})
+            about = {"tenant": event.tenant, "event_id": event.event_id, "request_id": event.request_id}
+            self._ports.log.exception(_UNREAD, extra={**about, "traceparent": event.traceparent})
 
     async def moved(self, row: Row, action: Action, provider_id: str) -> None:
         """This attempt sent, and somebody else has moved its row: have they sent it too?"""
         try:
             other = await self._row_done_as(row.recovery_id)
         except StorageUnavailable:
-            self._ports.log.exception(_UNREAD, extra={"tenant": row.tenant, "request_id": row.request_id})
+            about = {"tenant": row.tenant, "recovery_id": row.recovery_id, "integration": action.integration}
+            whose = {"action": action.name, "request_id": row.request_id, "traceparent": row.traceparent}
+            self._ports.log.exception(_UNREAD, extra={**about, **whose})
             return
         await self._compare(Sent(action, provider_id), other, row.tenant, row.request_id, row.traceparent)
 

@@ -79,7 +79,7 @@ from functions.core.synthetic import is_synthetic
 from functions.ended import count_ended
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, Whose
-from functions.worker.doubles import COUNTED_LATER, Sent, counted_at, counting_action
+from functions.worker.doubles import Sent, counted_later
 from functions.worker.hops import Hops
 from functions.worker.leases import Demand, Lease
 from functions.worker.ports import Budget, Ports
@@ -751,11 +751,11 @@ class _Work:
             # Before anything stands in for it: whoever takes over must not weigh it again.
             await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
         self._conclude(current, attempt, blank)
-        self._note_sent(action, current, attempt)
+        self._note_sent(action, current, attempt, blank)
         await self._fall_back(action, blank)
         self._note_hop(action, blank)
 
-    def _note_sent(self, action: Action, current: Action, attempt: Attempt) -> None:
+    def _note_sent(self, action: Action, current: Action, attempt: Attempt, blank: Row) -> None:
         """What must not come about twice and did come about here; and that it is counted later, where a lookup had to
         be believed before.
         """
@@ -764,16 +764,10 @@ class _Work:
         if current.repeat.is_once:
             self.sent.append(Sent(action, attempt.result.provider_id))
         if attempt.was_absent:
-            self._add_count(current)
-
-    def _add_count(self, action: Action) -> None:
-        event, now_ms = self._event, self._ports.clock.now_ms()
-        counting = counting_action(self._ports.integrations, action)
-        if counting is None:
-            return
-        counting = counting.bound(event.tenant, event.event_id, self._item.epoch_ms)
-        blank = action_row(event, self._decision, counting, self._item.epoch_ms, "", now_ms, History())
-        self._rows[counting.name] = parked_first(blank, WaitingFor.TIME, COUNTED_LATER, counted_at(now_ms, self._scale))
+            now_ms = self._ports.clock.now_ms()
+            later = counted_later(self._ports.integrations, blank, current, now_ms, self._scale)
+            if later is not None and later.after.action is not None:
+                self._rows[later.after.action.name] = later
 
     # ------------------------------------------------------------------------------------------------------- other ways
 

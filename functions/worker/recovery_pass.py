@@ -54,11 +54,11 @@ from functions.core.recovery import (
 )
 from functions.core.replay import replays_blocked
 from functions.core.retry import RetryPolicy
-from functions.core.rows import is_claim, stand_in_row
+from functions.core.rows import is_claim, row_beside, stand_in_row
 from functions.core.switches import view
 from functions.ended import count_ended
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
-from functions.worker.doubles import COUNTED_LATER, counted_at, counting_action
+from functions.worker.doubles import counted_later
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
 from functions.worker.hops import Hops
 from functions.worker.leases import Lease
@@ -281,15 +281,9 @@ class RecoveryPass:
         return result
 
     def _counted(self, row: Row, action: Action) -> tuple[Change, ...]:
-        """That it is counted later: before it was sent, a lookup had to be believed."""
-        counting = counting_action(self._ports.integrations, action)
-        if counting is None:
-            return ()
         now_ms = self._ports.clock.now_ms()
-        blank = stand_in_row(replace(row, stand_in=counting.bound(row.tenant, row.event_id, row.epoch_ms)), now_ms)
-        if blank is None:
-            raise AssertionError(f"what counts {row.recovery_id} has no row")
-        return (parked_first(blank, WaitingFor.TIME, COUNTED_LATER, counted_at(now_ms, self._scale)),)
+        change = counted_later(self._ports.integrations, row, action, now_ms, self._scale)
+        return () if change is None else (change,)
 
     # ------------------------------------------------------------------------------------------------------- other ways
 
@@ -364,9 +358,7 @@ class RecoveryPass:
         if later is None:
             return ()
         now_ms = self._ports.clock.now_ms()
-        blank = stand_in_row(replace(row, stand_in=later.bound(row.tenant, row.event_id, row.epoch_ms)), now_ms)
-        if blank is None:
-            raise AssertionError(f"{row.recovery_id} leaves something for later that has no row")
+        blank = row_beside(row, later.bound(row.tenant, row.event_id, row.epoch_ms), now_ms)
         due_ms = now_ms + int(POLL_SECONDS * 1000 * self._scale)
         return (parked_first(blank, WaitingFor.HEALTH, "it is done once its integration is well", due_ms),)
 

@@ -259,7 +259,7 @@ def test_channels_are_narrowed_by_role_and_severity_003_22() -> None:
         assert made.channels.send(replace(LETTER, severity=Sev.SEV0)).took == ("sns", "grave")
 
 
-def test_channels_are_narrowed_by_audience_as_topics_are_003_22() -> None:
+def test_channels_are_narrowed_by_audience_as_topics_are_003_23() -> None:
     """Severity and audience both; who is told like the audience (a copy of the alarm) is one of them."""
     learners = {**SLACK, "audiences": ["ml", "compliance"]}
     grave = {**SLACK, "audiences": ["ml"], "severities": ["SEV0"]}
@@ -298,6 +298,11 @@ def test_audiences_that_there_are_not_are_refused_by_name_and_quoted_nowhere(aud
     assert "ops, campaign, compliance, ml" in said or said == "its audiences is no list"
     with real(odd=odd, chat=SLACK) as made:
         assert made.channels.send(LETTER) == ports.Sent(("sns", "chat"), {"odd": "UNUSABLE"})
+
+
+@pytest.mark.parametrize("narrow", ["to", "severities"])
+def test_a_channel_that_nothing_could_go_to_is_said_to_be_narrowed_to_nothing(narrow: str) -> None:
+    assert trouble_with("odd", json.dumps({**SLACK, narrow: []})) == f"its {narrow} is empty: it would get nothing"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`ports.QueueDepths`: how much the worker's queues hold, in the double and in SQS (001.2)."""
+"""`ports.QueueDepths`: how much the worker's queues hold, in the double and in SQS (001.9)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """One effect that came about twice, whatever was claimed and fenced: it is proven, counted for the alarm, and on record
-(002.36, 003.25).
+(001.46, 002.36).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from functions.core.decision import Action
 from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
-from functions.worker.doubles import LOOK_AGAIN_SECONDS
+from functions.observability import FIELDS
+from functions.worker.doubles import COUNTED_AFTER_SETTLES
 from functions.worker.recovery_pass import COMMIT_TRIES
-from tests.worker_world import TENANT, Died, Provider, World
+from tests.worker_world import DESK, KINDS, TENANT, Died, Provider, World
 
 RESET = failure_of_network(NetworkCause.RESET)
 
@@ -87,6 +89,33 @@ def test_a_lookup_that_finds_two_is_counted_and_on_record_and_nothing_is_sent_ag
     assert (event_told.tenant, event_told.request_id) == (TENANT, row.request_id)
 
 
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_its_line_of_the_log_leads_to_the_ticket(*, is_counted: bool) -> None:
+    """001.46: whoever is paged begins with it; by its recovery id `holdfast audit` and `holdfast trace` go on."""
+    world, said = World(("tag", "reply")), list[Mapping[str, Any]]()
+    world.quiet.error = lambda msg, *, extra=None: said.append({"message": msg, **(extra or {})})  # type: ignore[method-assign]
+    if not is_counted:
+        world.provider = Twice(world.faults, world.clock)
+    world.provider.acts_on_failure = not is_counted
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    while not replies(world):
+        world.deliver()
+        world.sweep()
+        world.clock.advance(10_000)
+    reply = reply_of(world, event.event_id)
+    world.provider.effects[reply.action_id] = 2
+    world.run_until_quiet()
+
+    (line,) = said
+    assert "twice" in line["message"]
+    assert line.keys() - {"message"} <= FIELDS  # else the log leaves it out
+    assert line["recovery_id"] == action_recovery_id(reply.action_id)
+    assert (line["tenant"], line["integration"], line["reason"]) == (TENANT, DESK, "found_several")
+    assert line["kind"] == ("desk.count_replies" if is_counted else "desk.reply")
+
+
 def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() -> None:
     world = World(("tag", "reply"))
     world.provider = Twice(world.faults, world.clock)
@@ -104,11 +133,16 @@ def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() ->
     assert row.status is Status.SUCCEEDED
 
 
+@pytest.mark.parametrize("settle_seconds", [180, 1_200])
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("dies", [False, True])
-def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later(*, is_late: bool, dies: bool) -> None:
+def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later(
+    *, is_late: bool, dies: bool, settle_seconds: int
+) -> None:
     """The provider showed nothing of the first request for longer than the catalog believes."""
     world = World(("tag", "reply"))
+    kinds = {**KINDS, "desk.reply": replace(KINDS["desk.reply"], settle_seconds=settle_seconds)}
+    world.integrations = {DESK: replace(world.integrations[DESK], kinds=kinds)}
     world.provider.acts_on_failure = False
     if dies:  # the first pass sends both times: a takeover
 
@@ -128,7 +162,8 @@ def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later
     waiting = counted(world)
     assert waiting is not None
     sent_ms = world.provider.sent[-1][0]
-    assert waiting.due_at_ms == sent_ms + LOOK_AGAIN_SECONDS * 1000
+    assert waiting.due_at_ms == sent_ms + COUNTED_AFTER_SETTLES * settle_seconds * 1000
+    assert waiting.expires_at_ms > waiting.due_at_ms
     assert waiting.action is not None
     assert not waiting.action.customer_visible
     if is_late:
@@ -253,9 +288,23 @@ def test_a_lost_lease_after_nothing_was_sent_that_counts_reads_nothing_more() ->
     assert world.faults.calls[world.faults.calls.index("ledger.settle") :].count("ledger.read") == 0
 
 
+def unread(world: World) -> list[Mapping[str, Any]]:
+    """What the log says of what could not be compared: it sends people to the provider, so it says about what."""
+    said = list[Mapping[str, Any]]()
+
+    def exception(msg: str, *, extra: Mapping[str, Any] | None = None) -> None:
+        if "see at the provider" in msg:
+            said.append(extra or {})
+            assert said[-1].keys() <= FIELDS
+
+    world.quiet.exception = exception  # type: ignore[method-assign]
+    return said
+
+
 def test_that_it_cannot_be_compared_is_said() -> None:
     world = World(("tag", "reply"))
-    world.accept(world.event())
+    event = world.event()
+    world.accept(event)
     settled_by_another(world, "id-another")
     before = world.faults.on_before
     assert before is not None
@@ -266,10 +315,11 @@ def test_that_it_cannot_be_compared_is_said() -> None:
             world.faults.fail("ledger.read", StorageUnavailable("no"), times=1)
 
     world.faults.on_before = then_fail
+    said = unread(world)
     world.deliver()
 
     assert "effects_doubled" not in world.quiet.counts
-    assert any("see at the provider" in line for line in world.quiet.lines)
+    assert [(line["tenant"], line["event_id"]) for line in said] == [(TENANT, event.event_id)]
 
 
 @pytest.mark.parametrize(
@@ -339,10 +389,13 @@ def test_that_a_moved_row_cannot_be_compared_is_said() -> None:
             world.faults.on_before = unreadable_after(world, COMMIT_TRIES)
 
     world.faults.on_after = moved
+    said = unread(world)
     while not replies(world):
         world.sweep()
         world.deliver()
         world.clock.advance(10_000)
 
     assert "effects_doubled" not in world.quiet.counts
-    assert any("see at the provider" in line for line in world.quiet.lines)
+    assert [(line["tenant"], line["recovery_id"], line["integration"]) for line in said] == [
+        (TENANT, row.recovery_id, DESK)
+    ]

@@ -122,7 +122,7 @@ def test_entries_are_read_every_other_minute_and_what_changed_holds_from_then() 
 
 
 def test_who_is_silent_is_kept_by_name_since_its_last_event_until_it_speaks_again() -> None:
-    """001.2: the page says which one, and since when."""
+    """001.9: the page says which one, and since when."""
     watch = Watch(SHOP, replace(SHOP, source="desk"))
     watch.accepts("shop")
     watch.accepts("desk")

@@ -395,7 +395,7 @@ def test_a_sev0_turns_replies_off_before_anybody_has_read_the_page_002_36(world:
     assert (done.is_done, done.before, done.until_ms) == (True, "on", 0)
     letter = world.channels.sent[0][1]
     assert "Done by itself: auto_reply set to off" in letter.text
-    assert "To take that back: holdfast --stage prod switch set auto_reply on" in letter.text
+    assert "To take that back, once its cause is gone: holdfast --stage prod switch set auto_reply on" in letter.text
     assert {event.event_type.value for event in world.tables.events} == {
         "platform.incident.contained",
         "platform.incident.opened",
@@ -864,7 +864,7 @@ def test_what_is_still_to_be_done_keeps_an_incident_on_the_list(world: World) ->
 
 @pytest.mark.parametrize("alarm", sorted(NAMING))
 def test_a_page_names_the_sources_or_providers_that_its_alarm_is_about(world: World, alarm: str) -> None:
-    """001.2: which one, and since when, without a look."""
+    """001.9: which one, and since when, without a look."""
     hour_ago = NOON_MS - HOUR_MS
     world.sources.stored = SourcesFound({"acme-shop": hour_ago}, {"acme-desk": hour_ago}, 1)
     world.tables.health["email"] = Record(health=Health.HARD_DOWN, since_ms=hour_ago)
@@ -892,14 +892,14 @@ def test_a_page_of_which_nobody_can_find_out_what_it_is_about_goes_out_without_n
 
 
 def test_a_page_counts_the_events_that_wait_and_says_that_it_is_about_and_not_of_whom(world: World) -> None:
-    """001.2: they are no recovery items, and most of what an outage of ours holds up."""
+    """001.9: they are no recovery items, and most of what an outage of ours holds up."""
     world.queues.depths = {"events": Depth(120, 10), "retries": Depth(3, 1), "replays": Depth()}
     world.hear(world.says("events-late"))
     lines = world.channels.sent[0][1].text.splitlines()
     at = lines.index("0 items of 0 tenants wait or are dead")
     assert lines[at + 1 : at + 3] == [
         "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say",
-        "about as many wait and are in hand in the other queues: retries 3 and 1, replays 0 and 0",
+        "in the other queues, about so many waiting and in hand: retries 3 and 1, replays 0 and 0",
     ]
 
 
@@ -908,6 +908,6 @@ def test_a_queue_that_cannot_be_looked_at_is_named_and_hides_no_other(world: Wor
     world.hear(world.says("events-late"))
     text = world.channels.sent[0][1].text
     assert "Could not be found out: queue events, queue replays" in text
-    assert "in the other queues: retries 3 and 1" in text
+    assert "in the other queues, about so many waiting and in hand: retries 3 and 1" in text
     assert "events wait in the queue" not in text
     assert world.counted("situations_incomplete") == 2

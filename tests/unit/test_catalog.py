@@ -56,10 +56,14 @@ def test_every_kind_says_how_it_may_be_repeated_and_where_that_was_established()
         "helpdesk.add_tags": Repeat.IDEMPOTENT,
         "helpdesk.assign_team": Repeat.SETTING,
         "helpdesk.reply": Repeat.LOOKUP,
+        "helpdesk.count_replies": Repeat.IDEMPOTENT,
     }
     assert all(rules.established.startswith("https://") for rules in kinds.values())
     assert kinds["helpdesk.reply"].can_look_up
     assert kinds["helpdesk.reply"].settle_seconds == 180
+    assert {kind: rules.counted_by for kind, rules in kinds.items() if rules.counted_by} == {
+        "helpdesk.reply": "helpdesk.count_replies"
+    }
 
 
 def test_deadlines_keep_a_kill_switch_within_fifteen_seconds_and_the_llm_within_two_and_a_half() -> None:
@@ -186,7 +190,22 @@ BROKEN = [
     ("integrations.toml", "[60, 120, 240, 480]", "[60, 120]", "policy", "5 attempts have 4 waits"),
     ("integrations.toml", 'repeat = "lookup"', 'repeat = "keyed"', "helpdesk.reply", "key_window_seconds"),
     ("integrations.toml", 'repeat = "lookup"', 'repeat = "sometimes"', "repeat", "Input should be"),
-    ("integrations.toml", "can_look_up = true\nsettle", "can_look_up = false\nsettle", "helpdesk.reply", "can_look_up"),
+    (
+        "integrations.toml",
+        "can_look_up = true\ncounted",
+        "can_look_up = false\ncounted",
+        "helpdesk.reply",
+        "can_look_up",
+    ),
+    (
+        "integrations.toml",
+        'established = "https://developer.richpanel.com/reference/get-a',
+        'counted_by = "helpdesk.add_tags"\nestablished = "https://developer.richpanel.com/reference/get-a',
+        "helpdesk.count_replies",
+        "it needs can_look_up",
+    ),
+    ("integrations.toml", '= "helpdesk.count_replies"', '= "helpdesk.count"', "integrations.helpdesk", "no idempotent"),
+    ("integrations.toml", '= "helpdesk.count_replies"', '= "helpdesk.reply"', "helpdesk.reply", "no idempotent kind"),
     ("integrations.toml", '"helpdesk.reply"', '"mail.reply"', "mail.reply", "does not begin with 'helpdesk.'"),
     (
         "integrations.toml",

@@ -103,10 +103,10 @@ def test_what_waits_in_queues_is_said_as_far_as_it_is_known() -> None:
     incident, _ = fired(DOWN)
     events, retries = {"events": Depth(120, 10)}, {"retries": Depth(3, 1)}
     about = "about 120 events wait in the queue and 10 are in hand; of how many tenants it does not say"
-    others = "about as many wait and are in hand in the other queues: retries 3 and 1"
+    others = "in the other queues, about so many waiting and in hand: retries 3 and 1"
     for queues, said in ((events, [about]), (retries, [others]), ({**events, **retries}, [about, others]), ({}, [])):
         lines = text_of(incident, replace(SITUATION, queues=queues)).splitlines()
-        assert [line for line in lines if line.startswith("about ")] == said
+        assert [line for line in lines if "queue" in line] == said
 
 
 def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14() -> None:
@@ -119,7 +119,7 @@ def test_what_the_machine_did_by_itself_stands_with_how_to_take_it_back_002_14()
     said = text_of(replace(incident, contained=(done, held)))
     assert "Done by itself: auto_reply set to off, because of reply-storm" in said
     back = f'holdfast --stage prod switch set auto_reply on --reason "{incident.incident_id}"'
-    assert f"To take that back: {back}" in said
+    assert f"To take that back, once its cause is gone: {back}" in said
     assert "flow/support/mode set to hold until 2026-01-01 00:01:00Z" in said
     assert "auto_reply was off already" in text_of(replace(incident, contained=(already,)))
     assert "To take that back" not in text_of(replace(incident, contained=(unread,)))
@@ -188,7 +188,7 @@ def test_a_title_is_one_line_of_ascii_that_fits() -> None:
     assert "not acknowledged in time:" in letter(incident, page, SITUATION, "prod", "", NOON_MS).title
 
 
-def test_who_is_told_like_the_audience_is_whom_its_alarms_speak_to_003_22() -> None:
+def test_who_is_told_like_the_audience_is_whom_its_alarms_speak_to_003_23() -> None:
     def copies(incident: Incident) -> tuple[Audience, ...]:
         return letter(incident, incident.pages[0], SITUATION, "prod", "", NOON_MS).copies
 

@@ -1,4 +1,4 @@
-"""Which sources and providers an alarm is about, and what a page says of them (001.2, 002.2)."""
+"""Which sources and providers an alarm is about, and what a page says of them (001.9, 002.2)."""
 
 from __future__ import annotations
 
