@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from functions.core.attempt import History
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.decision import COUNTED, Action, Repeat
 from functions.core.event import Event
@@ -25,7 +26,7 @@ COUNTING_PRIORITY = 8  # everything that somebody waits for goes first
 LOOK_AGAIN_SECONDS = 900
 """After a send: five times what the catalog believes a provider takes to show it."""
 _UNREAD = "whether an effect came about twice could not be read: see at the provider"
-COUNTED_LATER = "it is counted later: before it was sent, a lookup had to be believed"
+COUNTED_LATER = "it is counted later: an earlier send of it may show only then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,18 @@ def counting_action(integrations: Mapping[str, Integration], action: Action) -> 
         params={COUNTED: action.action_id},
         priority=COUNTING_PRIORITY,
     )
+
+
+def may_show_later(history: History, *, was_sent: bool) -> bool:
+    """Whether what came about may be there twice once the provider shows all of it. `history` is what was known before
+    the attempt that did it, or (without `was_sent`) found it done.
+
+    An earlier send may have come about, however long ago a lookup found nothing of it; and of several such sends one
+    that was found may be any.
+    """
+    if was_sent:
+        return history.last_possible_send_ms > 0
+    return 0 < history.first_sent_at_ms < history.last_possible_send_ms
 
 
 def counted_at(now_ms: int, scale: float) -> int:

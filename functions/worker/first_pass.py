@@ -79,7 +79,7 @@ from functions.core.synthetic import is_synthetic
 from functions.ended import count_ended
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, Whose
-from functions.worker.doubles import COUNTED_LATER, Sent, counted_at, counting_action
+from functions.worker.doubles import COUNTED_LATER, Sent, counted_at, counting_action, may_show_later
 from functions.worker.hops import Hops
 from functions.worker.leases import Demand, Lease
 from functions.worker.ports import Budget, Ports
@@ -749,19 +749,20 @@ class _Work:
             # Before anything stands in for it: whoever takes over must not weigh it again.
             await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
         self._conclude(current, attempt, blank)
-        self._note_sent(action, current, attempt)
+        self._note_sent(action, current, attempt, history)
         await self._fall_back(action, blank)
         self._note_hop(action, blank)
 
-    def _note_sent(self, action: Action, current: Action, attempt: Attempt) -> None:
-        """What must not come about twice and did come about here; and that it is counted later, where a lookup had to
-        be believed before.
+    def _note_sent(self, action: Action, current: Action, attempt: Attempt, history: History) -> None:
+        """What must not come about twice and did come about here; and that it is counted later, where an earlier send
+        may show only then. An owner before this one that was the first was the only other one to send.
         """
-        if not isinstance(attempt, Tried) or not attempt.was_sent or not isinstance(attempt.result, Done):
+        if not isinstance(attempt, Tried) or not isinstance(attempt.result, Done):
             return
-        if current.repeat.is_once:
+        if attempt.was_sent and current.repeat.is_once:
             self.sent.append(Sent(action, attempt.result.provider_id))
-        if attempt.was_absent:
+        has_several = attempt.was_sent or self._item.generation > 2
+        if has_several and may_show_later(history, was_sent=attempt.was_sent):
             self._add_count(current)
 
     def _add_count(self, action: Action) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from functions.core.audit import AuditEvent, AuditType
 from functions.core.decision import Action
-from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
+from functions.core.failure import Failure, NetworkCause, StorageUnavailable, failure_of_network, failure_of_status
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
 from functions.worker.doubles import LOOK_AGAIN_SECONDS
@@ -159,6 +159,79 @@ def test_what_is_sent_at_once_or_found_is_not_counted() -> None:
     assert replies(world) == 2
     assert counted(world) is None
     assert "effects_doubled" not in world.quiet.counts
+
+
+REFUSED = failure_of_status(503, definite_statuses=frozenset({503}))
+
+
+def run_until_counted(world: World) -> Row:
+    """Up to where the reply is there and what counts it waits."""
+    for _ in range(500):
+        waiting = counted(world)
+        if waiting is not None:
+            return waiting
+        world.deliver()
+        world.sweep()
+        world.clock.advance(10_000)
+    raise AssertionError(f"nothing counts the reply: {world.open_rows()}, {replies(world)} sent")
+
+
+def test_what_went_out_after_a_refusal_that_followed_a_believed_lookup_is_counted_too() -> None:
+    """Unanswered, then not found, then refused: nothing is asked again before the third, for which all is known."""
+    world = World(("tag", "reply"))
+    world.provider.acts_on_failure = False
+    left: list[Failure] = [RESET, REFUSED]
+    world.provider.answers.append(lambda action: left.pop(0) if action.name == "reply" and left else None)
+    event = world.event()
+    world.accept(event)
+    run_until_counted(world)
+    world.provider.effects[reply_of(world, event.event_id).action_id] += 1  # the first shows at last
+    world.run_until_quiet()
+
+    assert not left
+    assert world.quiet.counts["effects_doubled"] == 1
+    assert [one.error for one in told(world)] == ["2 are there"]
+
+
+def test_of_two_unanswered_sends_the_one_that_is_found_is_counted_too() -> None:
+    world = World(("tag", "reply"))
+    world.provider.answers.append(no_answer(2))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    world.deliver()
+    late = world.provider.effects.pop(reply_of(world, event.event_id).action_id)  # it does not show yet
+    run_until_counted(world)
+    world.provider.effects[reply_of(world, event.event_id).action_id] += late
+    world.run_until_quiet()
+
+    assert replies(world) == 2
+    assert world.quiet.counts["effects_doubled"] == 1
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_of_two_owners_that_died_the_one_whose_send_is_found_is_counted_too(owners: int) -> None:
+    """One that died alone was the only one to send."""
+    world = World(("tag", "reply"))
+    event = world.event()
+    late = [0]
+
+    def die(op: str) -> None:
+        if op == "provider.send.reply" and world.deaths < owners:
+            if owners == 2 and not world.deaths:
+                late[0] = world.provider.effects.pop(reply_of(world, event.event_id).action_id)  # not shown yet
+            raise Died(op)
+
+    world.faults.on_after = die
+    world.accept(event)
+    while world.messages:
+        world.deliver()
+        world.clock.advance(10_000)
+    assert (counted(world) is not None) is (owners == 2)
+    world.provider.effects[reply_of(world, event.event_id).action_id] += late[0]
+    world.run_until_quiet()
+
+    assert replies(world) == owners
+    assert world.quiet.counts.get("effects_doubled", 0) == owners - 1
 
 
 # --------------------------------------------------------------------------------------------------------- two workers

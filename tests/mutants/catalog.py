@@ -1048,7 +1048,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "functions/worker/recovery_pass.py",
-                "self._counted(row, action) if tried.was_absent else ())",
+                "self._counted(row, action) if must_count else ())",
                 "())",
             ),
         ),
