@@ -16,7 +16,7 @@ from functions.core.attempt import History
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.decision import COUNTED, Action, Repeat
 from functions.core.event import Event
-from functions.core.failure import Done, StorageUnavailable
+from functions.core.failure import Done, MalformedDecision, StorageUnavailable
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem
 from functions.core.recovery import Row, Status, action_recovery_id
@@ -104,6 +104,7 @@ class Doubles:
         """Count it, log it, put it in the audit. Never raises: whatever is done beside goes on."""
         ports, action = self._ports, doubled.action
         ports.meter.count("effects_doubled", integration=action.integration, reason=doubled.proof.value)
+        ports.meter.flush()  # once it is stored nobody looks again: a death after that must not take the count with it
         about = {
             "tenant": doubled.tenant,
             "integration": action.integration,
@@ -156,7 +157,7 @@ class Doubles:
                 other = "" if now is None or now.epoch_ms != item.epoch_ms else _done_as(now, one.action.name)
                 other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
                 await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
-        except StorageUnavailable:
+        except (StorageUnavailable, MalformedDecision):
             self._ports.log.exception(_UNREAD, extra={"tenant": event.tenant, "request_id": event.request_id})
 
     async def moved(self, row: Row, action: Action, provider_id: str) -> None:

@@ -437,7 +437,11 @@ class FirstPass:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
                 later = Later(1, "no time was left to act on it")
                 return await self._give_back(item, old_lease_ms, work.lease, later)
-            await work.carry_out(action)
+            try:
+                await work.carry_out(action)
+            except Fenced:
+                await self._attempts.doubles.lost_lease(event, item, work.sent)
+                raise
         return await self._settle(admitted, item, work)
 
     async def _give_back(self, item: LedgerItem, old_lease_ms: int | None, lease: Lease, later: Later) -> EventResult:

@@ -11,7 +11,14 @@ import pytest
 
 from functions.core.audit import AuditEvent, AuditType
 from functions.core.decision import Action
-from functions.core.failure import Failure, NetworkCause, StorageUnavailable, failure_of_network, failure_of_status
+from functions.core.failure import (
+    Failure,
+    MalformedDecision,
+    NetworkCause,
+    StorageUnavailable,
+    failure_of_network,
+    failure_of_status,
+)
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
 from functions.worker.doubles import LOOK_AGAIN_SECONDS
@@ -101,6 +108,30 @@ def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() ->
     row = world.row_of(reply_of(world, event.event_id))
     assert row is not None
     assert row.status is Status.SUCCEEDED
+
+
+def test_a_process_that_dies_once_it_is_stored_has_said_it_before() -> None:
+    """Nobody looks at what is done: a count that is lost with the process would have been the only one."""
+    world = World(("tag", "reply"))
+    world.provider = Twice(world.faults, world.clock)
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    written: list[float] = []
+
+    def die(op: str) -> None:
+        row = world.row_of(reply_of(world, event.event_id))
+        if op == "recovery.commit" and row is not None and row.status is Status.SUCCEEDED and not world.deaths:
+            written.append(world.quiet.written.get("effects_doubled", 0))
+            raise Died(op)
+
+    world.deliver()
+    world.faults.on_after = die
+    world.run_until_quiet()
+
+    assert world.deaths == 1
+    assert written == [1]
+    assert len(told(world)) == 1
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -237,12 +268,14 @@ def test_of_two_owners_that_died_the_one_whose_send_is_found_is_counted_too(owne
 # --------------------------------------------------------------------------------------------------------- two workers
 
 
-def settled_by_another(world: World, provider_id: str, *, epoch_ms: int = 0, as_row: bool = False) -> None:
+def settled_by_another(
+    world: World, provider_id: str, *, epoch_ms: int = 0, as_row: bool = False, before: str = "ledger.settle"
+) -> None:
     """Right before the first settlement somebody else has the event, and is done with it."""
     blank = a_row(world)
 
     def take(op: str) -> None:
-        if op != "ledger.settle":
+        if op != before:
             return
         world.faults.on_before = None
         ((key, item),) = world.tables.ledger.items()
@@ -288,6 +321,21 @@ def test_two_workers_that_each_sent_it_are_proof(*, as_row: bool) -> None:
     assert one.affected_id == action_recovery_id(reply_of(world, event.event_id).action_id)
 
 
+def test_two_workers_are_proof_too_where_the_first_hears_of_the_second_in_the_middle_of_its_pass() -> None:
+    """After the reply comes what is marked before it is sent, and that mark is refused."""
+    world = World(("tag", "reply", "push"))
+    event = world.event()
+    world.accept(event)
+    settled_by_another(world, "id-another", before="ledger.mark")
+    world.deliver()
+
+    assert world.quiet.counts["effects_doubled"] == 1
+    (one,) = told(world)
+    assert (one.failure_type, one.error) == ("two_workers", "id-reply and id-another")
+    assert "push" not in [name for _, name in world.provider.sent]
+    assert world.messages  # it comes back, and finds the event settled
+
+
 @pytest.mark.parametrize(
     ("provider_id", "epoch_ms"),
     [
@@ -325,7 +373,8 @@ def test_a_lost_lease_after_nothing_was_sent_that_counts_reads_nothing_more() ->
     assert world.faults.calls[world.faults.calls.index("ledger.settle") :].count("ledger.read") == 0
 
 
-def test_that_it_cannot_be_compared_is_said() -> None:
+@pytest.mark.parametrize("trouble", [StorageUnavailable("no"), MalformedDecision("no")])
+def test_that_it_cannot_be_compared_is_said(trouble: Exception) -> None:
     world = World(("tag", "reply"))
     world.accept(world.event())
     settled_by_another(world, "id-another")
@@ -335,11 +384,12 @@ def test_that_it_cannot_be_compared_is_said() -> None:
     def then_fail(op: str) -> None:
         before(op)
         if op == "ledger.settle":
-            world.faults.fail("ledger.read", StorageUnavailable("no"), times=1)
+            world.faults.fail("ledger.read", trouble, times=1)
 
     world.faults.on_before = then_fail
     world.deliver()
 
+    assert "items_failed" not in world.quiet.counts
     assert "effects_doubled" not in world.quiet.counts
     assert any("see at the provider" in line for line in world.quiet.lines)
 
