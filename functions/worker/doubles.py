@@ -53,13 +53,15 @@ def counting_action(integrations: Mapping[str, Integration], action: Action) -> 
     )
 
 
-def may_show_later(history: History, *, was_sent: bool) -> bool:
+def may_show_later(done: Done, history: History, *, was_sent: bool) -> bool:
     """Whether what came about may be there twice once the provider shows all of it. `history` is what was known before
     the attempt that did it, or (without `was_sent`) found it done.
 
     An earlier send may have come about, however long ago a lookup found nothing of it; and of several such sends one
-    that was found may be any.
+    that was found may be any. What shows twice already has been told.
     """
+    if done.times > 1:
+        return False
     if was_sent:
         return history.last_possible_send_ms > 0
     return 0 < history.first_sent_at_ms < history.last_possible_send_ms

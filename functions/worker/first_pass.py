@@ -766,7 +766,7 @@ class _Work:
         if attempt.was_sent and current.repeat.is_once:
             self.sent.append(Sent(action, attempt.result.provider_id))
         has_several = attempt.was_sent or self._item.generation > 2
-        if has_several and may_show_later(history, was_sent=attempt.was_sent):
+        if has_several and may_show_later(attempt.result, history, was_sent=attempt.was_sent):
             self._add_count(current)
 
     def _add_count(self, action: Action) -> None:

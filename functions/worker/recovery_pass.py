@@ -275,7 +275,7 @@ class RecoveryPass:
         change = replace(change, after=after, before=row)
         if not isinstance(tried.result, Done):
             return await self._ended(row, change, outcome)
-        must_count = may_show_later(history_of(row), was_sent=tried.was_sent)
+        must_count = may_show_later(tried.result, history_of(row), was_sent=tried.was_sent)
         result = await self._commit(row, change, outcome, self._counted(row, action) if must_count else ())
         if tried.was_sent and result == Handled("moved") and action.repeat.is_once:
             await self._attempts.doubles.moved(row, action, tried.result.provider_id)

@@ -239,6 +239,27 @@ def test_of_two_unanswered_sends_the_one_that_is_found_is_counted_too() -> None:
     assert world.quiet.counts["effects_doubled"] == 1
 
 
+def test_what_is_proven_is_told_once_and_turns_replies_off_once() -> None:
+    """A quarter of an hour after it was told, somebody may have turned replies on again."""
+    world = World(("tag", "reply"))
+    world.provider.answers.append(no_answer(2))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    world.deliver()
+    action_id = reply_of(world, event.event_id).action_id
+    late = world.provider.effects.pop(action_id)
+    while replies(world) < 2:
+        world.sweep()
+        world.deliver()
+        world.clock.advance(10_000)
+    world.provider.effects[action_id] += late  # the next lookup finds both
+    world.run_until_quiet()
+
+    assert world.quiet.counts["effects_doubled"] == 1
+    assert len(told(world)) == 1
+    assert counted(world) is None
+
+
 @pytest.mark.parametrize("owners", [1, 2])
 def test_of_two_owners_that_died_the_one_whose_send_is_found_is_counted_too(owners: int) -> None:
     """One that died alone was the only one to send."""
