@@ -56,6 +56,10 @@ def test_every_kind_says_how_it_may_be_repeated_and_where_that_was_established()
         "helpdesk.add_tags": Repeat.IDEMPOTENT,
         "helpdesk.assign_team": Repeat.SETTING,
         "helpdesk.reply": Repeat.LOOKUP,
+        "helpdesk.count_replies": Repeat.IDEMPOTENT,
+    }
+    assert {kind: rules.counted_by for kind, rules in kinds.items() if rules.counted_by} == {
+        "helpdesk.reply": "helpdesk.count_replies"
     }
     assert all(rules.established.startswith("https://") for rules in kinds.values())
     assert kinds["helpdesk.reply"].can_look_up
@@ -186,7 +190,41 @@ BROKEN = [
     ("integrations.toml", "[60, 120, 240, 480]", "[60, 120]", "policy", "5 attempts have 4 waits"),
     ("integrations.toml", 'repeat = "lookup"', 'repeat = "keyed"', "helpdesk.reply", "key_window_seconds"),
     ("integrations.toml", 'repeat = "lookup"', 'repeat = "sometimes"', "repeat", "Input should be"),
-    ("integrations.toml", "can_look_up = true\nsettle", "can_look_up = false\nsettle", "helpdesk.reply", "can_look_up"),
+    (
+        "integrations.toml",
+        "can_look_up = true\ncounted",
+        "can_look_up = false\ncounted",
+        "helpdesk.reply",
+        "can_look_up",
+    ),
+    (
+        "integrations.toml",
+        'counted_by = "helpdesk.count_replies"',
+        'counted_by = "helpdesk.nothing"',
+        "integrations.helpdesk",
+        "'helpdesk.reply' is counted by 'helpdesk.nothing', which is no idempotent kind here",
+    ),
+    (  # what counts must change nothing
+        "integrations.toml",
+        'counted_by = "helpdesk.count_replies"',
+        'counted_by = "helpdesk.assign_team"',
+        "integrations.helpdesk",
+        "which is no idempotent kind here",
+    ),
+    (
+        "integrations.toml",
+        'repeat = "blind"\n',
+        'repeat = "blind"\ncounted_by = "email.send"\n',
+        "email.send",
+        "counted_by counts after a lookup",
+    ),
+    (  # else what counts would be counted, and that again
+        "integrations.toml",
+        'repeat = "idempotent"\nestablished = "https://developer.richpanel.com/reference/get-a',
+        'repeat = "idempotent"\ncan_look_up = true\ncounted_by = "helpdesk.count_replies"\nestablished = "https://developer.richpanel.com/reference/get-a',
+        "helpdesk.count_replies",
+        "counted_by is for what must not come about twice",
+    ),
     ("integrations.toml", '"helpdesk.reply"', '"mail.reply"', "mail.reply", "does not begin with 'helpdesk.'"),
     (
         "integrations.toml",

@@ -129,7 +129,9 @@ def test_a_count_that_could_not_be_made_calls_nobody(code: str) -> None:
     """It is about a message that went out, whether or not that had to arrive: a ticket may be gone since."""
     row = ended(code)
     assert row.action is not None
-    counting = replace(row, action=replace(row.action, customer_visible=False, params={COUNTED: "a"}), effect=Effect.NONE)
+    counting = replace(
+        row, action=replace(row.action, customer_visible=False, params={COUNTED: "a"}), effect=Effect.NONE
+    )
     counting = replace(counting, action=replace(counting.action or row.action, repeat=Repeat.IDEMPOTENT), hop_repeat="")
     assert of(counting, is_critical=True) is of(counting, is_critical=False) is not ACT
 

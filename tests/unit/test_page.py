@@ -51,7 +51,9 @@ def text_of(incident: Incident, situation: Situation = SITUATION, number: int = 
 @pytest.mark.parametrize("at_ms", [10**17, 10**400, -(10**17)])
 def test_a_time_that_is_none_keeps_no_page(at_ms: int) -> None:
     """Of an item of the control table that somebody has written: it is on every page of the incident."""
-    said = text_of(fired(DOWN)[0], Situation(health={"helpdesk": ("hard_down", at_ms)}, subjects={DOWN.name: {"a": at_ms}}))
+    said = text_of(
+        fired(DOWN)[0], Situation(health={"helpdesk": ("hard_down", at_ms)}, subjects={DOWN.name: {"a": at_ms}})
+    )
     assert said.count("a time that cannot be read") == 2
 
 
