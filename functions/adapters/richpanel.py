@@ -240,8 +240,10 @@ def _replies(comments: list[_Comment], marker: str) -> list[_Comment]:
     """The reply, and what repeats it word for word. An answer that quotes it bears its marker too, and is none: it came
     later, and is not an operator's, or says more. One that is listed twice is one.
     """
-    found = [comment for comment in comments if comment.bears(marker)]
-    found = [comment for comment in found if comment.is_operator is not False] or found
+    bearing = [comment for comment in comments if comment.bears(marker)]
+    found = [comment for comment in bearing if comment.is_operator is not False]
+    if not found:
+        return bearing[:1]  # it was there, and was taken away: customers who quote it say nothing of how often
     times = [_milliseconds(comment.created_at) if isinstance(comment.created_at, str) else None for comment in found]
     dated = [at_ms for at_ms in times if at_ms is not None]
     if len(dated) == len(found):  # else as they are listed

@@ -162,7 +162,7 @@ async def test_who_quotes_a_reply_does_not_double_it(world: ProviderWorld, helpd
 
 
 def comment(identity: object, body: str, **more: Any) -> dict[str, Any]:
-    return {"id": identity, "body": body, "isOperator": True, **more}
+    return {"id": identity, "body": body, "isOperator": True} | more
 
 
 OURS = f"Your order is on its way.\n\n{marker_of(ANSWER.action_id)}"
@@ -193,6 +193,10 @@ QUOTED = f"See above: {OURS}"
             [comment("c1", OURS), comment("c2", QUOTED), comment("c3", QUOTED)],
             Done("c1"),
         ),  # two people who say the same
+        (  # the reply was deleted, and a customer sent one answer twice: it was there, and nobody can say how often
+            [comment("c2", QUOTED, isOperator=False), comment("c3", QUOTED, isOperator=False)],
+            Done("c2"),
+        ),
         ([comment("c1", OURS), comment("c2", QUOTED, created_at=7)], Done("c1")),  # without times, as they are listed
         ([comment("c1", OURS, created_at="soon"), comment("c2", QUOTED, created_at="0001-01-01")], Done("c1")),
     ],
