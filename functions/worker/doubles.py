@@ -81,9 +81,10 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Doubled:
-    """Whose effect it is, and what of it came about."""
+    """Whose effect it is, and what of it came about. `recovery_id` is its row's id, on whatever way it went."""
 
     action: Action
+    recovery_id: str
     tenant: str
     request_id: str
     traceparent: str
@@ -113,7 +114,7 @@ class Doubles:
             "action": action.name,
             "kind": action.kind,
             "action_id": doubled.action_id,
-            "recovery_id": action_recovery_id(doubled.action_id),
+            "recovery_id": doubled.recovery_id,
             "request_id": doubled.request_id,
             "traceparent": doubled.traceparent,
             "reason": doubled.proof.value,
@@ -130,7 +131,7 @@ class Doubles:
             tenant=doubled.tenant,
             actor=MACHINE,
             affected_entity="recovery_item",
-            affected_id=action_recovery_id(doubled.action_id),
+            affected_id=doubled.recovery_id,
             request_id=doubled.request_id,
             traceparent=doubled.traceparent,
             failure_type=doubled.proof.value,
@@ -142,11 +143,14 @@ class Doubles:
         except StorageUnavailable:
             ports.log.exception("an effect that came about twice is in the log, and not in the audit", extra=about)
 
-    async def found(self, action: Action, done: Done, tenant: str, request_id: str, traceparent: str) -> None:
-        """What a lookup, or a count, has found of it."""
+    async def found(
+        self, action: Action, done: Done, recovery_id: str, tenant: str, request_id: str, traceparent: str
+    ) -> None:
+        """What a lookup, or a count, has found of it. `recovery_id`: of the row of what did so."""
         if done.times > 1:
             what = f"{done.times} are there"
-            await self.tell(Doubled(action, tenant, request_id, traceparent, Proof.FOUND, what))
+            whose = action_recovery_id(str(action.params[COUNTED])) if COUNTED in action.params else recovery_id
+            await self.tell(Doubled(action, whose, tenant, request_id, traceparent, Proof.FOUND, what))
 
     async def lost_lease(self, event: Event, item: LedgerItem, sent: Sequence[Sent]) -> None:
         """This pass sent, and may not store it: has whoever may sent it too?"""
@@ -157,8 +161,9 @@ class Doubles:
             now = view.items.get(item.key)
             for one in sent:
                 other = "" if now is None or now.epoch_ms != item.epoch_ms else _done_as(now, one.action.name)
-                other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
-                await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
+                recovery_id = action_recovery_id(one.action.action_id)
+                other = other or await self._row_done_as(recovery_id)
+                await self._compare(one, other, recovery_id, event.tenant, event.request_id, event.traceparent)
         except (StorageUnavailable, MalformedDecision):
             self._ports.log.exception(_UNREAD, extra={"tenant": event.tenant, "request_id": event.request_id})
 
@@ -169,12 +174,15 @@ class Doubles:
         except StorageUnavailable:
             self._ports.log.exception(_UNREAD, extra={"tenant": row.tenant, "request_id": row.request_id})
             return
-        await self._compare(Sent(action, provider_id), other, row.tenant, row.request_id, row.traceparent)
+        sent = Sent(action, provider_id)
+        await self._compare(sent, other, row.recovery_id, row.tenant, row.request_id, row.traceparent)
 
-    async def _compare(self, sent: Sent, other: str, tenant: str, request_id: str, traceparent: str) -> None:
+    async def _compare(
+        self, sent: Sent, other: str, recovery_id: str, tenant: str, request_id: str, traceparent: str
+    ) -> None:
         if sent.provider_id and other and sent.provider_id != other:
             what = f"{sent.provider_id} and {other}"
-            await self.tell(Doubled(sent.action, tenant, request_id, traceparent, Proof.TWO_WORKERS, what))
+            await self.tell(Doubled(sent.action, recovery_id, tenant, request_id, traceparent, Proof.TWO_WORKERS, what))
 
     async def _row_done_as(self, recovery_id: str) -> str:
         row = await self._ports.io(self._ports.recovery.get, recovery_id)

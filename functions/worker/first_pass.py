@@ -1007,6 +1007,7 @@ class _Work:
             expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
             request_id=event.request_id,
             traceparent=event.traceparent,
+            recovery_id=action_recovery_id(action.action_id),
             lease=self.lease,
         )
 

@@ -570,6 +570,7 @@ def _whose(row: Row) -> Whose:
         expires_at_ms=row.expires_at_ms,
         request_id=row.request_id,
         traceparent=row.traceparent,
+        recovery_id=row.recovery_id,
         is_replay=row.status is Status.REPLAYED,
         is_row=True,
     )

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from functions.core.audit import AuditEvent, AuditType
-from functions.core.decision import Action
+from functions.core.decision import COUNTED, Action
 from functions.core.failure import (
+    Done,
     Failure,
     MalformedDecision,
     NetworkCause,
@@ -21,9 +22,9 @@ from functions.core.failure import (
 )
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
-from functions.worker.doubles import LOOK_AGAIN_SECONDS
+from functions.worker.doubles import LOOK_AGAIN_SECONDS, Doubles
 from functions.worker.recovery_pass import COMMIT_TRIES
-from tests.worker_world import TENANT, Died, Provider, World
+from tests.worker_world import ACTIONS, TENANT, Died, Provider, World, run
 
 RESET = failure_of_network(NetworkCause.RESET)
 
@@ -284,6 +285,17 @@ def test_of_two_owners_that_died_the_one_whose_send_is_found_is_counted_too(owne
 
     assert replies(world) == owners
     assert world.quiet.counts.get("effects_doubled", 0) == owners - 1
+
+
+def test_what_is_doubled_on_another_way_is_on_record_with_the_row_that_it_is_of() -> None:
+    """The id under which another provider was asked is none that `holdfast queue show` knows."""
+    world = World(("tag", "reply"))
+    doubles = Doubles(world.ports())
+    reply = replace(ACTIONS["reply"], action_id="id-on-hop-1")
+    run(doubles.found(reply, Done("a", 2), "its-row", TENANT, "r", "t"))
+    counting = replace(ACTIONS["reply"], params={COUNTED: "counted"}, action_id="id-of-the-count")
+    run(doubles.found(counting, Done("a", 2), "the-row-of-the-count", TENANT, "r", "t"))
+    assert [one.affected_id for one in told(world)] == ["its-row", action_recovery_id("counted")]
 
 
 # --------------------------------------------------------------------------------------------------------- two workers
