@@ -143,7 +143,7 @@ def test_a_scene_says_of_its_alarm_what_the_table_says(scene: Scene) -> None:
 
 
 def test_there_are_the_scenes_that_are_asked_for() -> None:
-    assert len(SCENES) == len({scene.name for scene in SCENES}) == 9
+    assert len(SCENES) == len({scene.name for scene in SCENES}) == 10
     assert set(ON_CALL) == {scene.name for scene in SCENES} | {"kill switch", "alarm storm"}
 
 
