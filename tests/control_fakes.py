@@ -278,9 +278,9 @@ class FakeFoundSources:
         with self.faults.around("found_sources.read"):
             return self.stored
 
-    def store(self, found: SourcesFound) -> None:
+    def store(self, found: SourcesFound, *, is_anew: bool = False) -> None:
         """See the port."""
         with self.faults.around("found_sources.store"):
-            if self.stored != found and self.stored.version != found.version - 1:
+            if not is_anew and self.stored != found and self.stored.version != found.version - 1:
                 raise VersionConflict(f"what was found is at {self.stored.version}, not {found.version - 1}")
             self.stored = found

@@ -214,6 +214,7 @@ class Quiet:
         self.times: dict[str, list[float]] = {}
         self.named: Counter[tuple[str, str]] = Counter()  # by event name and outcome
         self.counts_at: dict[tuple[str, int, str], int] = {}  # by name, moment and outcome
+        self.written: dict[str, float] = {}  # the counts that were written down before an invocation came to its end
 
     def info(self, msg: str, *, extra: Mapping[str, Any] | None = None) -> None:
         self.lines.append(msg)
@@ -235,7 +236,7 @@ class Quiet:
         self.times.setdefault(name, []).append(value)
 
     def flush(self) -> None:
-        """Nothing to write."""
+        self.written = dict(self.counts)
 
 
 def one_by_one(work: Callable[[_Item], _R], items: Sequence[_Item], /) -> list[_R]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from functions.adapters import aws, items
 from functions.adapters.batches import read_all
-from functions.core.failure import StorageUnavailable
+from functions.core.failure import StorageUnavailable, UnreadableItem
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -27,8 +27,8 @@ class ControlItems:
         self._pause = pause
 
     def one(self, key: str, made_of: Callable[[Mapping[str, Any]], _T]) -> _T | None:
-        """What `made_of` makes of the item, read consistently; None: there is none. Raises `StorageUnavailable`, also
-        for an item that cannot be read back.
+        """What `made_of` makes of the item, read consistently; None: there is none. Raises `StorageUnavailable`; for an
+        item that cannot be read back, `UnreadableItem`.
         """
         with aws.border(f"read {key} of the control table"):
             stored = self._client.get_item(TableName=self._table, Key=items.item({"pk": key}), ConsistentRead=True).get(
@@ -53,5 +53,5 @@ class ControlItems:
     def _read_back(self, key: str, stored: Mapping[str, Any], made_of: Callable[[Mapping[str, Any]], _T]) -> _T:
         try:
             return made_of(items.plain({"M": stored}))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-            raise StorageUnavailable(f"the {self._kind} {key} cannot be read back: {exc!r}") from exc
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
+            raise UnreadableItem(f"the {self._kind} {key} cannot be read back: {exc!r}") from exc

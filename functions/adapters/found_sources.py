@@ -31,7 +31,7 @@ class DynamoFoundSources:
         """See the port. One GetItem."""
         return self._items.one(FOUND_KEY, _found) or SourcesFound()
 
-    def store(self, found: SourcesFound) -> None:
+    def store(self, found: SourcesFound, *, is_anew: bool = False) -> None:
         """See the port. One PutItem."""
         stored = {"found": found.to_json(), "version": found.version}
         seen = found.version - 1
@@ -42,6 +42,8 @@ class DynamoFoundSources:
                 "ExpressionAttributeNames": items.names(["version"]),
                 "ExpressionAttributeValues": items.values({"seen": seen}),
             }
+        if is_anew:
+            condition = {}
         with aws.border("keep how the sources were found"):
             try:
                 self._client.put_item(

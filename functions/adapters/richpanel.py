@@ -64,6 +64,7 @@ class _Comment(BaseModel):
     body: str | None = None
     plain_body: str | None = None
     is_operator: Any = Field(default=None, validation_alias=AliasChoices("isOperator", "is_operator"))
+    created_at: Any = None
 
     @property
     def text(self) -> str:
@@ -127,7 +128,7 @@ class RichpanelProvider:
         failure = answer.failure(self._clock.now_ms(), self._definite_statuses)
         if failure is not None:
             return failure
-        return Done(self._comment_id(answer, action) if action.kind == REPLY else "")
+        return self._shown(answer, action) if action.kind == REPLY else Done()
 
     async def look_up(self, action: Action, call: Call) -> Done | Absent | Failure:
         """Whether a comment of the ticket bears the action's marker."""
@@ -218,22 +219,33 @@ class RichpanelProvider:
             return _unread(answer.trouble or "the answer is no ticket")
         return read.ticket
 
-    def _comment_id(self, answer: Answer, action: Action) -> str:
+    def _shown(self, answer: Answer, action: Action) -> Done:
+        """Done; with the id of the newest comment, and how many there are, if the answer shows them."""
         read = _validated(_TicketAnswer, answer)
-        marker = marker_of(action.action_id)
-        comments = (read.ticket.comments or []) if read is not None else []
-        return next((str(comment.id) for comment in reversed(comments) if comment.bears(marker)), "")
+        ours = _replies((read.ticket.comments or []) if read is not None else [], marker_of(action.action_id))
+        return Done(str(ours[-1].id), len(ours)) if ours else Done()
 
 
 def _done(comments: list[_Comment], marker: str) -> Done | None:
-    """The reply among the comments, and how often it is there. An answer that quotes it bears its marker too, and is
-    none: it is not an operator's, or says more.
+    """The reply among the comments, and how often it is there."""
+    ours = _replies(comments, marker)
+    return Done(str(ours[0].id), len(ours)) if ours else None
+
+
+def _replies(comments: list[_Comment], marker: str) -> list[_Comment]:
+    """The reply, and what repeats it word for word. An answer that quotes it bears its marker too, and is none: it came
+    later, and is not an operator's, or says more. One that is listed twice is one.
     """
-    found = [comment for comment in comments if comment.bears(marker)]
-    replies = [comment for comment in found if comment.is_operator is not False] or found
-    if not replies:
-        return None
-    return Done(str(replies[0].id), sum(comment.text == replies[0].text for comment in replies))
+    bearing = [comment for comment in comments if comment.bears(marker)]
+    found = [comment for comment in bearing if comment.is_operator is not False]
+    if not found:
+        return bearing[:1]  # it was there, and was taken away: customers who quote it say nothing of how often
+    times = [_milliseconds(comment.created_at) if isinstance(comment.created_at, str) else None for comment in found]
+    dated = [at_ms for at_ms in times if at_ms is not None]
+    if len(dated) == len(found):  # else as they are listed
+        found = [comment for _, comment in sorted(zip(dated, found, strict=True), key=lambda one: one[0])]
+    same = [comment for comment in found if comment.text == found[0].text]
+    return list({(comment.id, 0 if comment.id else number): comment for number, comment in enumerate(same)}.values())
 
 
 def _validated(model: type[_Model], answer: Answer) -> _Model | None:

@@ -22,7 +22,7 @@ A cancellation is one at the period's end: what was paid for stays usable, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -190,8 +190,7 @@ class StripeProvider:
                 return page
             ours = [made for made in page.data if (made.metadata or {}).get(MARKER) == action.action_id]
             if ours:
-                found = _refunded(ours[0]) if action.kind == REFUND else Done(ours[0].id)
-                return replace(found, times=len(ours)) if isinstance(found, Done) else found
+                return _all_done(action, ours)
             if not page.has_more:
                 return Absent()
             if not page.data:
@@ -367,6 +366,16 @@ def _is_as_wanted(found: _Subscription, action: Action) -> bool:
         return found.cancel_at_period_end or found.status == "canceled"
     wanted = action.params.get("item"), action.params.get("price")
     return any((item.id, item.price.id) == wanted for item in found.items.data)
+
+
+def _all_done(action: Action, made: Sequence[_Made]) -> Done | Failure:
+    """What bears the action's marker, newest first. Of refunds one that moved no money is none: a person may have asked
+    for another, which did.
+    """
+    unique = {one.id: one for one in made}
+    outcomes = [_refunded(one) if action.kind == REFUND else Done(one.id) for one in unique.values()]
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    return replace(done[0], times=len(done)) if done else outcomes[0]
 
 
 def _refunded(made: _Made) -> Done | Failure:

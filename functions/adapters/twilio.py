@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -197,7 +197,7 @@ class TwilioProvider:
                 return page
             ours = [one for one in page.messages if one.is_ours and reference in (one.body or "")]
             if ours:
-                return _found(ours[0], len(ours))
+                return _found(ours)
             for message in page.messages:
                 is_redacted |= message.is_ours and not message.body and _is_since(message.date_created, since_ms)
             if page.next_page_uri is None:
@@ -297,10 +297,16 @@ def _known(secret: IntegrationSecret, name: str, form: re.Pattern[str]) -> str:
     return text if isinstance(text, str) and form.match(text) else ""
 
 
-def _found(message: _Message, times: int) -> Done | Failure:
-    if message.status in _NOT_SENT:
-        return _not_delivered(message.sid, message.status, message.error_code)
-    return Done(message.sid if _MESSAGE.match(message.sid) else "", times)
+def _found(messages: Sequence[_Message]) -> Done | Failure:
+    """`messages` bear the reference, newest first. The oldest is ours, and so is what says the same; whoever quotes it
+    says something else. What was not sent reached nobody, and another one may have: a person may have replayed it.
+    """
+    same = {one.sid: one for one in messages if one.body == messages[-1].body}
+    sent = [one for one in same.values() if one.status not in _NOT_SENT]
+    if not sent:
+        unsent = next(iter(same.values()))
+        return _not_delivered(unsent.sid, unsent.status, unsent.error_code)
+    return Done(sent[0].sid if _MESSAGE.match(sent[0].sid) else "", len(sent))
 
 
 def _further(next_page_uri: str) -> dict[str, str] | None:

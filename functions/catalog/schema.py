@@ -67,6 +67,8 @@ class KindModel(_Model):
             raise ValueError("repeat = 'lookup' needs can_look_up = true")
         if self.counted_by and not self.can_look_up:
             raise ValueError("counted_by counts after a lookup: it needs can_look_up = true")
+        if self.counted_by and not self.repeat.is_once:
+            raise ValueError("counted_by is for what must not come about twice: keyed or lookup")
         if not self.established.startswith("https://"):
             raise ValueError("established begins with the page that says so")
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from functions.core.attempt import Effect
-from functions.core.decision import REPLY_EXPIRES_SECONDS
+from functions.core.decision import COUNTED, REPLY_EXPIRES_SECONDS
 from functions.core.failure import RootCause
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.quarantine import QUARANTINED
@@ -35,6 +35,7 @@ _WANTED = frozenset({SUPPRESSED, OPTED_OUT_THERE})
 def attention(change: Change, *, is_critical: bool) -> Attention:
     """What the change asks of people. `is_critical`: what its event calls for must arrive."""
     row = change.after
+    is_critical = is_critical and not _only_counts(row)
     was_ended = change.before is not None and not change.before.is_open
     if row.is_open or was_ended or _is_done(row) or is_synthetic(row.flow):
         return Attention.NONE
@@ -59,6 +60,11 @@ def _is_for_people(row: Row, *, is_critical: bool) -> bool:
     if is_critical:
         return True
     return code not in _WANTED and not (code == EXPIRED and _is_reply(row))
+
+
+def _only_counts(row: Row) -> bool:
+    """What it is about has arrived: whether it did so twice may wait until somebody looks."""
+    return row.action is not None and COUNTED in row.action.params
 
 
 def _is_reply(row: Row) -> bool:

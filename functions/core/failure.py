@@ -59,6 +59,10 @@ class StorageUnavailable(HoldfastError):
     """A table, queue, bucket or parameter store did not do its part."""
 
 
+class UnreadableItem(StorageUnavailable):
+    """An item is there, and cannot be read back: another release has written it, or somebody by hand."""
+
+
 class StorageRefused(StorageUnavailable):
     """The service understood the request and will not take it: again is of no use."""
 

@@ -278,5 +278,9 @@ def _list(title: str, lines: Iterable[str], none: str) -> Iterator[str]:
 
 
 def when(at_ms: int) -> str:
-    """The moment as people read it: UTC, to the second."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    """The moment as people read it: UTC, to the second. One that no calendar has keeps no page from going out."""
+    try:
+        moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return "a time that cannot be read"
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ")

@@ -918,13 +918,14 @@ class FoundSources(Protocol):
     """How the evaluator has found the sources, for whoever is paged."""
 
     def read(self) -> SourcesFound:
-        """As they were found last, read consistently. Raises `StorageUnavailable`, also for an item that cannot be read
-        back.
+        """As they were found last, read consistently. Raises `StorageUnavailable`; `UnreadableItem` for what cannot be
+        read back.
         """
         ...
 
-    def store(self, found: SourcesFound) -> None:
-        """Keep it in place of the version before. Meeting its own earlier success is success.
+    def store(self, found: SourcesFound, *, is_anew: bool = False) -> None:
+        """Keep it in place of the version before. Meeting its own earlier success is success. `is_anew`: in place of
+        whatever is there, because nobody can read it.
 
         Raises `VersionConflict` where another was stored meanwhile, or `StorageUnavailable`.
         """

@@ -55,9 +55,12 @@ class SourcesFound:
     def from_json(text: str, version: int) -> SourcesFound:
         """Raises KeyError, TypeError, ValueError or AttributeError for what was not written here."""
         said: dict[str, Any] = json.loads(text)
-        silent, unreadable = (
-            {str(name): int(at_ms) for name, at_ms in said[kind].items()} for kind in ("silent", "unreadable")
-        )
+        try:
+            silent, unreadable = (
+                {str(name): int(at_ms) for name, at_ms in said[kind].items()} for kind in ("silent", "unreadable")
+            )
+        except OverflowError as exc:
+            raise ValueError("a time that no calendar has") from exc
         return SourcesFound(silent, unreadable, version)
 
 

@@ -5,11 +5,12 @@ can read. Both are kept by name, for the page.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
 from functions.core.clock import Clock
-from functions.core.failure import VersionConflict
+from functions.core.failure import UnreadableItem, VersionConflict
 from functions.core.ports import Door, Expectations, FoundSources
 from functions.core.silence import Entries, Expectation, is_silent, quiet_since, silent_since
 from functions.core.subjects import SourcesFound
@@ -65,22 +66,34 @@ class SilenceDuty:
 
     def _keep(self, silent: Sequence[Expectation], unreached: Sequence[str], now_ms: int) -> None:
         """Write down what has changed. Of those that there was no time for what was found last still holds."""
-        known = self._found.read() if self._kept is None else self._kept
+        known, is_anew = self._known()
         since = {name: known.silent[name] for name in unreached if name in known.silent}
         for expected in silent:
             name = expected.source
             heard_ms = max(self._seen.get(name, 0), known.silent.get(name, 0))
             since[name] = quiet_since(expected, heard_ms, now_ms, self._scale)
         after = known.moved(since, self._entries.unreadable)
+        if is_anew:
+            after = replace(after, version=1)
         self._kept = known if after is known else None
         if self._kept is not None:
             return
         try:
-            self._found.store(after)
+            self._found.store(after, is_anew=is_anew)
         except VersionConflict:
             self._log.info("another run has kept what it found of the sources: the next one goes on from there")
         else:
             self._kept = after
+
+    def _known(self) -> tuple[SourcesFound, bool]:
+        """What was kept last, and whether nobody can read that."""
+        if self._kept is not None:
+            return self._kept, False
+        try:
+            return self._found.read(), False
+        except UnreadableItem:
+            self._log.exception("what was found of the sources cannot be read back: it is kept anew")
+            return SourcesFound(), True
 
     def _is_silent(self, expected: Expectation, now_ms: int) -> bool:
         known_ms = self._seen.get(expected.source, 0)

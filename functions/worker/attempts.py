@@ -65,7 +65,7 @@ SWITCHES_MAX_AGE_MS = 30_000  # for everything that no customer sees
 @dataclass(frozen=True, slots=True)
 class Whose:
     """Whose action it is and what was in force when it was decided. `lease`: what it may call of limited integrations;
-    what is missing is asked for when it is needed.
+    what is missing is asked for when it is needed. `recovery_id`: of the action, which may have no row.
     """
 
     tenant: str
@@ -76,6 +76,7 @@ class Whose:
     expires_at_ms: int
     request_id: str
     traceparent: str
+    recovery_id: str = ""
     is_replay: bool = False
     is_row: bool = False
     lease: Lease = field(default_factory=Lease, compare=False)
@@ -539,7 +540,10 @@ class Attempts:
         """Without a send, what was decided is so: it counts as an effect, else effects would seem to be missing."""
         if isinstance(found, Done):
             self._ports.meter.count("actions_already_done", integration=action.integration)
-            await self.doubles.found(action, found, whose.tenant, whose.request_id, whose.traceparent)
+            await self._count_found(action, found, whose)
+
+    async def _count_found(self, action: Action, done: Done, whose: Whose) -> None:
+        await self.doubles.found(action, done, whose.recovery_id, whose.tenant, whose.request_id, whose.traceparent)
 
     async def _note(self, action: Action, result: Done | Failure, whose: Whose) -> None:
         """Count the call, and let a provider's pause hold the whole fleet."""
@@ -550,7 +554,7 @@ class Attempts:
                 ports.meter.count("auto_reply_sent", integration=action.integration)
                 if whose.is_row:
                     ports.meter.count("auto_reply_released", integration=action.integration)
-            await self.doubles.found(action, result, whose.tenant, whose.request_id, whose.traceparent)
+            await self._count_found(action, result, whose)
             return
         ports.meter.count("actions_failed", integration=action.integration, reason=result.code)
         if result.failure_class is not FailureClass.RATE_LIMITED:

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from functions.core.attempt import History
 from functions.core.audit import MACHINE, AuditEvent, AuditType, Severity, audit_id
 from functions.core.decision import COUNTED, Action, Repeat
 from functions.core.event import Event
-from functions.core.failure import Done, StorageUnavailable
+from functions.core.failure import Done, MalformedDecision, StorageUnavailable
 from functions.core.gate import WaitingFor
 from functions.core.integration import Integration
 from functions.core.ledger import ActionStatus, LedgerItem
@@ -57,8 +58,22 @@ def counted_later(
     )
     blank = row_beside(row, counting.bound(row.tenant, row.event_id, row.epoch_ms), now_ms)
     due_ms = now_ms + int(COUNTED_AFTER_SETTLES * rules.settle_seconds * 1000 * scale)
-    reason = "it is counted later: before it was sent, a lookup had to be believed"
+    reason = "it is counted later: an earlier send of it may show only then"
     return parked_first(blank, WaitingFor.TIME, reason, due_ms)
+
+
+def may_show_later(done: Done, history: History, *, was_sent: bool) -> bool:
+    """Whether what came about may be there twice once the provider shows all of it. `history` is what was known before
+    the attempt that did it, or (without `was_sent`) found it done.
+
+    An earlier send may have come about, however long ago a lookup found nothing of it; and of several such sends one
+    that was found may be any. What shows twice already has been told.
+    """
+    if done.times > 1:
+        return False
+    if was_sent:
+        return history.last_possible_send_ms > 0
+    return 0 < history.first_sent_at_ms < history.last_possible_send_ms
 
 
 class Proof(StrEnum):
@@ -70,9 +85,10 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Doubled:
-    """Whose effect it is, and what of it came about."""
+    """Whose effect it is, and what of it came about. `recovery_id` is its row's id, on whatever way it went."""
 
     action: Action
+    recovery_id: str
     tenant: str
     request_id: str
     traceparent: str
@@ -95,13 +111,14 @@ class Doubles:
         """Count it, log it, put it in the audit. Never raises: whatever is done beside goes on."""
         ports, action = self._ports, doubled.action
         ports.meter.count("effects_doubled", integration=action.integration, reason=doubled.proof.value)
+        ports.meter.flush()  # once it is stored nobody looks again: a death after that must not take the count with it
         about = {
             "tenant": doubled.tenant,
             "integration": action.integration,
             "action": action.name,
             "kind": action.kind,
             "action_id": doubled.action_id,
-            "recovery_id": action_recovery_id(doubled.action_id),
+            "recovery_id": doubled.recovery_id,
             "request_id": doubled.request_id,
             "traceparent": doubled.traceparent,
             "reason": doubled.proof.value,
@@ -118,7 +135,7 @@ class Doubles:
             tenant=doubled.tenant,
             actor=MACHINE,
             affected_entity="recovery_item",
-            affected_id=action_recovery_id(doubled.action_id),
+            affected_id=doubled.recovery_id,
             request_id=doubled.request_id,
             traceparent=doubled.traceparent,
             failure_type=doubled.proof.value,
@@ -130,11 +147,14 @@ class Doubles:
         except StorageUnavailable:
             ports.log.exception("an effect that came about twice is in the log, and not in the audit", extra=about)
 
-    async def found(self, action: Action, done: Done, tenant: str, request_id: str, traceparent: str) -> None:
-        """What a lookup, or a count, has found of it."""
+    async def found(
+        self, action: Action, done: Done, recovery_id: str, tenant: str, request_id: str, traceparent: str
+    ) -> None:
+        """What a lookup, or a count, has found of it. `recovery_id`: of the row of what did so."""
         if done.times > 1:
             what = f"{done.times} are there"
-            await self.tell(Doubled(action, tenant, request_id, traceparent, Proof.FOUND, what))
+            whose = action_recovery_id(str(action.params[COUNTED])) if COUNTED in action.params else recovery_id
+            await self.tell(Doubled(action, whose, tenant, request_id, traceparent, Proof.FOUND, what))
 
     async def lost_lease(self, event: Event, item: LedgerItem, sent: Sequence[Sent]) -> None:
         """This pass sent, and may not store it: has whoever may sent it too?"""
@@ -145,9 +165,10 @@ class Doubles:
             now = view.items.get(item.key)
             for one in sent:
                 other = "" if now is None or now.epoch_ms != item.epoch_ms else _done_as(now, one.action.name)
-                other = other or await self._row_done_as(action_recovery_id(one.action.action_id))
-                await self._compare(one, other, event.tenant, event.request_id, event.traceparent)
-        except StorageUnavailable:
+                recovery_id = action_recovery_id(one.action.action_id)
+                other = other or await self._row_done_as(recovery_id)
+                await self._compare(one, other, recovery_id, event.tenant, event.request_id, event.traceparent)
+        except (StorageUnavailable, MalformedDecision):
             about = {"tenant": event.tenant, "event_id": event.event_id, "request_id": event.request_id}
             self._ports.log.exception(_UNREAD, extra={**about, "traceparent": event.traceparent})
 
@@ -160,12 +181,15 @@ class Doubles:
             whose = {"action": action.name, "request_id": row.request_id, "traceparent": row.traceparent}
             self._ports.log.exception(_UNREAD, extra={**about, **whose})
             return
-        await self._compare(Sent(action, provider_id), other, row.tenant, row.request_id, row.traceparent)
+        sent = Sent(action, provider_id)
+        await self._compare(sent, other, row.recovery_id, row.tenant, row.request_id, row.traceparent)
 
-    async def _compare(self, sent: Sent, other: str, tenant: str, request_id: str, traceparent: str) -> None:
+    async def _compare(
+        self, sent: Sent, other: str, recovery_id: str, tenant: str, request_id: str, traceparent: str
+    ) -> None:
         if sent.provider_id and other and sent.provider_id != other:
             what = f"{sent.provider_id} and {other}"
-            await self.tell(Doubled(sent.action, tenant, request_id, traceparent, Proof.TWO_WORKERS, what))
+            await self.tell(Doubled(sent.action, recovery_id, tenant, request_id, traceparent, Proof.TWO_WORKERS, what))
 
     async def _row_done_as(self, recovery_id: str) -> str:
         row = await self._ports.io(self._ports.recovery.get, recovery_id)

@@ -79,7 +79,7 @@ from functions.core.synthetic import is_synthetic
 from functions.ended import count_ended
 from functions.flows.flow import Flow, Prepared, UnreadableEvent
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, Whose
-from functions.worker.doubles import Sent, counted_later
+from functions.worker.doubles import Sent, counted_later, may_show_later
 from functions.worker.hops import Hops
 from functions.worker.leases import Demand, Lease
 from functions.worker.ports import Budget, Ports
@@ -437,7 +437,11 @@ class FirstPass:
             if not work.is_started and not self._attempts.fits(action) and work.needs_call(action):
                 later = Later(1, "no time was left to act on it")
                 return await self._give_back(item, old_lease_ms, work.lease, later)
-            await work.carry_out(action)
+            try:
+                await work.carry_out(action)
+            except Fenced:
+                await self._attempts.doubles.lost_lease(event, item, work.sent)
+                raise
         return await self._settle(admitted, item, work)
 
     async def _give_back(self, item: LedgerItem, old_lease_ms: int | None, lease: Lease, later: Later) -> EventResult:
@@ -751,19 +755,20 @@ class _Work:
             # Before anything stands in for it: whoever takes over must not weigh it again.
             await self._store(action, ActionMark(ActionStatus.SUPPRESSED, hop=self._hop(action.name)))
         self._conclude(current, attempt, blank)
-        self._note_sent(action, current, attempt, blank)
+        self._note_sent(action, current, attempt, history, blank)
         await self._fall_back(action, blank)
         self._note_hop(action, blank)
 
-    def _note_sent(self, action: Action, current: Action, attempt: Attempt, blank: Row) -> None:
-        """What must not come about twice and did come about here; and that it is counted later, where a lookup had to
-        be believed before.
+    def _note_sent(self, action: Action, current: Action, attempt: Attempt, history: History, blank: Row) -> None:
+        """What must not come about twice and did come about here; and that it is counted later, where an earlier send
+        may show only then. An owner before this one that was the first was the only other one to send.
         """
-        if not isinstance(attempt, Tried) or not attempt.was_sent or not isinstance(attempt.result, Done):
+        if not isinstance(attempt, Tried) or not isinstance(attempt.result, Done):
             return
-        if current.repeat.is_once:
+        if attempt.was_sent and current.repeat.is_once:
             self.sent.append(Sent(action, attempt.result.provider_id))
-        if attempt.was_absent:
+        has_several = attempt.was_sent or self._item.generation > 2
+        if has_several and may_show_later(attempt.result, history, was_sent=attempt.was_sent):
             now_ms = self._ports.clock.now_ms()
             later = counted_later(self._ports.integrations, blank, current, now_ms, self._scale)
             if later is not None and later.after.action is not None:
@@ -998,6 +1003,7 @@ class _Work:
             expires_at_ms=event.received_at_ms + action.expires_seconds * 1000,
             request_id=event.request_id,
             traceparent=event.traceparent,
+            recovery_id=action_recovery_id(action.action_id),
             lease=self.lease,
         )
 

@@ -72,6 +72,10 @@ class Meter(Protocol):
         """Add one to the count of the hour of that moment."""
         ...
 
+    def flush(self) -> None:
+        """Write down what was counted so far. Else that is done when the invocation ends."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

@@ -58,7 +58,7 @@ from functions.core.rows import is_claim, row_beside, stand_in_row
 from functions.core.switches import view
 from functions.ended import count_ended
 from functions.worker.attempts import Attempt, Attempts, Held, NotYet, Tried, Unknown, VerifiedAbsent, Whose
-from functions.worker.doubles import counted_later
+from functions.worker.doubles import counted_later, may_show_later
 from functions.worker.first_pass import EventResult, FirstPass, Later, Parked, Settled
 from functions.worker.hops import Hops
 from functions.worker.leases import Lease
@@ -273,14 +273,16 @@ class RecoveryPass:
             after = replace(after, credential_version=tried.credential_version)
         outcome = "succeeded" if isinstance(tried.result, Done | Superseded) else after.status.value
         change = replace(change, after=after, before=row)
-        if not (isinstance(tried.result, Done) and tried.was_sent):
+        if not isinstance(tried.result, Done):
             return await self._ended(row, change, outcome)
-        result = await self._commit(row, change, outcome, self._counted(row, action) if tried.was_absent else ())
-        if result == Handled("moved") and action.repeat.is_once:
+        must_count = may_show_later(tried.result, history_of(row), was_sent=tried.was_sent)
+        result = await self._commit(row, change, outcome, self._counted(row, action) if must_count else ())
+        if tried.was_sent and result == Handled("moved") and action.repeat.is_once:
             await self._attempts.doubles.moved(row, action, tried.result.provider_id)
         return result
 
     def _counted(self, row: Row, action: Action) -> tuple[Change, ...]:
+        """That it is counted later: an earlier send of it may show only then."""
         now_ms = self._ports.clock.now_ms()
         change = counted_later(self._ports.integrations, row, action, now_ms, self._scale)
         return () if change is None else (change,)
@@ -561,6 +563,7 @@ def _whose(row: Row) -> Whose:
         expires_at_ms=row.expires_at_ms,
         request_id=row.request_id,
         traceparent=row.traceparent,
+        recovery_id=row.recovery_id,
         is_replay=row.status is Status.REPLAYED,
         is_row=True,
     )

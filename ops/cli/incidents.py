@@ -354,7 +354,7 @@ def _show(incident: Document, *, as_json: bool) -> None:
 
 
 def _postmortem(incident: Document) -> str:
-    if incident["is_postmortem_outdated"]:
+    if incident.get("is_postmortem_outdated"):  # an API of the release before does not say
         return "kept before it happened again: to be kept anew"
     return "written" if incident["has_postmortem"] else "missing" * incident["needs_postmortem"]
 

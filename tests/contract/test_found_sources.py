@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from functions.adapters.found_sources import FOUND_KEY, DynamoFoundSources
-from functions.core.failure import StorageUnavailable, VersionConflict
+from functions.core.failure import StorageUnavailable, UnreadableItem, VersionConflict
 from functions.core.ports import FoundSources
 from functions.core.subjects import MOST_KEPT, SourcesFound
 from tests import aws_tables
@@ -67,12 +67,29 @@ def test_as_many_as_are_kept_fit(found: FoundSources) -> None:
     assert found.read() == full
 
 
-@pytest.mark.parametrize("item", [{}, {"found": {"S": "[]"}, "version": {"N": "1"}}])
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"found": {"S": "[]"}, "version": {"N": "1"}},
+        {"found": {"S": '{"silent":{"shop":1e999},"unreadable":{}}'}, "version": {"N": "9"}},
+    ],
+)
 def test_an_item_that_cannot_be_read_back_is_trouble_and_not_an_empty_one(item: dict[str, Any]) -> None:
     with aws_tables.moto_tables() as client:
         client.put_item(TableName=aws_tables.CONTROL, Item={"pk": {"S": FOUND_KEY}, **item})
-        with pytest.raises(StorageUnavailable):
-            DynamoFoundSources(client, aws_tables.CONTROL).read()
+        stored = DynamoFoundSources(client, aws_tables.CONTROL)
+        with pytest.raises(UnreadableItem):
+            stored.read()
+        stored.store(FIRST, is_anew=True)
+        assert stored.read() == FIRST
+
+
+def test_what_is_kept_anew_takes_the_place_of_whatever_is_there(found: FoundSources) -> None:
+    for _ in range(2):
+        found.store(FIRST, is_anew=True)
+        assert found.read() == FIRST
+        found.store(FIRST.moved({}, {}))
 
 
 def test_a_table_that_does_not_answer_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,61 @@ async def test_who_quotes_a_reply_does_not_double_it(world: ProviderWorld, helpd
     assert await send(helpdesk, COUNT) == Done(reply["id"])
 
 
+def comment(identity: object, body: str, **more: Any) -> dict[str, Any]:
+    return {"id": identity, "body": body, "isOperator": True} | more
+
+
+OURS = f"Your order is on its way.\n\n{marker_of(ANSWER.action_id)}"
+QUOTED = f"See above: {OURS}"
+
+
+@pytest.mark.parametrize(
+    ("comments", "found"),
+    [
+        ([comment("c1", OURS), comment("c1", OURS)], Done("c1")),  # one that is listed twice
+        ([comment("", OURS), comment("", OURS)], Done("", 2)),  # nobody can say that they are one
+        (  # newest first: whoever quotes it comes after it
+            [
+                comment("c3", QUOTED, created_at="2026-11-28T10:02:00Z"),
+                comment("c1", OURS, created_at="2026-11-28T10:00:00Z"),
+            ],
+            Done("c1"),
+        ),
+        (
+            [
+                comment("c3", QUOTED, created_at="2026-11-28T10:02:00Z"),
+                comment("c2", OURS, created_at="2026-11-28T10:01:00Z"),
+                comment("c1", OURS, created_at="2026-11-28T10:00:00Z"),
+            ],
+            Done("c1", 2),
+        ),
+        (
+            [comment("c1", OURS), comment("c2", QUOTED), comment("c3", QUOTED)],
+            Done("c1"),
+        ),  # two people who say the same
+        (  # the reply was deleted, and a customer sent one answer twice: it was there, and nobody can say how often
+            [comment("c2", QUOTED, isOperator=False), comment("c3", QUOTED, isOperator=False)],
+            Done("c2"),
+        ),
+        ([comment("c1", OURS), comment("c2", QUOTED, created_at=7)], Done("c1")),  # without times, as they are listed
+        ([comment("c1", OURS, created_at="soon"), comment("c2", QUOTED, created_at="0001-01-01")], Done("c1")),
+    ],
+)
+async def test_what_is_there_twice_are_two_that_say_what_the_first_said(
+    comments: list[dict[str, Any]], found: Done
+) -> None:
+    """What the sender and everybody at the helpdesk can do to a ticket must turn nobody's replies off, nor hide one."""
+    answer = {"ticket": {"id": "t-17", "comments": comments}}
+    for how in ("look_up", "count"):
+        assert await _with_handler(lambda _: httpx.Response(200, json=answer), how) == found
+
+
+async def test_what_shows_twice_in_the_answer_to_a_send_is_told_at_once_with_the_id_of_that_send() -> None:
+    """The first has come to light while the second was sent."""
+    answer = {"ticket": {"id": "t-17", "comments": [comment("c1", OURS), comment("c2", OURS)]}}
+    assert await _with_handler(lambda _: httpx.Response(200, json=answer), "send") == Done("c2", 2)
+
+
 async def test_what_cannot_be_counted_is_a_failure_and_never_a_count(
     world: ProviderWorld, helpdesk: RichpanelProvider
 ) -> None:

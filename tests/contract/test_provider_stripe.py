@@ -171,6 +171,22 @@ async def test_a_refund_that_moved_no_money_is_for_a_person_when_sent_and_when_f
     assert len(world.effects()) == 1
 
 
+@pytest.mark.parametrize(
+    ("newest_first", "found"),
+    [
+        ([("re_2", "failed"), ("re_1", "succeeded")], Done("re_1")),
+        ([("re_2", "succeeded"), ("re_1", "failed")], Done("re_2")),
+        ([("re_1", "succeeded"), ("re_1", "succeeded")], Done("re_1")),
+        ([("re_2", "succeeded"), ("re_1", "pending")], Done("re_2", 2)),
+    ],
+)
+async def test_twice_is_what_moved_money_twice(newest_first: list[tuple[str, str]], found: Done) -> None:
+    """A refund that the bank refused, and that a person asked for again, is one; and it is there."""
+    data = [{"id": one, "status": status, "metadata": {MARKER: BACK.action_id}} for one, status in newest_first]
+    page = {"object": "list", "has_more": False, "data": data}
+    assert await _with(lambda _: httpx.Response(200, json=page), BACK, is_lookup=True) == found
+
+
 # ------------------------------------------------------------------------------------------- what may have been done
 
 

@@ -110,6 +110,34 @@ async def test_a_text_that_was_carried_out_twice_is_found_twice(world: ProviderW
     assert (found.times, len(world.texts(NUMBER))) == (2, 2)
 
 
+def listed(number: int, body: str, status: str = "delivered") -> dict[str, Any]:
+    return {"sid": f"SM{number:032x}", "direction": "outbound-api", "status": status, "body": body}
+
+
+OURS = f"You are invited.\n{reference_of(INVITE.action_id)}"
+QUOTED = f"About {reference_of(INVITE.action_id)}: call us."
+
+
+@pytest.mark.parametrize(
+    ("newest_first", "times"),
+    [
+        ([listed(2, QUOTED), listed(1, OURS)], 1),  # a person of ours answers by the same number, and names it
+        ([listed(3, QUOTED), listed(2, QUOTED), listed(1, OURS)], 1),
+        ([listed(3, QUOTED), listed(2, OURS), listed(1, OURS)], 2),
+        ([listed(1, OURS), listed(1, OURS)], 1),  # one that came between two pages
+        ([listed(2, OURS), listed(1, OURS, "undelivered")], 1),  # a person has replayed what reached nobody
+        ([listed(2, OURS, "failed"), listed(1, OURS)], 1),  # nor may that be replayed once more
+    ],
+)
+async def test_twice_is_what_was_sent_twice_and_reached_somebody_twice(
+    newest_first: list[dict[str, Any]], times: int
+) -> None:
+    page = {"messages": newest_first, "next_page_uri": None}
+    found = await _with_handler(lambda _: httpx.Response(200, json=page), "look_up")
+    assert isinstance(found, Done), found
+    assert found.times == times
+
+
 async def test_two_equal_texts_to_one_person_are_told_apart(world: ProviderWorld, sms: TwilioProvider) -> None:
     first = await sms.send(INVITE, to())
     assert await sms.look_up(AGAIN, to()) == Absent()

@@ -11,14 +11,22 @@ from typing import Any
 import pytest
 
 from functions.core.audit import AuditEvent, AuditType
-from functions.core.decision import Action
-from functions.core.failure import NetworkCause, StorageUnavailable, failure_of_network
+from functions.core.decision import COUNTED, Action
+from functions.core.failure import (
+    Done,
+    Failure,
+    MalformedDecision,
+    NetworkCause,
+    StorageUnavailable,
+    failure_of_network,
+    failure_of_status,
+)
 from functions.core.ledger import ActionMark, ActionStatus, LedgerStatus
 from functions.core.recovery import Row, Status, action_recovery_id
 from functions.observability import FIELDS
-from functions.worker.doubles import COUNTED_AFTER_SETTLES
+from functions.worker.doubles import COUNTED_AFTER_SETTLES, Doubles
 from functions.worker.recovery_pass import COMMIT_TRIES
-from tests.worker_world import DESK, KINDS, TENANT, Died, Provider, World
+from tests.worker_world import ACTIONS, DESK, KINDS, TENANT, Died, Provider, World, run
 
 RESET = failure_of_network(NetworkCause.RESET)
 
@@ -133,6 +141,30 @@ def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() ->
     assert row.status is Status.SUCCEEDED
 
 
+def test_a_process_that_dies_once_it_is_stored_has_said_it_before() -> None:
+    """Nobody looks at what is done: a count that is lost with the process would have been the only one."""
+    world = World(("tag", "reply"))
+    world.provider = Twice(world.faults, world.clock)
+    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    written: list[float] = []
+
+    def die(op: str) -> None:
+        row = world.row_of(reply_of(world, event.event_id))
+        if op == "recovery.commit" and row is not None and row.status is Status.SUCCEEDED and not world.deaths:
+            written.append(world.quiet.written.get("effects_doubled", 0))
+            raise Died(op)
+
+    world.deliver()
+    world.faults.on_after = die
+    world.run_until_quiet()
+
+    assert world.deaths == 1
+    assert written == [1]
+    assert len(told(world)) == 1
+
+
 @pytest.mark.parametrize("settle_seconds", [180, 1_200])
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("dies", [False, True])
@@ -197,15 +229,122 @@ def test_what_is_sent_at_once_or_found_is_not_counted() -> None:
     assert "effects_doubled" not in world.quiet.counts
 
 
+REFUSED = failure_of_status(503, definite_statuses=frozenset({503}))
+
+
+def run_until_counted(world: World) -> Row:
+    """Up to where the reply is there and what counts it waits."""
+    for _ in range(500):
+        waiting = counted(world)
+        if waiting is not None:
+            return waiting
+        world.deliver()
+        world.sweep()
+        world.clock.advance(10_000)
+    raise AssertionError(f"nothing counts the reply: {world.open_rows()}, {replies(world)} sent")
+
+
+def test_what_went_out_after_a_refusal_that_followed_a_believed_lookup_is_counted_too() -> None:
+    """Unanswered, then not found, then refused: nothing is asked again before the third, for which all is known."""
+    world = World(("tag", "reply"))
+    world.provider.acts_on_failure = False
+    left: list[Failure] = [RESET, REFUSED]
+    world.provider.answers.append(lambda action: left.pop(0) if action.name == "reply" and left else None)
+    event = world.event()
+    world.accept(event)
+    run_until_counted(world)
+    world.provider.effects[reply_of(world, event.event_id).action_id] += 1  # the first shows at last
+    world.run_until_quiet()
+
+    assert not left
+    assert world.quiet.counts["effects_doubled"] == 1
+    assert [one.error for one in told(world)] == ["2 are there"]
+
+
+def test_of_two_unanswered_sends_the_one_that_is_found_is_counted_too() -> None:
+    world = World(("tag", "reply"))
+    world.provider.answers.append(no_answer(2))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    world.deliver()
+    late = world.provider.effects.pop(reply_of(world, event.event_id).action_id)  # it does not show yet
+    run_until_counted(world)
+    world.provider.effects[reply_of(world, event.event_id).action_id] += late
+    world.run_until_quiet()
+
+    assert replies(world) == 2
+    assert world.quiet.counts["effects_doubled"] == 1
+
+
+def test_what_is_proven_is_told_once_and_turns_replies_off_once() -> None:
+    """A quarter of an hour after it was told, somebody may have turned replies on again."""
+    world = World(("tag", "reply"))
+    world.provider.answers.append(no_answer(2))  # type: ignore[arg-type]
+    event = world.event()
+    world.accept(event)
+    world.deliver()
+    action_id = reply_of(world, event.event_id).action_id
+    late = world.provider.effects.pop(action_id)
+    while replies(world) < 2:
+        world.sweep()
+        world.deliver()
+        world.clock.advance(10_000)
+    world.provider.effects[action_id] += late  # the next lookup finds both
+    world.run_until_quiet()
+
+    assert world.quiet.counts["effects_doubled"] == 1
+    assert len(told(world)) == 1
+    assert counted(world) is None
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_of_two_owners_that_died_the_one_whose_send_is_found_is_counted_too(owners: int) -> None:
+    """One that died alone was the only one to send."""
+    world = World(("tag", "reply"))
+    event = world.event()
+    late = [0]
+
+    def die(op: str) -> None:
+        if op == "provider.send.reply" and world.deaths < owners:
+            if owners == 2 and not world.deaths:
+                late[0] = world.provider.effects.pop(reply_of(world, event.event_id).action_id)  # not shown yet
+            raise Died(op)
+
+    world.faults.on_after = die
+    world.accept(event)
+    while world.messages:
+        world.deliver()
+        world.clock.advance(10_000)
+    assert (counted(world) is not None) is (owners == 2)
+    world.provider.effects[reply_of(world, event.event_id).action_id] += late[0]
+    world.run_until_quiet()
+
+    assert replies(world) == owners
+    assert world.quiet.counts.get("effects_doubled", 0) == owners - 1
+
+
+def test_what_is_doubled_on_another_way_is_on_record_with_the_row_that_it_is_of() -> None:
+    """The id under which another provider was asked is none that `holdfast queue show` knows."""
+    world = World(("tag", "reply"))
+    doubles = Doubles(world.ports())
+    reply = replace(ACTIONS["reply"], action_id="id-on-hop-1")
+    run(doubles.found(reply, Done("a", 2), "its-row", TENANT, "r", "t"))
+    counting = replace(ACTIONS["reply"], params={COUNTED: "counted"}, action_id="id-of-the-count")
+    run(doubles.found(counting, Done("a", 2), "the-row-of-the-count", TENANT, "r", "t"))
+    assert [one.affected_id for one in told(world)] == ["its-row", action_recovery_id("counted")]
+
+
 # --------------------------------------------------------------------------------------------------------- two workers
 
 
-def settled_by_another(world: World, provider_id: str, *, epoch_ms: int = 0, as_row: bool = False) -> None:
+def settled_by_another(
+    world: World, provider_id: str, *, epoch_ms: int = 0, as_row: bool = False, before: str = "ledger.settle"
+) -> None:
     """Right before the first settlement somebody else has the event, and is done with it."""
     blank = a_row(world)
 
     def take(op: str) -> None:
-        if op != "ledger.settle":
+        if op != before:
             return
         world.faults.on_before = None
         ((key, item),) = world.tables.ledger.items()
@@ -249,6 +388,21 @@ def test_two_workers_that_each_sent_it_are_proof(*, as_row: bool) -> None:
     (one,) = told(world)
     assert (one.failure_type, one.error) == ("two_workers", "id-reply and id-another")
     assert one.affected_id == action_recovery_id(reply_of(world, event.event_id).action_id)
+
+
+def test_two_workers_are_proof_too_where_the_first_hears_of_the_second_in_the_middle_of_its_pass() -> None:
+    """After the reply comes what is marked before it is sent, and that mark is refused."""
+    world = World(("tag", "reply", "push"))
+    event = world.event()
+    world.accept(event)
+    settled_by_another(world, "id-another", before="ledger.mark")
+    world.deliver()
+
+    assert world.quiet.counts["effects_doubled"] == 1
+    (one,) = told(world)
+    assert (one.failure_type, one.error) == ("two_workers", "id-reply and id-another")
+    assert "push" not in [name for _, name in world.provider.sent]
+    assert world.messages  # it comes back, and finds the event settled
 
 
 @pytest.mark.parametrize(
@@ -301,7 +455,8 @@ def unread(world: World) -> list[Mapping[str, Any]]:
     return said
 
 
-def test_that_it_cannot_be_compared_is_said() -> None:
+@pytest.mark.parametrize("trouble", [StorageUnavailable("no"), MalformedDecision("no")])
+def test_that_it_cannot_be_compared_is_said(trouble: Exception) -> None:
     world = World(("tag", "reply"))
     event = world.event()
     world.accept(event)
@@ -312,12 +467,13 @@ def test_that_it_cannot_be_compared_is_said() -> None:
     def then_fail(op: str) -> None:
         before(op)
         if op == "ledger.settle":
-            world.faults.fail("ledger.read", StorageUnavailable("no"), times=1)
+            world.faults.fail("ledger.read", trouble, times=1)
 
     world.faults.on_before = then_fail
     said = unread(world)
     world.deliver()
 
+    assert "items_failed" not in world.quiet.counts
     assert "effects_doubled" not in world.quiet.counts
     assert [(line["tenant"], line["event_id"]) for line in said] == [(TENANT, event.event_id)]
 

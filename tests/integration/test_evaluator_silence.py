@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from functions import observability
-from functions.core.failure import StorageUnavailable
+from functions.core.failure import StorageUnavailable, UnreadableItem
 from functions.core.ports import DoorLine
 from functions.core.silence import Expectation
+from functions.core.subjects import SourcesFound
 from functions.evaluator.silence import SilenceDuty
 from tests.control_fakes import FakeExpectations, FakeFoundSources
 from tests.fakes import NOON_MS, FakeClock, FakeDoor, Faults
@@ -182,6 +183,21 @@ def test_another_run_that_has_kept_something_meanwhile_is_read_and_gone_on_from(
     assert watch.found.stored.silent == {"desk": NOON_MS}
     watch.minute()
     assert (watch.found.stored.silent, watch.found.stored.unreadable) == ({}, {"desk": NOON_MS - 5})
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_what_nobody_can_read_is_kept_anew_and_fails_no_minute_after(*, is_silent: bool) -> None:
+    """A release that is gone back on may have written it another way: else each minute would fail from then on."""
+    watch = Watch(SHOP)
+    if not is_silent:
+        watch.accepts("shop")
+    watch.found.stored = SourcesFound({}, {}, 7)
+    watch.faults.fail("found_sources.read", UnreadableItem("FS"), times=1)
+    assert watch.minute() == is_silent
+    assert (set(watch.found.stored.silent), watch.found.stored.version) == ({"shop"} if is_silent else set(), 1)
+    assert "kept anew" in watch.log.getvalue()
+    watch.duty = watch.environment()
+    watch.minute()
 
 
 @pytest.mark.parametrize("operation", ["found_sources.read", "found_sources.store"])

@@ -1048,7 +1048,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "functions/worker/recovery_pass.py",
-                "self._counted(row, action) if tried.was_absent else ())",
+                "self._counted(row, action) if must_count else ())",
                 "())",
             ),
         ),
@@ -1060,8 +1060,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "functions/adapters/richpanel.py",
-                "sum(comment.text == replies[0].text for comment in replies)",
-                "len(found)",
+                "if comment.text == found[0].text]",
+                "]",
             ),
         ),
         tests("tests/contract/test_provider_richpanel.py"),

@@ -216,6 +216,13 @@ BROKEN = [
     ),
     ("integrations.toml", '"helpdesk.reply"', '"reply"', "kinds", "is not integration.verb"),
     ("integrations.toml", "recovery_threshold = 0.95", "recovery_threshold = 0.5", "helpdesk", "flap"),
+    (  # else what counts would be counted, and that again
+        "integrations.toml",
+        'repeat = "idempotent"\nestablished = "https://developer.richpanel.com/reference/get-a',
+        'repeat = "idempotent"\ncan_look_up = true\ncounted_by = "helpdesk.count_replies"\nestablished = "https://a',
+        "helpdesk.count_replies",
+        "counted_by is for what must not come about twice",
+    ),
     ("integrations.toml", 'established = "https://', 'established = "', "established", "page that says so"),
     ("integrations.toml", "settle_seconds", "setle_seconds", "setle_seconds", "not permitted"),
     ("integrations.toml", "settle_seconds = 180", "settle_seconds = true", "settle_seconds", "integer"),

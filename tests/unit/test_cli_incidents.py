@@ -157,6 +157,23 @@ def test_a_postmortem_from_before_it_happened_again_is_shown_as_what_it_is(desk:
     assert desk.run("incident", "resolve", one, "a bug")[0] == ExitCode.OK
 
 
+def test_an_api_of_the_release_before_is_understood(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the command line of this one must not see it break in the middle of an incident."""
+    one = desk.open()
+    asked = desk.answering
+
+    def before(event: dict[str, Any]) -> dict[str, Any]:
+        answer = asked(event)
+        document = json.loads(answer["body"])
+        del document.get("incident", document)["is_postmortem_outdated"]
+        return {**answer, "body": json.dumps(document)}
+
+    monkeypatch.setattr(desk, "answering", before)
+    assert desk.run("incident", "ack", one)[0] == ExitCode.OK
+    code, out, _ = desk.run("incident", "show", one)
+    assert (code, "missing" in out) == (ExitCode.OK, True)
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x" * 60_001])
 def test_a_file_that_is_no_postmortem_is_refused_before_anything_is_sent(
     desk: Desk, tmp_path: Path, content: bytes | None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.core.attempt import Effect
-from functions.core.decision import REPLY_EXPIRES_SECONDS, Repeat
+from functions.core.decision import COUNTED, REPLY_EXPIRES_SECONDS, Repeat
 from functions.core.ends import Attention, attention
 from functions.core.failure import RootCause
 from functions.core.machine import ABSENT
@@ -122,6 +122,18 @@ def test_a_code_that_nobody_has_thought_of_is_peoples(code: str, is_critical: bo
         assert (found is NONE) or is_critical
     else:
         assert found is (ACT if is_critical else LOOK)
+
+
+@given(st.sampled_from(["HTTP_404", "EXPIRED", "HTTP_503", "SUPPRESSED"]))
+def test_a_count_that_could_not_be_made_calls_nobody(code: str) -> None:
+    """It is about a message that went out, whether or not that had to arrive: a ticket may be gone since."""
+    row = ended(code)
+    assert row.action is not None
+    counting = replace(
+        row, action=replace(row.action, customer_visible=False, params={COUNTED: "a"}), effect=Effect.NONE
+    )
+    counting = replace(counting, action=replace(counting.action or row.action, repeat=Repeat.IDEMPOTENT), hop_repeat="")
+    assert of(counting, is_critical=True) is of(counting, is_critical=False) is not ACT
 
 
 def test_of_the_ends_that_nothing_replays_only_the_clocks_is_peoples() -> None:

@@ -48,6 +48,15 @@ def text_of(incident: Incident, situation: Situation = SITUATION, number: int = 
     return letter(incident, incident.pages[number], situation, "prod", "docs/runbooks/", NOON_MS + 5_000).text
 
 
+@pytest.mark.parametrize("at_ms", [10**17, 10**400, -(10**17)])
+def test_a_time_that_is_none_keeps_no_page(at_ms: int) -> None:
+    """Of an item of the control table that somebody has written: it is on every page of the incident."""
+    said = text_of(
+        fired(DOWN)[0], Situation(health={"helpdesk": ("hard_down", at_ms)}, subjects={DOWN.name: {"a": at_ms}})
+    )
+    assert said.count("a time that cannot be read") == 2
+
+
 def test_a_page_says_all_that_the_first_ten_minutes_need() -> None:
     incident, _ = fired(DOWN)
     made = letter(incident, incident.pages[0], SITUATION, "prod", "docs/runbooks/", NOON_MS + 5_000)

@@ -167,7 +167,18 @@ def test_of_more_than_an_item_may_hold_those_of_longest_standing_are_kept() -> N
     assert set(found.silent) == set(found.unreadable) == {f"{n:05}" for n in range(MOST_KEPT)}
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "nothing", '{"silent":{}}', '{"silent":[],"unreadable":{}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "nothing",
+        '{"silent":{}}',
+        '{"silent":[],"unreadable":{}}',
+        '{"silent":{"shop":1e999},"unreadable":{}}',
+        '{"silent":{"shop":NaN},"unreadable":{}}',
+    ],
+)
 def test_what_was_not_written_here_is_not_read(text: str) -> None:
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
         SourcesFound.from_json(text, 1)
