@@ -41,8 +41,8 @@ class Sent:
 def counted_later(
     integrations: Mapping[str, Integration], row: Row, action: Action, now_ms: int, scale: float
 ) -> Change | None:
-    """The row of what counts the effects of an action that was sent now, on a lookup's word that it had none; None
-    where the catalog names no kind that can. `row` is the action's, stored or blank.
+    """The row of what counts the effects of an action that may be there twice later (`may_show_later`); None where the
+    catalog names no kind that can. `row` is the action's, stored or blank.
     """
     rules = integrations[action.integration].kinds[action.kind]
     if not rules.counted_by:
