@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
@@ -38,7 +38,7 @@ def test_files_stay_together_and_so_do_templates_but_not_what_takes_long(
 
 def test_what_takes_long_comes_first_and_then_the_files_with_most_tests_each_in_its_order() -> None:
     ids = ["tests/a.py::x", "tests/b.py::y", "tests/b.py::x", f"{APART[0]}::x", "tests/infra/a.py::x"]
-    items = cast("list[Any]", [SimpleNamespace(nodeid=nodeid) for nodeid in ids])
+    items: list[Any] = [SimpleNamespace(nodeid=nodeid) for nodeid in ids]
     assert [item.nodeid for item in longest_first(items)] == [ids[3], ids[1], ids[2], ids[0], ids[4]]
 
 
