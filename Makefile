@@ -108,11 +108,11 @@ test: setup ## all tests of all tiers; those of single units cover the branches 
 	@$(MAKE) --no-print-directory e2e
 
 units: setup
-	$(PY) -m pytest tests/unit -n auto --dist loadgroup --cov=functions/core --cov-branch \
+	$(PY) -m pytest tests/unit -n auto --dist loadfile --cov=functions/core --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 tiers: setup
-	$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n $(MANY) --dist loadgroup
+	$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/e2e -n $(MANY) --dist loadfile
 
 e2e: setup ## the tests against the deployed local stack
 	$(PY) -m pytest tests/e2e $(LONG)
@@ -126,7 +126,7 @@ scenes: setup ## four things that break on the local stack, each alarm to its en
 
 .PHONY: fast
 fast: setup ## the tests that need no deployed stack
-	$(PY) -m pytest tests --ignore=tests/e2e -n auto --dist loadgroup
+	$(PY) -m pytest tests --ignore=tests/e2e -n auto --dist loadfile
 
 .PHONY: fmt
 fmt: setup ## format, and mend what the linter can mend

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
 from botocore.client import BaseClient
+from botocore.config import Config
 from moto import mock_aws
+
+from tests.quick_moto import put_tables
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -43,6 +46,9 @@ INDEXES: dict[str, dict[str, tuple[str, ...]]] = {
     AUDIT: {"by_request": ("request_id", "sk")},
 }
 
+
+QUICK = Config(user_agent="tests")
+"""The usual one is put together anew for each request."""
 
 NUMBERS = frozenset({"received_at"})
 KEYS_ONLY = frozenset({LEDGER})  # tables whose indexes hold keys; all other indexes hold all attributes
@@ -93,14 +99,14 @@ def sdk_client(service: Literal["ssm"]) -> SSMClient: ...
 @functools.lru_cache
 def sdk_client(service: Any) -> Any:
     """Made once each: that takes longer than most tests. Importing moto has put its stub into every client."""
-    return boto3.client(service, region_name=REGION)
+    return boto3.client(service, region_name=REGION, config=QUICK)
 
 
 @contextmanager
 def moto_tables() -> Iterator[DynamoDBClient]:
     """A client to fresh tables."""
     with mock_aws():
-        create_tables(sdk_client("dynamodb"))
+        put_tables(create_tables, sdk_client("dynamodb"), REGION)
         yield sdk_client("dynamodb")
 
 

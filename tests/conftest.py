@@ -6,10 +6,14 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.spread import Spread, longest_first
 
 _UNIT = Path(__file__).parent / "unit"
 
@@ -33,6 +37,20 @@ os.environ.pop("AWS_PROFILE", None)
 
 # The set-up's own Node, for CDK; the machine's may be too old for it.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+_Result = TypeVar("_Result")
+
+
+def _with_room(call: Callable[[], _Result]) -> _Result:
+    """What the call gives; see below."""
+    return call()
+
+
+# CPython asks the system for the memory of its frames 16 KiB at a time, and gives it back with the last frame that is
+# in it: what calls again and again at such a border, which is chance, asks with each call, and half a million times in
+# one test. A frame that says that it needs more than half a MiB gets a whole one, with room for thousands beyond it.
+_with_room.__code__ = _with_room.__code__.replace(co_stacksize=70_000)
 
 
 @pytest.fixture
@@ -60,7 +78,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread | None:
+    """`--dist loadfile` is our own: see there."""
+    return Spread(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items[:] = longest_first(items)
     for item in items:
+        item.setup = partial(_with_room, item.setup)  # type: ignore[method-assign]  # fixtures are made in it
+        if isinstance(item, pytest.Function):
+            item.runtest = partial(_with_room, item.runtest)  # type: ignore[method-assign]  # and the test runs in this
         if item.path.is_relative_to(_UNIT):
             item.add_marker(pytest.mark.disable_socket)

@@ -512,11 +512,15 @@ class World:
         return row.is_open and not any(not parent.is_open for parent in parents)
 
     def _next_moment(self) -> int:
-        """The next minute at which anything can be due: a tick comes every minute, and most find nothing."""
+        """The next moment at which anything can be due. A tick comes every minute, and most find nothing: what is due
+        and has to wait all the same, for a pause to end or for others, is looked at every ten seconds.
+        """
+        now_ms = self.clock.now
         moments = [message.visible_at_ms for message in self.messages]
-        moments += [self.clock.now + 60_000] * bool(self.spill.objects)
-        moments += [row.due_at_ms - 60_000 for row in self.tables.rows.values() if self._moves(row)]
-        return max(self.clock.now + 1_000, min(moments, default=self.clock.now + 60_000))
+        moments += [now_ms + 60_000] * bool(self.spill.objects)
+        due = [row.due_at_ms - 60_000 for row in self.tables.rows.values() if self._moves(row)]
+        moments += [max(at_ms, now_ms + 10_000) for at_ms in due]
+        return max(now_ms + 1_000, min(moments, default=now_ms + 60_000))
 
     # ---------------------------------------------------------------------------------------------------------- truth
 

@@ -8,10 +8,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+import pytest
 from botocore.exceptions import ClientError
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from functions.adapters import operator_changes, recovery
 from functions.core.cursor import BadCursor
 from functions.core.failure import Done, Fenced, HoldfastError, VersionConflict
 from functions.core.gate import WaitingFor
@@ -92,6 +94,9 @@ class Agreement(RuleBasedStateMachine):
         quiet = self.stack.enter_context(in_memory())
         listening: dict[str, Any] = {name: Listening(name, getattr(quiet, name)) for name in PORTS}
         self.memory: World = replace(quiet, **listening)
+        patch = self.stack.enter_context(pytest.MonkeyPatch.context())
+        for module in (recovery, operator_changes):  # whoever writes rows, and whoever reads them of every shard
+            patch.setattr(module, "SHARDS", 3)
         client = self.stack.enter_context(aws_tables.moto_tables())
         self.stack.enter_context(aws_tables.one_request_at_a_time())
         self.client = Forgetful(client)

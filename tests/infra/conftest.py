@@ -1,20 +1,13 @@
-"""Templates for the tests of this folder, which run in one process: each stage is synthesized once."""
+"""Templates for the tests of this folder. All run in one process (`tests/spread.py`): a stage is synthesized once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from infra.config import STAGES
 from tests.template import Template, template_of
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("infra"))
 
 
 @pytest.fixture(params=list(STAGES))

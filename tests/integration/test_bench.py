@@ -24,8 +24,6 @@ from ops.bench.profile import profile
 from ops.bench.report import SCHEMA
 from ops.bench.subjects import DISTINCT_EVENTS, NAMES, OURS, PEER, gateway_events, parameters, subjects
 
-pytestmark = pytest.mark.xdist_group("bench")
-
 TINY = Load(pairs=1, warm_up_requests=1, warm_requests=3, rounds=1, arrivals=3, interval_seconds=0.01)
 ATTRIBUTES: dict[str, Any] = {
     "name": {"DataType": "String", "StringValue": "ticket.créé"},

@@ -22,6 +22,8 @@ from functions.ingress.trail import Trail
 from ops.alarms.counted import AT_THE_DOOR as COUNTED_AT_THE_DOOR
 from ops.alarms.counted import SERVICES, Place, metrics_of, places
 
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
 WATCHED = sorted(
     {
         (series.metric, tuple(sorted(series.dimensions.items())))

@@ -40,6 +40,8 @@ from tests.operator_calls import OPERATOR, Answering, call, client_of
 from tests.recovery_rows import event_row, row
 from tests.stage_fakes import Bucket, CloudWatch, Log, Sqs
 
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
 QUEUES = ("events", "retries", "replays")
 OUTPUTS = {
     "ControlTable": CONTROL,

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -28,6 +29,8 @@ from functions.core.health import (
     pending_minutes,
     probed,
 )
+
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
 
 MINUTE_MS = 60_000
 LEGAL = {(edge.state, edge.next) for edge in TRANSITIONS}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,6 +31,8 @@ from functions.core.limiter import (
 from tests.fakes import NOON_MS, FakeLedger, FakeTables
 from tests.rates import most_over
 from tests.unit.builders import HOUR, MINUTE, SECOND
+
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
 
 DESK = "desk"
 RATES = [Rate(10, 5), Rate(1, 20), Rate(3, 1), Rate(0.5, 3)]

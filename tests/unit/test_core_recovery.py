@@ -363,6 +363,7 @@ def test_five_calls_and_no_more_004_7_004_9() -> None:
     assert types(change) == [AuditType.RETRY_EXHAUSTED]
     assert change.audit[0].severity is Severity.ERROR
     assert row.expires_ttl_s == now_ms // 1000 + 90 * 86_400
+    assert claimed().expires_ttl_s == 0  # nothing is deleted that has not ended
 
 
 def test_a_success_ends_the_row_and_says_what_it_was_004_16() -> None:

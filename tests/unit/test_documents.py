@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from functions.core.audit import AuditType
+
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -34,16 +37,22 @@ def shown_requirements() -> Iterator[tuple[str, str]]:
                 yield cells[0], test
 
 
+@cache
+def requirements_said(path: str) -> dict[str, set[str]]:
+    """By name the requirements that a file's tests say they show; under no name, those of the file's docstring."""
+    tree = ast.parse((ROOT / "tests" / path).read_text())
+    said = {"": ast.get_docstring(tree) or ""}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            in_its_name = re.sub(r"_(\d{3})_(?=\d)", r" \1.", node.name)
+            said[node.name] = f"{ast.get_docstring(node) or ''} {in_its_name}"
+    return {name: set(re.findall(r"\d{3}\.\d+", words)) for name, words in said.items()}
+
+
 def named_ids(test: str) -> set[str]:
     """The requirements that a test names: in its name and docstring; of a whole file, in the file's docstring."""
     path, _, name = test.partition("::")
-    tree = ast.parse((ROOT / "tests" / path).read_text())
-    said = "" if name else ast.get_docstring(tree) or ""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-            in_its_name = re.sub(r"_(\d{3})_(?=\d)", r" \1.", node.name)
-            said = f"{ast.get_docstring(node) or ''} {in_its_name}"
-    return set(re.findall(r"\d{3}\.\d+", said))
+    return requirements_said(path).get(name, set())
 
 
 def counted_metrics() -> Iterator[tuple[str, str]]:

@@ -347,10 +347,6 @@ MISTAKES: dict[str, Mistake] = {
 }  # fmt: skip
 
 
-# Tests that share outcomes, so that one process works them out.
-sharing_outcomes = pytest.mark.xdist_group("explained outcomes")
-
-
 @cache
 def outcome(who: str, what: str) -> dict[str, object] | None:
     """What the command tells of a sender's mistake; None where this sender cannot make it, or it does no harm."""
@@ -368,7 +364,6 @@ def test_a_valid_request_has_no_findings(who: str) -> None:
     assert explain(record, CLOCK) == []
 
 
-@sharing_outcomes
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_known_mistake_is_named_for_every_sender_that_can_make_it(what: str) -> None:
     """002.5: a sender's signature set-up can be checked."""
@@ -379,7 +374,6 @@ def test_a_known_mistake_is_named_for_every_sender_that_can_make_it(what: str) -
     assert lines, "a mistake that nobody can make proves nothing"
 
 
-@sharing_outcomes
 @pytest.mark.parametrize("who", SIGNERS)
 def test_no_finding_holds_the_secret_the_signature_or_the_body(who: str) -> None:
     signer = SIGNERS[who]

@@ -32,6 +32,8 @@ from tests.fakes import (
 from tests.operator_calls import VIEWER, Answering, call, claims_of
 from tests.recovery_rows import event_row
 
+pytestmark = pytest.mark.no_cover  # it takes thrice as long when each line is counted, and others cover these lines
+
 PATHS = ("/platform/trace", "/platform/audit", "/platform/rejections", "/platform/events/desk%3A1")
 
 

@@ -75,6 +75,7 @@ def test_an_identity_may_be_a_header_in_any_case_or_expressly_none() -> None:
         ({"secrets": "topsecret-1"}, "secrets"),
         ({"secrets": [{"secret": "x"}] * 9}, "secrets"),
         ({"secrets": [{"secret": ""}]}, "secret 1"),
+        ({"secrets": [{"secret": "topsecret-1\n"}]}, "secret 1 begins or ends with white space"),
         ({"secrets": ["topsecret-1"]}, "secret 1"),
         ({"secrets": [{"secret": "\ud800"}]}, "secret 1"),
         ({"secrets": [{"secret": "x", "created_at": 1}]}, "created_at"),
