@@ -15,6 +15,7 @@ from functions.adapters.audit_log import DynamoAuditLog
 from functions.adapters.caps import DynamoCaps
 from functions.adapters.control import DynamoSwitchMarks
 from functions.adapters.event_index import DynamoEventIndex
+from functions.adapters.found_sources import DynamoFoundSources
 from functions.adapters.health import DynamoHealthCounts, DynamoHealthRecords
 from functions.adapters.incidents import DynamoIncidents
 from functions.adapters.ledger import DynamoLedger
@@ -31,7 +32,7 @@ from functions.core.gate import Health, IntegrationState, WaitingFor
 from functions.core.ledger import ActionMark, ActionStatus, Claim, LedgerItem
 from functions.core.recovery import Change, Row, Status, Subject, action_recovery_id, parked_first
 from tests import aws_tables
-from tests.control_fakes import FakeReplayJobs, FakeSwitchMarks, FakeSwitchReturns
+from tests.control_fakes import FakeFoundSources, FakeReplayJobs, FakeSwitchMarks, FakeSwitchReturns
 from tests.fakes import (
     NOON_MS,
     FakeAudit,
@@ -79,6 +80,7 @@ class World:
     operators: ports.OperatorChanges
     quarantines: ports.Quarantines
     returns: ports.SwitchReturns
+    sources: ports.FoundSources
 
     def item(self, key: str = KEY) -> LedgerItem | None:
         """The ledger item now."""
@@ -119,6 +121,7 @@ def in_memory() -> Iterator[World]:
         operators=FakeOperatorChanges(tables),
         quarantines=FakeQuarantines(tables),
         returns=FakeSwitchReturns(tables),
+        sources=FakeFoundSources(),
     )
 
 
@@ -190,6 +193,7 @@ def dynamo_world(client: DynamoDBClient, pauses: list[float] | None = None) -> W
         ),
         DynamoQuarantines(client, aws_tables.CONTROL, aws_tables.AUDIT, pause=waited.append),
         DynamoSwitchReturns(client, aws_tables.CONTROL, aws_tables.AUDIT, pause=waited.append),
+        DynamoFoundSources(client, aws_tables.CONTROL, pause=waited.append),
     )
 
 

@@ -44,6 +44,7 @@ from functions.core.person import Known, Note, PersonChange
 from functions.core.ports import AuditedSwitch
 from functions.core.recipient import Person
 from functions.core.recovery import Change, Row, Status
+from functions.core.subjects import SourcesFound
 from tests.contract.agreement import ASKED, PORTS, Agreement, Lossy, drawn, steps_of
 from tests.contract.operator_plays import BulkReplays, Lookups, Operators, RulesAndPromises
 from tests.contract.storage import LEASE_MS, World, claim, parked, settlement
@@ -464,7 +465,7 @@ def counts_of(integration: str, world: World) -> Mapping[int, Counts]:
 
 
 class MarksAndCaps(Agreement):
-    """The control items that no integration has: marks of the switches, caps."""
+    """The control items that no integration has: marks of the switches, caps, how the sources were found."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -472,6 +473,7 @@ class MarksAndCaps(Agreement):
 
     def compare(self) -> None:
         self.both(lambda world: world.marks.read())
+        self.both(lambda world: world.sources.read())
         for conversation in ("c1", "c2"):
             for most in (1, 2, 3):
                 self.both(partial(count_of, conversation, self.now_ms, most))
@@ -511,6 +513,22 @@ class MarksAndCaps(Agreement):
     def marks_are_stored(self, seen: int, switches: dict[str, AuditedSwitch]) -> None:
         self.both(lambda world: world.marks.store(seen, switches))
 
+    @rule(
+        silent=st.dictionaries(st.sampled_from(["shop", "desk"]), around_now, max_size=2),
+        version=st.integers(1, 4),
+        is_anew=st.booleans(),
+    )
+    def sources_are_stored(self, silent: dict[str, int], version: int, *, is_anew: bool) -> None:
+        found = SourcesFound(silent=silent, version=version)
+        self.both(lambda world: world.sources.store(found, is_anew=is_anew))
+
+    @rule(silent=st.dictionaries(st.sampled_from(["shop", "desk"]), around_now, max_size=2))
+    def sources_are_read_and_stored(self, silent: dict[str, int]) -> None:
+        found = self.both(lambda world: world.sources.read())
+        moved = found.moved(silent, {})
+        if moved is not found:  # what is no news is not stored
+            self.both(lambda world: world.sources.store(moved))
+
     @rule(is_fresh=st.booleans())
     def marks_are_read_and_stored(self, is_fresh: bool) -> None:
         found = self.both(lambda world: world.marks.read())
@@ -524,6 +542,9 @@ class MarksAndCaps(Agreement):
         self.ask("marks.read")
         for _ in range(2):
             self.marks_are_stored(0, {})
+        self.sources_are_read_and_stored({"shop": NOON_MS})
+        self.sources_are_stored({}, 4, is_anew=False)  # another version is there
+        self.sources_are_stored({}, 3, is_anew=True)
 
 
 def count_of(conversation: str, now_ms: int, most: int, world: World) -> object:
@@ -724,6 +745,8 @@ ANSWERS = {
     "caps.uncount": {"NoneType"},
     "marks.read": {"AuditedSwitches"},
     "marks.store": {"AuditedSwitches", "VersionConflict"},
+    "sources.read": {"SourcesFound"},
+    "sources.store": {"NoneType", "VersionConflict"},
     "index.find": {"Page", "BadCursor"},
     "index.items": {"dict"},
     "index.rows": {"dict"},
@@ -794,7 +817,7 @@ OF_LIMITS = ("ledger.take", "ledger.put_right", "ledger.pause")
 OPERATIONS: dict[type[Agreement], set[str]] = {
     EventsAndRows: operations_of("ledger", "recovery", "audit") - set(OF_LIMITS),
     Limits: operations_of("counts", "records") | {"ledger.read", *OF_LIMITS},
-    MarksAndCaps: operations_of("caps", "marks"),
+    MarksAndCaps: operations_of("caps", "marks", "sources"),
     People: operations_of("recipients"),
     Lookups: operations_of("index", "audit_log"),
     Operators: operations_of("operators"),
