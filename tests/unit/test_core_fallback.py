@@ -14,6 +14,7 @@ from functions.core.event import digest
 from functions.core.failure import IllegalTransition
 from functions.core.fallback import (
     MAX_HOPS,
+    OTHER_EVENTS,
     Hop,
     Manual,
     Matrix,
@@ -32,6 +33,7 @@ from functions.core.fallback import (
     kind_at,
     lets_leave,
     may_leave,
+    named,
     row_at,
     ways_ahead,
 )
@@ -237,3 +239,13 @@ def test_only_what_must_arrive_leaves_the_queue_of_an_integration_that_is_down()
     assert may_leave(MATRIX, "sms.send", "invite.created", Effect.NONE)
     assert not may_leave(MATRIX, "ocr.parse", "invite.created", Effect.NONE)
     assert not may_leave(MATRIX, "sms.send", "message.created", Effect.NONE)
+
+
+def test_metrics_name_what_must_arrive_and_call_all_else_by_one_name() -> None:
+    critical = next(iter(MATRIX.critical_events))
+    assert [named(MATRIX, name) for name in (critical, "message.created", "", "x" * 500)] == [
+        critical,
+        OTHER_EVENTS,
+        OTHER_EVENTS,
+        OTHER_EVENTS,
+    ]
