@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from functions.core.decision import COUNTED
 from functions.core.recovery import Status
 from ops import records
 from ops.demo.story import Story
@@ -117,7 +118,9 @@ class Stage:
         return {str(item["decision"]["t"]): item for item in records.events(self.stack) if "t" in item["decision"]}
 
     def unsettled(self, conversations: Iterable[str]) -> Callable[[], str]:
-        """What to ask while waiting until each of these is settled with nothing left open."""
+        """What to ask while waiting until each of these is settled with nothing left open. What only counts, later,
+        what is done is not waited for.
+        """
         wanted = set(conversations)
 
         def left() -> str:
@@ -126,7 +129,7 @@ class Stage:
             ledger, rows = ledger_there.result(), rows_there.result()
             unsettled = [one for one in wanted if ledger.get(one, {}).get("status") != "settled"]
             ids = {str(ledger[one]["event_id"]) for one in wanted - set(unsettled)}
-            waiting = [row for row in rows if row["event_id"] in ids and is_open(row)]
+            waiting = [row for row in rows if row["event_id"] in ids and is_open(row) and not only_counts(row)]
             parts = [f"{len(unsettled)} to settle"] * bool(unsettled) + [f"{len(waiting)} waiting"] * bool(waiting)
             return ", ".join(parts)
 
@@ -152,6 +155,12 @@ class Stage:
 def conversation_of(delivery: Delivery) -> str:
     """The conversation a delivery belongs to; one without a readable message stands for itself."""
     return delivery.sample.conversation if delivery.sample is not None else f"?{delivery.message_id}"
+
+
+def only_counts(row: Item) -> bool:
+    """Whether it is to see, a while later, how often what is done was done."""
+    action = row.get("action")
+    return bool(action) and COUNTED in json.loads(str(action)).get("p", {})
 
 
 def is_open(row: Item) -> bool:
