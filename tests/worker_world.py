@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 from functions.core.attempt import Effect
-from functions.core.decision import COUNTED, Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
+from functions.core.decision import Action, Classification, DecidedBy, Decision, MessageRef, Mode, Repeat
 from functions.core.event import ClaimCheck, Event
 from functions.core.failure import ClassifierUnavailable, Done, Failure, StorageUnavailable, failure_of_status
 from functions.core.fallback import Matrix
@@ -124,7 +124,7 @@ class Provider:
         self.calls.append(self.clock.now)
         self.faults.before(f"provider.send.{action.name}")
         if action.kind == "desk.count_replies":
-            return Done("", max(1, self.effects.get(str(action.params[COUNTED]), 0)))
+            return Done("", max(1, self.effects.get(action.counted_id, 0)))
         failure = next((found for found in (answer(action) for answer in self.answers) if found is not None), None)
         if failure is None or (failure.may_have_happened and self.acts_on_failure):
             self._act(action)
@@ -167,6 +167,19 @@ class Provider:
 
 
 SAID = Classification("all", 1.0, DecidedBy.RULES, "1")
+
+
+def refuses(name: str, failure: Failure, times: int = 1_000_000) -> Callable[[Action], Failure | None]:
+    """That answer of the provider to an action's sends, so many times."""
+    left = [times]
+
+    def answer(action: Action) -> Failure | None:
+        if action.name != name or not left[0]:
+            return None
+        left[0] -= 1
+        return failure
+
+    return answer
 
 
 class EveryKind:

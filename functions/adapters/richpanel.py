@@ -38,7 +38,7 @@ from functions.adapters.http import (
     url_below,
 )
 from functions.core.clock import Clock
-from functions.core.decision import COUNTED, Action, MessageRef
+from functions.core.decision import Action, MessageRef
 from functions.core.failure import Done, Failure, FailureClass, NetworkCause, failure_of_network
 from functions.core.ports import Absent, Call, SettingState
 
@@ -163,10 +163,9 @@ class RichpanelProvider:
 
     async def _counted(self, action: Action, call: Call) -> Done | Failure:
         """How often the reply is there. One that is not there any more was taken away by somebody."""
-        reply = action.params.get(COUNTED)
-        if not isinstance(reply, str) or not reply:
+        if not action.counted_id:
             return _unsendable("PARAMS_INVALID", "no reply is named")
-        found = await self.look_up(replace(action, action_id=reply), call)
+        found = await self.look_up(replace(action, action_id=action.counted_id), call)
         return Done() if isinstance(found, Absent) else found
 
     def _request(self, action: Action) -> tuple[tuple[str, ...], Mapping[str, Any]] | Failure:

@@ -126,6 +126,12 @@ class Action:
     action_id: str = ""
 
     @property
+    def counted_id(self) -> str:
+        """The id of the action whose effects this one counts; empty for one that has effects of its own."""
+        counted = self.params.get(COUNTED)
+        return counted if isinstance(counted, str) else ""
+
+    @property
     def content_version(self) -> str:
         """What of the action's content counts for its id: the message and its version, else the parameters."""
         if self.message is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from functions.core.attempt import Effect
-from functions.core.decision import COUNTED, REPLY_EXPIRES_SECONDS
+from functions.core.decision import REPLY_EXPIRES_SECONDS
 from functions.core.failure import RootCause
 from functions.core.person import OPTED_OUT_THERE
 from functions.core.quarantine import QUARANTINED
@@ -64,7 +64,7 @@ def _is_for_people(row: Row, *, is_critical: bool) -> bool:
 
 def _only_counts(row: Row) -> bool:
     """What it is about has arrived: whether it did so twice may wait until somebody looks."""
-    return row.action is not None and COUNTED in row.action.params
+    return row.action is not None and row.action.counted_id != ""
 
 
 def _is_reply(row: Row) -> bool:

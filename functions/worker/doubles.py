@@ -98,7 +98,7 @@ class Doubled:
     @property
     def action_id(self) -> str:
         """Of the action whose effects they are: another one may only have counted them."""
-        return str(self.action.params.get(COUNTED, self.action.action_id))
+        return self.action.counted_id or self.action.action_id
 
 
 class Doubles:
@@ -153,7 +153,7 @@ class Doubles:
         """What a lookup, or a count, has found of it. `recovery_id`: of the row of what did so."""
         if done.times > 1:
             what = f"{done.times} are there"
-            whose = action_recovery_id(str(action.params[COUNTED])) if COUNTED in action.params else recovery_id
+            whose = action_recovery_id(action.counted_id) if action.counted_id else recovery_id
             await self.tell(Doubled(action, whose, tenant, request_id, traceparent, Proof.FOUND, what))
 
     async def lost_lease(self, event: Event, item: LedgerItem, sent: Sequence[Sent]) -> None:

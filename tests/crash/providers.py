@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from functions.core.decision import COUNTED, Action, Repeat
+from functions.core.decision import Action, Repeat
 from functions.core.failure import Done, Failure, NetworkCause, failure_of_network, failure_of_status
 from functions.core.ports import Absent, Call, SettingState
 from tests.worker_world import DESK
@@ -168,7 +168,7 @@ class SimProvider:
         if failure is not None:
             return failure
         seen = world.now_ms - world.index_lag_ms
-        whose = str(action.params.get(COUNTED, action.action_id))
+        whose = action.counted_id or action.action_id
         times = sum(one.action_id == whose and one.at_ms <= seen for one in world.side.effects)
         return Done(whose, times) if times else Absent()
 

@@ -26,7 +26,7 @@ from functions.core.recovery import Row, Status, action_recovery_id
 from functions.observability import FIELDS
 from functions.worker.doubles import COUNTED_AFTER_SETTLES, Doubles
 from functions.worker.recovery_pass import COMMIT_TRIES
-from tests.worker_world import ACTIONS, DESK, KINDS, TENANT, Died, Provider, World, run
+from tests.worker_world import ACTIONS, DESK, KINDS, TENANT, Died, Provider, World, refuses, run
 
 RESET = failure_of_network(NetworkCause.RESET)
 
@@ -38,19 +38,6 @@ class Twice(Provider):
         super()._act(action)
         if action.name == "reply" and self.effects[action.action_id] == 1:
             super()._act(action)
-
-
-def no_answer(times: int) -> Callable[[Action], object]:
-    """To requests for a reply, so often."""
-    left = [times]
-
-    def answer(action: Action) -> object:
-        if action.name != "reply" or not left[0]:
-            return None
-        left[0] -= 1
-        return RESET
-
-    return answer
 
 
 def told(world: World) -> list[AuditEvent]:
@@ -78,7 +65,7 @@ def test_a_lookup_that_finds_two_is_counted_and_on_record_and_nothing_is_sent_ag
     """002.36: what the alarm watches, and what it is told by."""
     world = World(("tag", "reply"))
     world.provider = Twice(world.faults, world.clock)
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     event = world.event()
     world.accept(event)
     world.run_until_quiet()
@@ -105,7 +92,7 @@ def test_its_line_of_the_log_leads_to_the_ticket(*, is_counted: bool) -> None:
     if not is_counted:
         world.provider = Twice(world.faults, world.clock)
     world.provider.acts_on_failure = not is_counted
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     event = world.event()
     world.accept(event)
     while not replies(world):
@@ -127,7 +114,7 @@ def test_its_line_of_the_log_leads_to_the_ticket(*, is_counted: bool) -> None:
 def test_that_it_cannot_be_put_on_record_holds_nothing_up_and_is_in_the_log() -> None:
     world = World(("tag", "reply"))
     world.provider = Twice(world.faults, world.clock)
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     world.faults.fail("audit.append", StorageUnavailable("no"), times=1)
     event = world.event()
     world.accept(event)
@@ -145,7 +132,7 @@ def test_a_process_that_dies_once_it_is_stored_has_said_it_before() -> None:
     """Nobody looks at what is done: a count that is lost with the process would have been the only one."""
     world = World(("tag", "reply"))
     world.provider = Twice(world.faults, world.clock)
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     event = world.event()
     world.accept(event)
     written: list[float] = []
@@ -184,7 +171,7 @@ def test_what_was_sent_after_a_lookup_had_found_nothing_is_counted_a_while_later
 
         world.faults.on_before = die
     else:
-        world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+        world.provider.answers.append(refuses("reply", RESET, 1))
     event = world.event()
     world.accept(event)
     while not world.provider.effects.get(reply_of_or_none(world, event.event_id)):
@@ -219,7 +206,7 @@ def reply_of_or_none(world: World, event_id: str) -> str:
 
 def test_what_is_sent_at_once_or_found_is_not_counted() -> None:
     world = World(("tag", "reply"))
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     for number in range(2):  # one whose answer is lost, and one that is answered
         world.accept(world.event(str(number)))
     world.run_until_quiet()
@@ -263,7 +250,7 @@ def test_what_went_out_after_a_refusal_that_followed_a_believed_lookup_is_counte
 
 def test_of_two_unanswered_sends_the_one_that_is_found_is_counted_too() -> None:
     world = World(("tag", "reply"))
-    world.provider.answers.append(no_answer(2))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 2))
     event = world.event()
     world.accept(event)
     world.deliver()
@@ -279,7 +266,7 @@ def test_of_two_unanswered_sends_the_one_that_is_found_is_counted_too() -> None:
 def test_what_is_proven_is_told_once_and_turns_replies_off_once() -> None:
     """A quarter of an hour after it was told, somebody may have turned replies on again."""
     world = World(("tag", "reply"))
-    world.provider.answers.append(no_answer(2))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 2))
     event = world.event()
     world.accept(event)
     world.deliver()
@@ -368,7 +355,7 @@ def a_row(world: World) -> Row:
     """The row that the world's event would leave of its reply."""
     other = World(("tag", "reply"))
     other.clock = world.clock
-    other.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    other.provider.answers.append(refuses("reply", RESET, 1))
     other.accept(other.event())
     other.deliver()
     (row,) = other.tables.rows.values()
@@ -490,7 +477,7 @@ def test_that_it_cannot_be_compared_is_said(trouble: Exception) -> None:
 def test_a_row_that_another_has_done_meanwhile_is_proof(provider_id: str, status: Status, *, is_proof: bool) -> None:
     world = World(("tag", "reply"))
     world.provider.acts_on_failure = False
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     event = world.event()
     world.accept(event)
     world.deliver()
@@ -532,7 +519,7 @@ def unreadable_after(world: World, commits: int) -> Callable[[str], None]:
 def test_that_a_moved_row_cannot_be_compared_is_said() -> None:
     world = World(("tag", "reply"))
     world.provider.acts_on_failure = False
-    world.provider.answers.append(no_answer(1))  # type: ignore[arg-type]
+    world.provider.answers.append(refuses("reply", RESET, 1))
     world.accept(world.event())
     world.deliver()
     (row,) = world.tables.rows.values()

@@ -28,7 +28,7 @@ from functions.flows.flow import Finding, Prepared
 from functions.worker.first_pass import OVERTAKEN
 from tests import worker_world
 from tests.fakes import LIVE_SWITCHES, FakeLedger, FakeRecovery
-from tests.worker_world import ACTIONS, TENANT, TIMEOUT_SECONDS, VISIBILITY_MS, Died, Message, Provider, World
+from tests.worker_world import ACTIONS, TENANT, TIMEOUT_SECONDS, VISIBILITY_MS, Died, Message, Provider, World, refuses
 
 PREPARED = Prepared("t1", "hello", {}, needs_llm=True, finding=Finding(worker_world.SAID))
 INDEX_LAG_MS = 150_000  # less than the kinds' settle delay of 180 s
@@ -61,18 +61,6 @@ def dies_once_after(world: World, op: str) -> None:
             raise Died(op)
 
     world.faults.on_after = die
-
-
-def refuses(name: str, failure: Failure, times: int = 1_000_000) -> Callable[[Action], Failure | None]:
-    left = [times]
-
-    def answer(action: Action) -> Failure | None:
-        if action.name != name or not left[0]:
-            return None
-        left[0] -= 1
-        return failure
-
-    return answer
 
 
 # ---------------------------------------------------------------------------------------------------- an effect twice

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.core.decision import (
+    COUNTED,
     DEFAULT_EXPIRES_SECONDS,
     Action,
     Classification,
@@ -215,3 +216,9 @@ def test_a_target_that_all_actions_share_and_an_integration_that_the_kind_names_
     assert '"i"' not in text
     apart = decision(action(), action(Repeat.SETTING, target="ticket-8", integration="desk"))
     assert Decision.from_json(apart.to_json()).actions == tuple(replace(one, action_id="") for one in apart.actions)
+
+
+def test_what_an_action_counts_is_an_id_and_nothing_else() -> None:
+    params: list[dict[str, Any]] = [{}, {COUNTED: ""}, {COUNTED: 7}, {COUNTED: "a1"}]
+    counting = Action("count", "desk.count", "desk", Repeat.IDEMPOTENT, "t1")
+    assert [replace(counting, params=one).counted_id for one in params] == ["", "", "", "a1"]
